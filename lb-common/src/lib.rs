@@ -1,0 +1,37 @@
+//! weir's map types and packet pipeline, shared by the BPF program, the daemon, tests and fuzzers.
+//!
+//! Read from top to bottom, the modules are the packet's way through [`pipeline::run`]:
+//! parse → VIP → slot → backend → rewrite. Everything is generic over a [`packet::Packet`] (who owns
+//! the bytes) and [`tables::Tables`] (who owns the maps), so that the very same source is compiled
+//! into the kernel and run on the host.
+//!
+//! **Invariant:** this crate does no I/O, allocates nothing, reads no clock and knows nothing of aya.
+//! Nothing in it can panic: a panic does not link into a BPF program.
+
+#![no_std]
+#![deny(missing_docs)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod packet;
+
+pub mod wire;
+
+pub mod parse;
+
+pub mod flow;
+
+pub mod vip;
+
+pub mod slot;
+
+pub mod backend;
+
+pub mod rewrite;
+
+pub mod reason;
+
+pub mod tables;
+
+pub mod pipeline;

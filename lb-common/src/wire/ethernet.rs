@@ -1,0 +1,27 @@
+//! Ethernet II (IEEE 802.3, clause 3.2.6).
+
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
+};
+
+/// An Ethernet header, 14 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ethernet {
+    /// Where the frame goes.
+    pub destination: [u8; 6],
+    /// Who sent it.
+    pub source: [u8; 6],
+    /// What follows ([`IPV4`], [`IPV6`], …).
+    pub ether_type: U16,
+}
+
+/// EtherType of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const IPV6: u16 = 0x86dd;
+
+/// Length in bytes.
+pub const LEN: usize = size_of::<Ethernet>();
+
+const _: () = assert!(LEN == 14);

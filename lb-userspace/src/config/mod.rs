@@ -1,0 +1,168 @@
+//! What the operator wants: `weir.toml`, validated.
+//!
+//! A [`Config`] that exists is valid: every rule is checked while it is loaded, all findings are reported
+//! at once, each with file, line, key, what was found and what is wanted ([`error`]).
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+/// A whole configuration file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Settings of this node.
+    pub node: Node,
+    /// The VIPs that it serves, in the file's order.
+    pub vips: Vec<Vip>,
+}
+
+/// `[node]`: settings of this node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The node's name; by default the host's.
+    pub name: String,
+    /// The interfaces that packets come by, at least one.
+    pub interfaces: Vec<String>,
+    /// How the program is attached.
+    pub xdp_mode: XdpMode,
+    /// The secret that the flow hash is derived from; the same across a fleet.
+    pub seed: Secret,
+    /// Directory of the pinned maps, programs and links, on a bpffs.
+    pub pin_path: PathBuf,
+    /// The Unix socket of the API.
+    pub api_socket: PathBuf,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub metrics_listen: SocketAddr,
+    /// What SIGTERM does to the data plane.
+    pub on_exit: OnExit,
+}
+
+/// `xdp_mode`: how the program is attached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum XdpMode {
+    /// Native where the driver can, else generic, said aloud.
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's generic path: any interface, slower.
+    Generic,
+}
+
+/// `on_exit`: what SIGTERM does to the data plane.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnExit {
+    /// The program goes on forwarding.
+    Keep,
+    /// The program is taken off and every pin removed.
+    Detach,
+}
+
+/// A value that is never printed, logged or serialised.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub const fn new(value: String) -> Self {
+        Self(value)
+    }
+
+    /// The secret itself: for deriving keys, never for output.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// `[[vip]]`: an address, port and protocol that clients dial.
+#[derive(Clone, Debug)]
+pub struct Vip {
+    /// Unique name.
+    pub name: String,
+    /// The address that clients dial.
+    pub address: IpAddr,
+    /// The port that clients dial; 0 for every port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// How the lookup table is made.
+    pub table: TableAlgorithm,
+    /// What is hashed of a flow.
+    pub affinity: Affinity,
+    /// Who serves, in the file's order; addresses are unique within the VIP.
+    pub backends: Vec<Backend>,
+}
+
+/// `protocol` of a VIP.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// Name in config, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// `table` of a VIP: how its lookup table is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TableAlgorithm {
+    /// Maglev hashing (NSDI'16).
+    Maglev,
+}
+
+/// `affinity` of a VIP: what is hashed of a flow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Affinity {
+    /// The whole 5-tuple.
+    Flow,
+    /// The client's address alone.
+    Source,
+}
+
+/// `forward` of a VIP or backend: how packets reach it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum ForwardMode {
+    /// MAC addresses rewritten, on one segment.
+    L2,
+}
+
+/// `[[vip.backend]]`: who serves.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// The backend's own address.
+    pub address: IpAddr,
+    /// Share of new flows against the VIP's other backends, 0 to 65,535; 0 takes none.
+    pub weight: u16,
+    /// How packets reach it: its own key, or the VIP's.
+    pub forward: ForwardMode,
+    /// Overrides the neighbour table.
+    pub mac: Option<[u8; 6]>,
+}
