@@ -35,3 +35,5 @@ pub mod reason;
 pub mod tables;
 
 pub mod pipeline;
+
+pub mod bench;

@@ -75,9 +75,15 @@ fn parse_ipv6<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Reason> {
     if ip.version() != 6 {
         return Err(Reason::MalformedIp);
     }
+    let source = Address::from_v6(ip.source);
+    let destination = Address::from_v6(ip.destination);
+    // A mapped address on the wire could pass for the IPv4 VIP of the same bytes.
+    if source.is_v4() || destination.is_v4() {
+        return Err(Reason::MalformedIp);
+    }
     let transport = Transport {
-        source: Address::from_v6(ip.source),
-        destination: Address::from_v6(ip.destination),
+        source,
+        destination,
         protocol: ip.next_header,
         start: const { ethernet::LEN + ipv6::LEN },
         len: usize::from(ip.payload_len.get()),

@@ -32,7 +32,7 @@ impl Slot {
 }
 
 /// A whole lookup table, 256 KiB: one map value, so that one system call fills it.
-#[derive(FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub struct SlotTable {
     /// Slot of each hash.

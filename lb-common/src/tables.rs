@@ -4,6 +4,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{backend::Backend, flow::HashKeys, reason::Reason, slot::SlotTable, vip::VipTable};
 
+/// How many reasons the counters have room for.
+pub const MAX_REASONS: usize = 128;
+
+/// How many interfaces frames can leave by.
+pub const MAX_PORTS: usize = 256;
+
+const _: () = assert!(Reason::COUNT <= MAX_REASONS);
+
 /// Settings of the node that packets need.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]

@@ -104,7 +104,7 @@ struct Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 /// All VIPs of a node, 256 KiB.
-#[derive(FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub struct VipTable {
     buckets: [Bucket; BUCKETS],

@@ -1,4 +1,6 @@
-//! The maps and programs, behind one trait: [`bpf`](self) in the kernel, in memory for tests.
+//! The maps and programs, behind one trait: in the kernel ([`bpf`]), or in memory for tests.
+
+pub mod bpf;
 
 use lb_common::{
     backend::Backend,

@@ -1,0 +1,22 @@
+//! What user space tells the measuring driver (lb-ebpf/src/bench).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How many 64-bit words of the packet's head are written back before every run.
+pub const RESTORED: usize = 2;
+
+/// How the packet is to be restored before every run. Host order.
+#[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Plan {
+    /// The packet's first bytes.
+    pub head: [u64; RESTORED],
+    /// The packet's length in bytes.
+    pub len: u32,
+    /// Number of flows less one (a power of two less one); 0 leaves the flow alone.
+    pub flows_mask: u32,
+    /// Offset of the two low bytes of the source address.
+    pub address_offset: u32,
+    /// Offset of the source port.
+    pub port_offset: u32,
+}

@@ -1,0 +1,137 @@
+//! What measurements load beside weir: a driver that restores the packet before every run, and the
+//! floors, programs that do only what cannot be avoided.
+//!
+//! BPF_PROG_TEST_RUN does not reset a packet between repeats, so a program that rewrites headers would see
+//! its own output from the second repeat on. The driver runs in every repeat instead: it undoes what the last
+//! run did to the packet's length, writes the first bytes back, chooses the next flow, and tail-calls the
+//! program under test. Its own cost is measured with the `floor_empty` program and subtracted.
+
+#![no_std]
+#![no_main]
+
+#[path = "../section.rs"]
+mod section;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    btf_maps::{Array, PerCpuArray, ProgramArray},
+    helpers::generated::bpf_xdp_adjust_head,
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use lb_common::bench::{Plan, RESTORED};
+
+/// The program under test, at index 0.
+#[btf_map]
+static PROGRAM: ProgramArray<1> = ProgramArray::new();
+
+/// What the driver restores.
+#[btf_map]
+static PLAN: Array<Plan, 1> = Array::new();
+
+/// Runs so far, for choosing the flow.
+#[btf_map]
+static RUNS: PerCpuArray<u32, 1> = PerCpuArray::new();
+
+/// Restores the packet and runs the program under test.
+#[xdp(frags)]
+pub fn driver(ctx: XdpContext) -> u32 {
+    let _ = drive(&ctx);
+    // Reached only where there is no program to call, or the packet could not be restored.
+    xdp_action::XDP_ABORTED
+}
+
+#[inline(always)]
+fn drive(ctx: &XdpContext) -> Option<()> {
+    let plan = PLAN.get(0)?;
+    let grown = (ctx.data_end().wrapping_sub(ctx.data()) as i32).wrapping_sub(plan.len as i32);
+    if grown != 0 {
+        // SAFETY: the context is the one that the kernel called the program with.
+        let failed = unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) };
+        if failed != 0 {
+            return None;
+        }
+    }
+    let start = ctx.data();
+    if start.wrapping_add(size_of::<[u64; RESTORED]>()) > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the check above proves the bytes to be in bounds; words of a packet may be written unaligned.
+    unsafe { (start as *mut [u64; RESTORED]).write_unaligned(plan.head) };
+    if plan.flows_mask != 0 {
+        choose_flow(ctx, plan)?;
+    }
+    // SAFETY: the map holds programs of this type only, as the kernel checks.
+    unsafe { PROGRAM.tail_call(ctx, 0) };
+    None
+}
+
+/// Writes the next flow's source address (low 16 bits) and port.
+#[inline(always)]
+fn choose_flow(ctx: &XdpContext, plan: &Plan) -> Option<()> {
+    let runs = RUNS.get_ptr_mut(0)?;
+    // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
+    let run = unsafe {
+        *runs = (*runs).wrapping_add(1);
+        *runs
+    };
+    // An odd multiplier makes this a permutation of the flows: every one comes up, in scattered order.
+    let flow = run.wrapping_mul(0x9e37_79b1) & plan.flows_mask;
+    let address = ctx
+        .data()
+        .wrapping_add((plan.address_offset & 0xff) as usize);
+    if address.wrapping_add(2) > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the check above proves the bytes to be in bounds.
+    unsafe { (address as *mut u16).write_unaligned((flow >> 16) as u16) };
+    let port = ctx.data().wrapping_add((plan.port_offset & 0xff) as usize);
+    if port.wrapping_add(2) > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the check above proves the bytes to be in bounds.
+    unsafe { (port as *mut u16).write_unaligned(flow as u16) };
+    Some(())
+}
+
+/// The first floor: nothing at all.
+#[xdp(frags)]
+pub fn floor_empty(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}
+
+/// The second floor: parse Ethernet, IP and TCP, and swap the MAC addresses.
+#[xdp(frags)]
+pub fn floor_swap(ctx: XdpContext) -> u32 {
+    swap(&ctx).unwrap_or(xdp_action::XDP_PASS)
+}
+
+#[inline(always)]
+fn swap(ctx: &XdpContext) -> Option<u32> {
+    let start = ctx.data();
+    // Ethernet (14), IPv6 (40, or IPv4 with room for options) and TCP's ports (4).
+    if start.wrapping_add(58) > ctx.data_end() {
+        return None;
+    }
+    let frame = start as *mut u8;
+    // SAFETY: the check above proves 58 bytes to be in bounds, for this and all reads below.
+    let ether_type = unsafe { u16::from_be(frame.add(12).cast::<u16>().read_unaligned()) };
+    let protocol = match ether_type {
+        // SAFETY: as above.
+        0x0800 => unsafe { frame.add(23).read() },
+        // SAFETY: as above.
+        0x86dd => unsafe { frame.add(20).read() },
+        _ => return None,
+    };
+    if protocol != 6 && protocol != 17 {
+        return None;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let destination = frame.cast::<[u16; 3]>().read_unaligned();
+        let source = frame.add(6).cast::<[u16; 3]>().read_unaligned();
+        frame.cast::<[u16; 3]>().write_unaligned(source);
+        frame.add(6).cast::<[u16; 3]>().write_unaligned(destination);
+    }
+    Some(xdp_action::XDP_TX)
+}

@@ -1,0 +1,158 @@
+//! Measuring a program: ns per packet, net of the driver that restores the packet before every run
+//! (lb-ebpf/src/bench has the method).
+
+use anyhow::{Context as _, bail, ensure};
+use aya::{
+    Ebpf, TestRun as _, TestRunOptions,
+    maps::{Array, MapData, ProgramArray},
+    programs::{ProgramFd, Xdp},
+};
+use lb_common::bench::{Plan, RESTORED};
+
+use super::{BpfDataPlane, test_run::xdp, value::Value};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-bench-ebpf"));
+
+/// Programs that do only what cannot be avoided.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Floor {
+    /// Nothing: what the driver itself costs.
+    Empty,
+    /// Parse and swap the MAC addresses.
+    Swap,
+}
+
+impl Floor {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Empty => "floor_empty",
+            Self::Swap => "floor_swap",
+        }
+    }
+}
+
+/// The loaded driver and floors.
+pub struct Driver {
+    ebpf: Ebpf,
+    plan: Array<MapData, Value<Plan>>,
+    program: ProgramArray<MapData>,
+}
+
+/// One packet to measure with.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The frame.
+    pub frame: Vec<u8>,
+    /// Flows to choose from, a power of two up to 2^32; 1 keeps the frame's own.
+    pub flows: u64,
+    /// What the program under test must answer.
+    pub action: u32,
+}
+
+impl Driver {
+    /// Loads driver and floors.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn load() -> anyhow::Result<Self> {
+        let mut ebpf = Ebpf::load(OBJECT).context("loading the measuring programs")?;
+        for name in ["driver", Floor::Empty.program(), Floor::Swap.program()] {
+            xdp(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("loading {name}"))?;
+        }
+        let plan = ebpf
+            .take_map("PLAN")
+            .context("the object lacks PLAN")?
+            .try_into()?;
+        let program = ebpf
+            .take_map("PROGRAM")
+            .context("the object lacks PROGRAM")?
+            .try_into()?;
+        Ok(Self {
+            ebpf,
+            plan,
+            program,
+        })
+    }
+
+    /// Mean ns per packet of a floor, the driver's own cost included.
+    ///
+    /// # Errors
+    /// Where the program cannot be run or answers otherwise than the sample wants.
+    pub fn measure_floor(
+        &mut self,
+        floor: Floor,
+        sample: &Sample,
+        repeat: u32,
+    ) -> anyhow::Result<f64> {
+        let fd = xdp(&mut self.ebpf, floor.program())?.fd()?.try_clone()?;
+        self.measure_fd(&fd, sample, repeat)
+    }
+
+    /// Mean ns per packet of weir, the driver's own cost included.
+    ///
+    /// # Errors
+    /// As [`Self::measure_floor`].
+    pub fn measure(
+        &mut self,
+        weir: &mut BpfDataPlane,
+        sample: &Sample,
+        repeat: u32,
+    ) -> anyhow::Result<f64> {
+        let fd = weir.object.program()?.fd()?.try_clone()?;
+        self.measure_fd(&fd, sample, repeat)
+    }
+
+    fn measure_fd(
+        &mut self,
+        program: &ProgramFd,
+        sample: &Sample,
+        repeat: u32,
+    ) -> anyhow::Result<f64> {
+        self.plan
+            .set(0, Value::from_ref(&plan(sample)?), 0)
+            .context("writing the plan")?;
+        self.program
+            .set(0, program, 0)
+            .context("setting the program under test")?;
+        let driver: &mut Xdp = xdp(&mut self.ebpf, "driver")?;
+        let options = TestRunOptions {
+            data_in: Some(&sample.frame),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let result = driver.test_run(options).context("running the driver")?;
+        ensure!(
+            result.return_value == sample.action,
+            "the program under test answered {}, expected {}",
+            result.return_value,
+            sample.action
+        );
+        // The kernel reports the mean of all repeats, in whole nanoseconds.
+        Ok(result.duration.as_secs_f64() * 1e9)
+    }
+}
+
+/// Where the frame's flow lies, for IPv4 without options and IPv6 without extension headers.
+fn plan(sample: &Sample) -> anyhow::Result<Plan> {
+    let Some((head, _)) = sample.frame.split_first_chunk::<{ RESTORED * 8 }>() else {
+        bail!("the frame is shorter than what the driver restores")
+    };
+    let (address_offset, port_offset) = match sample.frame.get(12..14) {
+        Some([0x08, 0x00]) => (28, 34),
+        Some([0x86, 0xdd]) => (36, 54),
+        _ => bail!("the frame is not IP"),
+    };
+    ensure!(
+        sample.flows.is_power_of_two(),
+        "the number of flows must be a power of two"
+    );
+    Ok(Plan {
+        head: zerocopy::transmute!(*head),
+        len: u32::try_from(sample.frame.len()).context("the frame is too long")?,
+        flows_mask: u32::try_from(sample.flows - 1).context("there are at most 2^32 flows")?,
+        address_offset,
+        port_offset,
+    })
+}

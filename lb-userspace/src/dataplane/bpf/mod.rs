@@ -1,0 +1,262 @@
+//! The data plane in the kernel: the only place that knows of aya, and the only one in user space with `unsafe`.
+#![expect(unsafe_code, reason = "aya's Pod is an unsafe trait (value.rs)")]
+
+mod attach;
+pub mod driver;
+mod object;
+mod pins;
+mod test_run;
+mod value;
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+use aya::maps::{Array, MapData, PerCpuValues};
+use lb_common::{
+    backend::Backend,
+    reason::Reason,
+    slot::SlotTable,
+    tables::{Counters, Node},
+    vip::VipTable,
+};
+use zerocopy::FromZeros as _;
+
+pub use pins::{Detached, detach};
+pub use test_run::{Action, Run};
+
+use self::{
+    object::{Inner, Object},
+    pins::Pins,
+    value::Value,
+};
+use super::DataPlane;
+use crate::config::XdpMode;
+
+/// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ProgramLog {
+    /// None.
+    #[default]
+    Off,
+    /// One for every packet that a VIP's table or backend could not serve.
+    Debug,
+}
+
+/// The maps and the program in the kernel.
+pub struct BpfDataPlane {
+    object: Object,
+    pins: Option<Pins>,
+    /// What the tables of absent VIPs point to: no backend in any slot.
+    empty_table: Inner<SlotTable>,
+}
+
+impl BpfDataPlane {
+    /// Loads the program over the maps pinned below `pin_path`, making what is missing.
+    ///
+    /// # Errors
+    /// Where another daemon holds `pin_path`, its maps are of another layout, or the kernel refuses.
+    pub fn open(pin_path: &Path, log: ProgramLog) -> anyhow::Result<Self> {
+        let pins = Pins::open(pin_path)?;
+        let object = Object::load(Some(&pins.maps()), log as u8 * aya_log::Level::Debug as u8)?;
+        Self::new(object, Some(pins))
+    }
+
+    /// Loads a private copy of program and maps, attached to nothing and gone with the value.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn private() -> anyhow::Result<Self> {
+        Self::new(Object::load(None, 0)?, None)
+    }
+
+    fn new(object: Object, pins: Option<Pins>) -> anyhow::Result<Self> {
+        let empty = SlotTable::new_box_zeroed()
+            .map_err(|error| anyhow::anyhow!("making a table: {error:?}"))?;
+        Ok(Self {
+            object,
+            pins,
+            empty_table: inner_map(&*empty)?,
+        })
+    }
+
+    /// Attaches the program to an interface, or swaps it in where an earlier daemon's is attached.
+    ///
+    /// # Errors
+    /// Where the interface does not exist, carries somebody else's program, or bears no XDP in the wanted mode.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> anyhow::Result<()> {
+        let pin = self.pins.as_ref().map(|pins| pins.links().join(interface));
+        attach::attach(self.object.program()?, interface, mode, pin.as_deref())
+    }
+
+    /// Takes the program off the interfaces that an earlier daemon used and this one does not.
+    ///
+    /// # Errors
+    /// Where the pins cannot be read or removed.
+    pub fn detach_others(&mut self, interfaces: &[String]) -> anyhow::Result<()> {
+        let Some(pins) = &self.pins else {
+            return Ok(());
+        };
+        for entry in fs::read_dir(pins.links()).context("reading the pinned links")? {
+            let entry = entry.context("reading the pinned links")?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !interfaces.contains(&name) {
+                fs::remove_file(entry.path())
+                    .with_context(|| format!("removing the link of {name}"))?;
+                tracing::info!(
+                    interface = name,
+                    "XDP program taken off: no longer configured"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The program's messages, where [`ProgramLog`] asked for them.
+    ///
+    /// # Errors
+    /// Where the object lacks the ring buffer.
+    pub fn program_log(&mut self) -> anyhow::Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        aya_log::EbpfLogger::init(&mut self.object.ebpf).context("opening the BPF program's log")
+    }
+
+    /// Pins an inner map in place of an older one, so that the next daemon finds it without CAP_SYS_ADMIN.
+    fn pin_table(
+        &self,
+        name: &str,
+        map: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Some(pins) = &self.pins else {
+            return Ok(());
+        };
+        let path = pins.tables().join(name);
+        remove_if_there(&path)?;
+        map(&path)
+    }
+}
+
+impl DataPlane for BpfDataPlane {
+    fn set_node(&mut self, node: &Node) -> anyhow::Result<()> {
+        self.object
+            .node
+            .set(0, Value::from_ref(node), 0)
+            .context("writing the node's settings")
+    }
+
+    fn set_backend(&mut self, id: u16, backend: &Backend) -> anyhow::Result<()> {
+        let written = self
+            .object
+            .backends
+            .set(u32::from(id), Value::from_ref(backend), 0);
+        written.with_context(|| format!("writing backend {id}"))
+    }
+
+    fn set_table(&mut self, vip: u32, table: &SlotTable) -> anyhow::Result<()> {
+        let inner = inner_map(table)?;
+        self.object
+            .tables
+            .set(vip, &inner, 0)
+            .with_context(|| format!("swapping the table of VIP {vip}"))?;
+        self.pin_table(&vip.to_string(), |path| {
+            inner.pin(path).context("pinning a table")
+        })
+    }
+
+    fn clear_table(&mut self, vip: u32) -> anyhow::Result<()> {
+        // The kernel's map of maps keeps the entry; it points to the one table that has no backend.
+        let set = self.object.tables.set(vip, &self.empty_table, 0);
+        set.with_context(|| format!("clearing the table of VIP {vip}"))?;
+        match &self.pins {
+            Some(pins) => remove_if_there(&pins.tables().join(vip.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    fn set_vips(&mut self, vips: &VipTable) -> anyhow::Result<()> {
+        let inner = inner_map(vips)?;
+        self.object
+            .vips
+            .set(0, &inner, 0)
+            .context("swapping the table of VIPs")?;
+        self.pin_table("vips", |path| {
+            inner.pin(path).context("pinning the table of VIPs")
+        })
+    }
+
+    fn add_port(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        let added = self.object.ports.insert(ifindex, ifindex, None, 0);
+        added.with_context(|| format!("letting frames leave by interface {ifindex}"))
+    }
+
+    fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>> {
+        let mut found = Vec::new();
+        for id in 1..=u16::MAX {
+            let Value(backend) = self
+                .object
+                .backends
+                .get(&u32::from(id), 0)
+                .context("reading the backends")?;
+            if backend.mode != 0 {
+                found.push((id, backend));
+            }
+        }
+        Ok(found)
+    }
+
+    fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {
+        let values = self
+            .object
+            .vip_counters
+            .get(&vip, 0)
+            .context("reading a VIP's counters")?;
+        Ok(sum(&values))
+    }
+
+    fn backend_counters(&self, id: u16) -> anyhow::Result<Counters> {
+        let values = self
+            .object
+            .backend_counters
+            .get(&u32::from(id), 0)
+            .context("reading a backend's counters")?;
+        Ok(sum(&values))
+    }
+
+    fn reason_counters(&self) -> anyhow::Result<Vec<u64>> {
+        let count = |reason: &Reason| {
+            let values = self.object.reason_counters.get(&(*reason as u32), 0)?;
+            Ok(values
+                .iter()
+                .fold(0u64, |sum, value| sum.wrapping_add(*value)))
+        };
+        Reason::ALL.iter().map(count).collect()
+    }
+}
+
+fn inner_map<T>(value: &T) -> anyhow::Result<Array<MapData, Value<T>>>
+where
+    Value<T>: aya::Pod,
+{
+    let mut map = Array::<MapData, Value<T>>::create(1, 0).context("creating a table")?;
+    map.set(0, Value::from_ref(value), 0)
+        .context("filling a table")?;
+    Ok(map)
+}
+
+fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing the pin {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sum(values: &PerCpuValues<Value<Counters>>) -> Counters {
+    values
+        .iter()
+        .fold(Counters::default(), |sum, Value(value)| Counters {
+            packets: sum.packets.wrapping_add(value.packets),
+            bytes: sum.bytes.wrapping_add(value.bytes),
+            new_connections: sum.new_connections.wrapping_add(value.new_connections),
+            reserved: 0,
+        })
+}

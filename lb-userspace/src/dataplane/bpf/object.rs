@@ -1,0 +1,144 @@
+//! Loading the BPF object: its maps, reused where they are pinned, and its program.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, ArrayOfMaps, MapData, MapError, MapInfo, PerCpuArray, xdp::DevMapHash},
+    programs::Xdp,
+};
+use lb_common::{
+    backend::Backend,
+    slot::SlotTable,
+    tables::{Counters, Node},
+    vip::VipTable,
+};
+
+use super::value::Value;
+
+/// The object that lb-userspace/build.rs made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
+
+/// The program's name in the object.
+const PROGRAM: &str = "weir_xdp";
+
+/// Every map of the object with its key, value and entry sizes: what a pinned map must match to be reused.
+const MAPS: [(&str, u32, u32, u32); 8] = [
+    ("NODE", 4, size_of::<Node>() as u32, 1),
+    ("VIPS", 4, 4, 1),
+    ("TABLES", 4, 4, lb_common::vip::MAX_VIPS as u32),
+    ("BACKENDS", 4, size_of::<Backend>() as u32, 65536),
+    (
+        "VIP_COUNTERS",
+        4,
+        size_of::<Counters>() as u32,
+        lb_common::vip::MAX_VIPS as u32,
+    ),
+    ("BACKEND_COUNTERS", 4, size_of::<Counters>() as u32, 65536),
+    (
+        "REASON_COUNTERS",
+        4,
+        8,
+        lb_common::tables::MAX_REASONS as u32,
+    ),
+    ("PORTS", 4, 8, lb_common::tables::MAX_PORTS as u32),
+];
+
+/// A lookup table or the VIP table: an inner map of one entry.
+pub(super) type Inner<T> = Array<MapData, Value<T>>;
+
+/// The loaded object: its program, and its maps with their types.
+pub(super) struct Object {
+    pub(super) ebpf: Ebpf,
+    pub(super) node: Array<MapData, Value<Node>>,
+    pub(super) vips: ArrayOfMaps<MapData, Inner<VipTable>>,
+    pub(super) tables: ArrayOfMaps<MapData, Inner<SlotTable>>,
+    pub(super) backends: Array<MapData, Value<Backend>>,
+    pub(super) vip_counters: PerCpuArray<MapData, Value<Counters>>,
+    pub(super) backend_counters: PerCpuArray<MapData, Value<Counters>>,
+    pub(super) reason_counters: PerCpuArray<MapData, u64>,
+    pub(super) ports: DevMapHash<MapData>,
+}
+
+impl Object {
+    /// Loads maps and program. With `maps_dir`, maps pinned there are reused and new ones are pinned there.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a map or the program, or a pinned map has another size.
+    pub(super) fn load(maps_dir: Option<&Path>, log_level: u8) -> anyhow::Result<Self> {
+        let paths: Vec<_> = maps_dir
+            .iter()
+            .flat_map(|dir| MAPS.map(|(name, ..)| (name, dir.join(name))))
+            .collect();
+        for ((name, key, value, entries), (_, path)) in MAPS.iter().zip(&paths) {
+            check_pinned(name, path, (*key, *value, *entries))?;
+        }
+        let mut loader = EbpfLoader::new();
+        // Constant to the verifier, which cuts out what it switches off.
+        loader
+            .override_global(aya_log::LEVEL, &log_level, true)
+            .verifier_log_level(VerifierLogLevel::STATS);
+        for (name, path) in &paths {
+            loader.map_pin_path(name, path.as_path());
+        }
+        let mut ebpf = loader
+            .load(OBJECT)
+            .context("loading the BPF maps (needs root, or CAP_BPF and CAP_NET_ADMIN)")?;
+        let program: &mut Xdp = ebpf
+            .program_mut(PROGRAM)
+            .context("the object lacks the program")?
+            .try_into()?;
+        program.load().context(
+            "loading the XDP program (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)",
+        )?;
+        Ok(Self {
+            node: take(&mut ebpf, "NODE")?,
+            vips: take(&mut ebpf, "VIPS")?,
+            tables: take(&mut ebpf, "TABLES")?,
+            backends: take(&mut ebpf, "BACKENDS")?,
+            vip_counters: take(&mut ebpf, "VIP_COUNTERS")?,
+            backend_counters: take(&mut ebpf, "BACKEND_COUNTERS")?,
+            reason_counters: take(&mut ebpf, "REASON_COUNTERS")?,
+            ports: take(&mut ebpf, "PORTS")?,
+            ebpf,
+        })
+    }
+
+    /// The program.
+    pub(super) fn program(&mut self) -> anyhow::Result<&mut Xdp> {
+        let program = self
+            .ebpf
+            .program_mut(PROGRAM)
+            .context("the object lacks the program")?;
+        Ok(program.try_into()?)
+    }
+}
+
+/// aya reuses whatever is pinned without looking at it.
+fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let info = MapInfo::from_pin(path)
+        .with_context(|| format!("opening the pinned map {}", path.display()))?;
+    let found = (info.key_size(), info.value_size(), info.max_entries());
+    if found != wanted {
+        bail!(
+            "the pinned map {name} has key, value and entry sizes {found:?}, this version wants {wanted:?}; \
+             it goes on forwarding as it is; `weir detach` removes it"
+        );
+    }
+    Ok(())
+}
+
+fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> anyhow::Result<M> {
+    let map = ebpf
+        .take_map(name)
+        .with_context(|| format!("the object lacks the map {name}"))?;
+    map.try_into()
+        .with_context(|| format!("the map {name} has another type"))
+}

@@ -1,0 +1,229 @@
+//! Where maps and links are pinned: `<pin_path>/v<layout>/{maps,tables,links}` on a bpffs.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open, statfs},
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
+
+/// Version of the pinned maps' layout; a program of another layout does not touch them.
+const LAYOUT: &str = "v1";
+
+/// Where systemd and others mount the bpffs.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The source that marks a bpffs mounted by weir.
+const MOUNT_SOURCE: &str = "weir";
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The pins of one data plane. While it lives, no other daemon can take them.
+#[derive(Debug)]
+pub(super) struct Pins {
+    root: PathBuf,
+    _lock: OwnedFd,
+}
+
+impl Pins {
+    /// Makes the directories, mounting a bpffs where there is none, and locks them.
+    ///
+    /// # Errors
+    /// Where another daemon holds `pin_path`, or it cannot be made.
+    pub(super) fn open(pin_path: &Path) -> anyhow::Result<Self> {
+        ensure_bpffs(pin_path)?;
+        let pins = Self {
+            root: pin_path.to_owned(),
+            _lock: lock(pin_path)?,
+        };
+        for dir in [pins.maps(), pins.tables(), pins.links()] {
+            fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        }
+        Ok(pins)
+    }
+
+    /// Directory of the maps, by name.
+    pub(super) fn maps(&self) -> PathBuf {
+        self.root.join(LAYOUT).join("maps")
+    }
+
+    /// Directory of the inner maps: each VIP's lookup table by the VIP's id, and `vips`.
+    pub(super) fn tables(&self) -> PathBuf {
+        self.root.join(LAYOUT).join("tables")
+    }
+
+    /// Directory of the links, by interface name.
+    pub(super) fn links(&self) -> PathBuf {
+        self.root.join(LAYOUT).join("links")
+    }
+}
+
+/// What `weir detach` removed.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Detached {
+    /// The interfaces that the program was taken off.
+    pub interfaces: Vec<String>,
+    /// How many pinned objects were removed.
+    pub pins: usize,
+}
+
+/// Takes the program off every interface and removes every pin below `pin_path`.
+///
+/// # Errors
+/// Where a daemon holds `pin_path`, or a pin cannot be removed.
+pub fn detach(pin_path: &Path) -> anyhow::Result<Detached> {
+    let mut detached = Detached::default();
+    if !pin_path.exists() {
+        return Ok(detached);
+    }
+    let lock = lock(pin_path)?;
+    for layout in subdirectories(pin_path)? {
+        let links = layout.join("links");
+        if links.is_dir() {
+            for link in entries(&links)? {
+                detached.interfaces.extend(
+                    link.file_name()
+                        .map(|name| name.to_string_lossy().into_owned()),
+                );
+            }
+        }
+        // Links first: the program is off before its maps go.
+        for directory in [links, layout.join("tables"), layout.join("maps")] {
+            if directory.is_dir() {
+                detached.pins = detached.pins.saturating_add(remove_all(&directory)?);
+            }
+        }
+        remove_directory(&layout)?;
+    }
+    detached.interfaces.sort();
+    drop(lock);
+    if !entries(pin_path)?.is_empty() {
+        // Somebody else's pins.
+        return Ok(detached);
+    }
+    release(pin_path)?;
+    Ok(detached)
+}
+
+fn remove_all(directory: &Path) -> anyhow::Result<usize> {
+    let entries = entries(directory)?;
+    for entry in &entries {
+        fs::remove_file(entry).with_context(|| format!("removing the pin {}", entry.display()))?;
+    }
+    remove_directory(directory)?;
+    Ok(entries.len())
+}
+
+fn remove_directory(directory: &Path) -> anyhow::Result<()> {
+    fs::remove_dir(directory)
+        .with_context(|| format!("removing the directory {}", directory.display()))
+}
+
+fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let read = || -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.path()))
+            .collect()
+    };
+    read().with_context(|| format!("reading {}", directory.display()))
+}
+
+/// Only directories that name a layout: `pin_path` may be a whole bpffs with others' pins.
+fn subdirectories(pin_path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let is_layout = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.is_dir()
+            && name
+                .strip_prefix('v')
+                .is_some_and(|rest| rest.parse::<u32>().is_ok())
+    };
+    Ok(entries(pin_path)?.into_iter().filter(is_layout).collect())
+}
+
+/// Holds the directory for this process; the kernel lets go when the process ends, however it ends.
+fn lock(pin_path: &Path) -> anyhow::Result<OwnedFd> {
+    let directory = open(
+        pin_path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .with_context(|| format!("opening {}", pin_path.display()))?;
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory),
+        Err(Errno::WOULDBLOCK) => bail!(
+            "another weir daemon holds pin_path {}; stop it first, or give this one a pin_path of its own",
+            pin_path.display()
+        ),
+        Err(error) => Err(error).with_context(|| format!("locking {}", pin_path.display())),
+    }
+}
+
+/// Makes `pin_path` a directory on a bpffs. Where there is no bpffs yet, mounts one as systemd would.
+fn ensure_bpffs(pin_path: &Path) -> anyhow::Result<()> {
+    if !nearest_is_bpffs(pin_path)? {
+        let target = if pin_path.starts_with(BPFFS) {
+            Path::new(BPFFS)
+        } else {
+            pin_path
+        };
+        fs::create_dir_all(target).with_context(|| format!("making {}", target.display()))?;
+        tracing::warn!(path = %target.display(), "no bpffs there: mounting one");
+        mount(
+            MOUNT_SOURCE,
+            target,
+            "bpf",
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+            None,
+        )
+        .with_context(|| {
+            format!(
+                "mounting a bpffs (by hand: `mount -t bpf bpf {}`)",
+                target.display()
+            )
+        })?;
+    }
+    fs::create_dir_all(pin_path).with_context(|| format!("making {}", pin_path.display()))
+}
+
+/// Whether the nearest directory that exists is on a bpffs.
+fn nearest_is_bpffs(path: &Path) -> anyhow::Result<bool> {
+    for ancestor in path.ancestors() {
+        match statfs(ancestor) {
+            Ok(stat) => return Ok(u64::try_from(stat.f_type) == Ok(BPF_FS_MAGIC)),
+            Err(Errno::NOENT) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("looking at {}", ancestor.display()));
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Unmounts the bpffs that [`ensure_bpffs`] mounted at `pin_path`, and removes the empty directory.
+///
+/// A mount that somebody else made there stays.
+fn release(pin_path: &Path) -> anyhow::Result<()> {
+    let mounts =
+        fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+    let target = pin_path.to_string_lossy();
+    // Field 5 is the mount point; after the separator come file system, source and options.
+    let source = mounts.lines().rev().find_map(|line| {
+        (line.split(' ').nth(4)? == target).then(|| line.split_once(" - ")?.1.split(' ').nth(1))?
+    });
+    match source {
+        Some(MOUNT_SOURCE) => {
+            unmount(pin_path, UnmountFlags::empty())
+                .with_context(|| format!("unmounting {target}"))?;
+            remove_directory(pin_path)
+        }
+        Some(_) => Ok(()),
+        None => remove_directory(pin_path),
+    }
+}
