@@ -12,6 +12,8 @@
 #[path = "../section.rs"]
 mod section;
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, PerCpuArray, ProgramArray},
@@ -44,8 +46,10 @@ pub fn driver(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn drive(ctx: &XdpContext) -> Option<()> {
     let plan = PLAN.get(0)?;
-    let grown = (ctx.data_end().wrapping_sub(ctx.data()) as i32).wrapping_sub(plan.len as i32);
-    if grown != 0 {
+    // The black box keeps the compiler from subtracting the pointers as 32-bit numbers, which the verifier refuses.
+    let len = black_box(ctx.data_end().wrapping_sub(ctx.data()));
+    if len != plan.len as usize {
+        let grown = (len as i32).wrapping_sub(plan.len as i32);
         // SAFETY: the context is the one that the kernel called the program with.
         let failed = unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) };
         if failed != 0 {

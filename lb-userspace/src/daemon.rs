@@ -1,0 +1,185 @@
+//! `weir run`: from a configuration to a forwarding node, and to its end.
+
+use std::{future::Future, path::Path, time::Duration};
+
+use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    api::{self, Command, Handle, InterfaceStatus},
+    config::{Config, OnExit},
+    dataplane::bpf::{self, BpfDataPlane, ProgramLog},
+    interfaces,
+    metrics,
+    neighbours::Neighbours,
+    reconciler::{End, Reconciler},
+};
+
+/// How long requests under way may take at the end.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs the daemon until a signal or a command ends it.
+///
+/// # Errors
+/// What kept it from starting. Once it forwards, only the loss of its own tasks ends it early.
+pub async fn run(config: Config, config_path: &Path, program_log: ProgramLog) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    let node = config.node.clone();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %config_path.display(),
+        node = node.name,
+        vips = config.vips.len(),
+        "starting"
+    );
+
+    // What can be taken by somebody else comes first: nothing is changed before all of it is ours.
+    let socket = api::Socket::bind(&node.api_socket)
+        .with_context(|| format!("listening on the API socket {}", node.api_socket.display()))?;
+    let metrics_listener = metrics::bind(node.metrics_listen)
+        .await
+        .with_context(|| format!("listening on metrics_listen {}", node.metrics_listen))?;
+    let mut signals = Signals::new()?;
+    let mut plane = BpfDataPlane::open(&node.pin_path, program_log)?;
+    let program_log = match program_log {
+        ProgramLog::Off => None,
+        ProgramLog::Debug => Some(tokio::spawn(follow_log(plane.program_log()?))),
+    };
+
+    let (neighbours, snapshots) = Neighbours::start().await.context("watching the kernel's neighbours")?;
+    let mut reconciler = Reconciler::new(config, plane, neighbours, snapshots)?;
+    // A signal must not wait for the backends' MAC addresses.
+    tokio::select! {
+        started = reconciler.start() => started?,
+        () = signals.next() => return Ok(()),
+    }
+    let mut attached = Vec::new();
+    for name in &node.interfaces {
+        reconciler.plane().attach(name, node.xdp_mode)?;
+        let (ifindex, mode) = interfaces::attached(name).await?;
+        attached.push(InterfaceStatus { name: name.clone(), ifindex, mode });
+    }
+    reconciler.plane().detach_others(&node.interfaces)?;
+    for interface in &attached {
+        tracing::info!(interface = interface.name, mode = interface.mode.as_str(), "forwarding");
+    }
+    reconciler.set_interfaces(attached);
+
+    let (handle, mut commands) = Handle::channel();
+    let (stop, stopped) = watch::channel(false);
+    let servers = [
+        serve("API", api::serve(socket, handle.clone(), until(stopped.clone()))),
+        serve("metrics", metrics::serve(metrics_listener, handle.clone(), until(stopped))),
+    ];
+    tracing::info!(metrics = %node.metrics_listen, socket = %node.api_socket.display(), "ready");
+
+    let end = tokio::select! {
+        end = reconciler.run(&mut commands) => Some(end),
+        () = signals.next() => None,
+    };
+    let detach = matches!(end, Some(End::Detach(_))) || node.on_exit == OnExit::Detach;
+    let result = if detach {
+        reconciler.release().await;
+        let detached = bpf::detach(&node.pin_path);
+        if let Ok(detached) = &detached {
+            tracing::info!(interfaces = ?detached.interfaces, pins = detached.pins, "detached");
+        }
+        detached
+    } else {
+        drop(reconciler);
+        tracing::info!("ending; the program goes on forwarding (`weir detach` takes it off)");
+        Ok(bpf::Detached::default())
+    };
+    let outcome = result.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+    if let Some(End::Detach(sender)) = end {
+        // Whoever asked may have given up waiting.
+        drop(sender.send(result.map_err(|error| format!("{error:#}"))));
+    }
+    if let Some(task) = program_log {
+        task.abort();
+    }
+    farewell(stop, commands, servers).await;
+    outcome.map_err(anyhow::Error::msg)
+}
+
+/// Ends when one of the signals that end a daemon comes.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP: this version reads its configuration only at the start; nothing changed");
+                }
+            }
+        }
+    }
+}
+
+/// One descriptor a table: the soft limit of 1,024 is too low for a node with many VIPs.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
+/// Writes the BPF program's messages to the log.
+async fn follow_log(logger: aya_log::EbpfLogger<&'static dyn log::Log>) {
+    let mut logger = match AsyncFd::new(logger) {
+        Ok(logger) => logger,
+        Err(error) => {
+            tracing::error!(%error, "the program's messages cannot be followed");
+            return;
+        }
+    };
+    while let Ok(mut guard) = logger.readable_mut().await {
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the daemon's own task is gone: that is an end as well.
+    drop(stopped.wait_for(|stopped| *stopped).await);
+}
+
+fn serve(name: &'static str, server: impl Future<Output = std::io::Result<()>> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(server = name, %error, "the server has ended; forwarding goes on");
+        }
+    })
+}
+
+async fn farewell(stop: watch::Sender<bool>, commands: mpsc::Receiver<Command>, servers: [JoinHandle<()>; 2]) {
+    drop(commands);
+    stop.send_replace(true);
+    for server in servers {
+        if tokio::time::timeout(FAREWELL, server).await.is_err() {
+            tracing::warn!("a request did not end in time");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the kernel says of an interface with a program on it.
+
+use anyhow::{Context as _, bail};
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+
+use crate::api::AttachMode;
+
+/// The number of an interface, and how the program is attached to it.
+///
+/// # Errors
+/// Where there is no such interface, or no program on it.
+pub(crate) async fn attached(name: &str) -> anyhow::Result<(u32, AttachMode)> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
+    let connection = tokio::spawn(connection);
+    let request = handle.link().get().match_name(name.to_owned());
+    let answer = request.execute().try_next().await;
+    connection.abort();
+    let link = answer.with_context(|| format!("asking for {name}"))?.with_context(|| format!("{name} is gone"))?;
+    let attached = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => xdp.iter().find_map(|xdp| match xdp {
+            LinkXdp::Attached(attached) => Some(*attached),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let mode = match attached {
+        Some(XdpAttached::Driver) => AttachMode::Native,
+        Some(XdpAttached::SocketBuffer) => AttachMode::Generic,
+        other => bail!("the program is not attached to {name} as it should be: the kernel says {other:?}"),
+    };
+    Ok((link.header.index, mode))
+}
