@@ -3,6 +3,20 @@
 //! A [`Config`] that exists is valid: every rule is checked while it is loaded, all findings are reported
 //! at once, each with file, line, key, what was found and what is wanted ([`error`]).
 
+mod address;
+mod backend;
+pub mod error;
+mod host;
+mod keys;
+mod load;
+mod node;
+mod section;
+mod source;
+mod vip;
+
+pub use error::{Errors, Finding};
+pub use load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths, Scope, Summary, check, paths};
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
