@@ -2,6 +2,8 @@
 //!
 //! `WEIR_UPDATE_EXPECTED=1 cargo test -p lb-userspace --test config_corpus` writes the `.stderr` files anew.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

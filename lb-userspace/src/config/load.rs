@@ -1,6 +1,7 @@
 //! From a file to a [`Config`], or to everything that is wrong with the file.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -143,7 +144,7 @@ fn read(text: &str, file: &str, scope: Scope, has_host: bool) -> Result<Config, 
 /// The TOML tree of a text, with a place for what is wrong with it; or what makes it no TOML.
 fn document<'t>(text: &'t str, file: &'t str) -> Result<(DeTable<'t>, Report<'t>), Errors> {
     let mut report = Report::new(file, text);
-    let (document, errors) = DeTable::parse_recoverable(text);
+    let (document, mut errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok((document.into_inner(), report));
     }
@@ -152,10 +153,12 @@ fn document<'t>(text: &'t str, file: &'t str) -> Result<(DeTable<'t>, Report<'t>
     let is_lost = errors
         .iter()
         .any(|error| error.message().contains("unclosed"));
-    let mut lines = std::collections::BTreeSet::new();
+    let place = |error: &toml::de::Error| error.span().map_or(text.len(), |span| span.start);
+    errors.sort_by_key(place);
+    let mut lines = BTreeSet::new();
     for error in errors {
         let message = error.message();
-        let at = error.span().map_or(text.len(), |span| span.start);
+        let at = place(&error);
         if (is_lost && !lines.is_empty()) || !lines.insert(report.place(at).0) {
             continue;
         }

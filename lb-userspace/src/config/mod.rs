@@ -117,7 +117,10 @@ pub struct Vip {
 }
 
 /// `protocol` of a VIP.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -146,10 +149,21 @@ impl Protocol {
 }
 
 /// `table` of a VIP: how its lookup table is made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TableAlgorithm {
     /// Maglev hashing (NSDI'16).
     Maglev,
+}
+
+impl TableAlgorithm {
+    /// Name in config, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+        }
+    }
 }
 
 /// `affinity` of a VIP: what is hashed of a flow.
@@ -162,7 +176,10 @@ pub enum Affinity {
 }
 
 /// `forward` of a VIP or backend: how packets reach it.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum ForwardMode {
     /// MAC addresses rewritten, on one segment.
     L2,

@@ -1,5 +1,7 @@
 //! The maps and programs, behind one trait: [`bpf`](self) in the kernel, in memory for tests.
 
+pub mod bpf;
+
 use lb_common::{
     backend::Backend,
     slot::SlotTable,
