@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+
 use super::{Outcome, output};
 use crate::{
     api::{
@@ -78,7 +80,7 @@ fn ask(client: &Client) -> anyhow::Result<Option<Detached>> {
     match runtime.block_on(client.detach()) {
         Ok(detached) => Ok(Some(detached)),
         Err(ClientError::Away { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error).context("ask the daemon (`--pin-path DIR` alone goes without it)"),
     }
 }
 

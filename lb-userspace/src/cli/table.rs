@@ -70,18 +70,12 @@ fn vip_lines(vip: &VipStatus) -> String {
 
 fn backends(vip: &VipStatus) -> Table {
     let header = [
-        "  BACKEND",
-        "MAC",
-        "WEIGHT",
-        "SLOTS",
-        "PACKETS",
-        "BYTES",
-        "NEW",
+        "BACKEND", "MAC", "WEIGHT", "SLOTS", "PACKETS", "BYTES", "NEW",
     ];
     let mut table = table(&header, 2);
     for backend in &vip.backends {
         table.add_row([
-            Cell::new(format!("  {}", backend.address)),
+            Cell::new(backend.address),
             next_hop(backend),
             number(backend.weight.to_string()),
             number(share(backend.slots)),

@@ -218,8 +218,8 @@ fn seed_file(
     }
     let found = match read_text(&path) {
         Ok(text) if !text.trim().is_empty() => return Some(Secret::new(text.trim().to_owned())),
-        Ok(_) => format!("{}, which is empty", path.display()),
-        Err(error) => format!("{} ({error})", path.display()),
+        Ok(_) => format!("{path:?}, which is empty"),
+        Err(error) => format!("{path:?} ({error})"),
     };
     report.add(field.offset, &field.path, found, WANTED, HELP);
     None

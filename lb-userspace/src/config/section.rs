@@ -10,7 +10,10 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{keys::Keys, source::Report};
+use super::{
+    keys::Keys,
+    source::{Report, is_key},
+};
 
 /// One table of the file.
 pub(super) struct Section<'t> {
@@ -56,9 +59,16 @@ impl<'t> Section<'t> {
                     Some(nearest) => format!("did you mean `{nearest}`?"),
                     None => "take it out, or move it to the section that it belongs to".to_owned(),
                 };
+                // A quoted key can hold anything, also what a terminal obeys.
+                let is_bare = name.chars().all(is_key);
+                let shown = if is_bare {
+                    name.to_owned()
+                } else {
+                    format!("{name:?}")
+                };
                 report.add(
                     at,
-                    section.path_of(name),
+                    section.path_of(&shown),
                     "an unknown key",
                     keys.list(),
                     help,

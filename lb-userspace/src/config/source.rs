@@ -113,7 +113,8 @@ impl<'s> Report<'s> {
     }
 }
 
-fn is_key(c: char) -> bool {
+/// Whether a bare key may hold a character; a dot joins several.
+pub(super) fn is_key(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')
 }
 
