@@ -1,6 +1,14 @@
 //! weir's daemon and CLI: what is wanted ([`config`]) → the model of it ([`model`]) → the data plane
 //! ([`dataplane`]). Imports go one way only, from the right to the left of that line.
 
+#![deny(unsafe_code)]
+
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
+mod http;
+pub mod logging;
+pub mod metrics;
 pub mod model;

@@ -1,2 +1,5 @@
-//! weir.
-fn main() {}
+//! The `weir` binary: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    lb_userspace::cli::main()
+}

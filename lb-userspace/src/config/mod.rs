@@ -3,6 +3,20 @@
 //! A [`Config`] that exists is valid: every rule is checked while it is loaded, all findings are reported
 //! at once, each with file, line, key, what was found and what is wanted ([`error`]).
 
+mod address;
+mod backend;
+pub mod error;
+mod host;
+mod keys;
+mod load;
+mod node;
+mod section;
+mod source;
+mod vip;
+
+pub use error::{Errors, Finding};
+pub use load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths, Scope, Summary, check, paths};
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
@@ -103,7 +117,10 @@ pub struct Vip {
 }
 
 /// `protocol` of a VIP.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -132,10 +149,21 @@ impl Protocol {
 }
 
 /// `table` of a VIP: how its lookup table is made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TableAlgorithm {
     /// Maglev hashing (NSDI'16).
     Maglev,
+}
+
+impl TableAlgorithm {
+    /// Name in config, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+        }
+    }
 }
 
 /// `affinity` of a VIP: what is hashed of a flow.
@@ -148,7 +176,10 @@ pub enum Affinity {
 }
 
 /// `forward` of a VIP or backend: how packets reach it.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum ForwardMode {
     /// MAC addresses rewritten, on one segment.
     L2,

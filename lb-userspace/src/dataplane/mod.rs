@@ -2,6 +2,8 @@
 
 pub mod bpf;
 
+pub mod bpf;
+
 use lb_common::{
     backend::Backend,
     slot::SlotTable,

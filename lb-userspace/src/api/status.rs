@@ -1,0 +1,147 @@
+//! What `GET /v1/status` answers. Field names are stable: scripts read them.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ForwardMode, Protocol, TableAlgorithm};
+
+/// The state of one node.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Status {
+    /// Whether the program is attached everywhere and the maps hold the configuration.
+    pub ready: bool,
+    /// The node's name.
+    pub node: String,
+    /// The daemon's version.
+    pub version: String,
+    /// How many configurations have been applied, this one included.
+    pub generation: u64,
+    /// Where the program is attached.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Every VIP, in the configuration's order.
+    pub vips: Vec<VipStatus>,
+    /// Every reason, by number, also those that nothing was counted under.
+    pub reasons: Vec<ReasonStatus>,
+    /// What an operator should look at, in sentences.
+    pub problems: Vec<String>,
+}
+
+/// One interface with the program on it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct InterfaceStatus {
+    /// Name.
+    pub name: String,
+    /// The kernel's number of it.
+    pub ifindex: u32,
+    /// How the program is attached.
+    pub mode: AttachMode,
+}
+
+/// How the program is attached to an interface.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic path.
+    Generic,
+}
+
+impl AttachMode {
+    /// Name in JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// One VIP.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct VipStatus {
+    /// Its number in the maps.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// What clients dial.
+    pub address: IpAddr,
+    /// What clients dial; 0 for every port.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// How its lookup table is made.
+    pub table: TableAlgorithm,
+    /// CRC32 of the lookup table, 8 hexadecimal digits: equal on all nodes that agree.
+    pub table_digest: String,
+    /// Frames forwarded.
+    pub packets: u64,
+    /// Bytes of those frames as received, without the FCS.
+    pub bytes: u64,
+    /// TCP SYNs among those frames.
+    pub new_connections: u64,
+    /// Its backends, in the configuration's order.
+    pub backends: Vec<BackendStatus>,
+}
+
+impl VipStatus {
+    /// Whether some backend takes packets now: it owns slots, and its next hop is known.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.backends
+            .iter()
+            .any(|backend| backend.resolved && backend.slots > 0)
+    }
+}
+
+/// One backend of a VIP.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct BackendStatus {
+    /// Its number in the maps.
+    pub id: u16,
+    /// Its own address.
+    pub address: IpAddr,
+    /// Its weight.
+    pub weight: u16,
+    /// How packets reach it.
+    pub forward: ForwardMode,
+    /// Slots of the VIP's lookup table that it owns, of 65,536.
+    pub slots: u32,
+    /// Whether the next hop toward it is known.
+    pub resolved: bool,
+    /// MAC address of that next hop, if known.
+    pub mac: Option<String>,
+    /// Frames forwarded to it.
+    pub packets: u64,
+    /// Bytes of those frames as received, without the FCS.
+    pub bytes: u64,
+    /// TCP SYNs among those frames.
+    pub new_connections: u64,
+}
+
+/// Frames counted under one reason.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ReasonStatus {
+    /// Why frames went where they went.
+    pub reason: String,
+    /// Where: `pass`, `drop`, `tx` or `redirect`.
+    pub verdict: String,
+    /// How many frames.
+    pub packets: u64,
+}
+
+impl ReasonStatus {
+    /// Every reason with its count, from counts by the reason's number.
+    #[must_use]
+    pub fn all(packets: &[u64]) -> Vec<Self> {
+        let reasons = lb_common::reason::Reason::ALL.iter().enumerate();
+        let all = reasons.map(|(number, reason)| Self {
+            reason: reason.as_str().to_owned(),
+            verdict: reason.verdict().as_str().to_owned(),
+            packets: packets.get(number).copied().unwrap_or(0),
+        });
+        all.collect()
+    }
+}

@@ -1,0 +1,110 @@
+//! The command line: one file per verb. Data goes to standard output, messages to standard error.
+//!
+//! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
+//! that packets can reach).
+
+mod check;
+mod completions;
+mod detach;
+mod man;
+mod output;
+mod run;
+mod status;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// How a verb ended, if it did not fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Outcome {
+    /// Done.
+    Done,
+    /// The file or the state is not what it should be, and that has been said.
+    Refused,
+    /// It works, but not all of it.
+    Degraded,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  weir check /etc/weir/weir.toml         is the configuration valid on this host?
+  weir run --config /etc/weir/weir.toml  run the daemon
+  weir status                            what it does
+  weir detach                            take the program off and remove every pin
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status)";
+
+/// An XDP layer-4 load balancer with direct server return
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, after_long_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Run(run::Args),
+    Check(check::Args),
+    Status(status::Args),
+    Detach(detach::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Parses the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::Detach(args) => detach::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
+    };
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Refused) => ExitCode::FAILURE,
+        Ok(Outcome::Degraded) => ExitCode::from(3),
+        // The reader has seen enough: `weir status | head`.
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::message(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The command line as clap knows it, for completions and manual pages.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_has_examples() {
+        let mut command = command();
+        assert!(
+            command
+                .render_long_help()
+                .to_string()
+                .contains("Examples:\n  weir ")
+        );
+        let verbs = command.get_subcommands_mut();
+        for verb in verbs.filter(|verb| verb.get_name() != "help") {
+            let help = verb.render_long_help().to_string();
+            assert!(help.contains("Examples:\n  weir "), "{help}");
+        }
+    }
+}

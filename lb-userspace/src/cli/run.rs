@@ -1,0 +1,50 @@
+//! `weir run`
+
+use std::path::PathBuf;
+
+use super::{Outcome, output};
+use crate::{
+    config::Config,
+    daemon,
+    logging::{self, Format},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  weir run --config /etc/weir/weir.toml
+  weir run --config weir.toml --log-format json
+  RUST_LOG=debug weir run --config weir.toml
+
+SIGTERM and Ctrl-C end the daemon; the program goes on forwarding unless `on_exit = \"detach\"`.
+`weir detach` takes it off.";
+
+/// Run the daemon: attach the program and keep its maps
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Configuration file
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "/etc/weir/weir.toml"
+    )]
+    config: PathBuf,
+    /// How log lines look; `RUST_LOG` says which there are (default: info)
+    #[arg(long, value_enum, default_value_t)]
+    log_format: Format,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    logging::init(args.log_format)?;
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            output::message(&errors);
+            return Ok(Outcome::Refused);
+        }
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(daemon::run(config, &args.config))?;
+    Ok(Outcome::Done)
+}

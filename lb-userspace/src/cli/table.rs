@@ -1,0 +1,184 @@
+//! A status as tables that fit 80 columns.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+};
+
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets::NOTHING};
+use lb_common::slot::SLOTS;
+
+use crate::{
+    api::{BackendStatus, Status, VipStatus},
+    logging::no_colour,
+};
+
+const WIDTH: u16 = 80;
+
+/// The whole of `weir status`.
+pub(super) fn status(status: &Status) -> String {
+    let mut text = String::new();
+    let ready = if status.ready { "ready" } else { "not ready" };
+    // Writing to a string cannot fail.
+    writeln!(
+        text,
+        "node {}, weir {}, generation {}, {ready}",
+        status.node, status.version, status.generation
+    )
+    .ok();
+    for interface in &status.interfaces {
+        let mode = interface.mode.as_str();
+        writeln!(text, "interface {} ({mode} XDP)", interface.name).ok();
+    }
+    for problem in &status.problems {
+        writeln!(text, "problem: {problem}").ok();
+    }
+    for vip in &status.vips {
+        writeln!(text, "\n{}", vip_lines(vip)).ok();
+        if !vip.backends.is_empty() {
+            writeln!(text, "{}", backends(vip).trim_fmt()).ok();
+        }
+    }
+    if status.reasons.iter().any(|reason| reason.packets > 0) {
+        writeln!(text, "\n{}", reasons(status).trim_fmt()).ok();
+    }
+    text
+}
+
+fn vip_lines(vip: &VipStatus) -> String {
+    let protocol = vip.protocol.as_str();
+    let dialled = match vip.port {
+        0 => format!("{} (every port)", vip.address),
+        port => SocketAddr::new(vip.address, port).to_string(),
+    };
+    let served = if vip.is_served() {
+        ""
+    } else {
+        ": no backend takes packets"
+    };
+    format!(
+        "VIP {}{served}\n  {protocol} {dialled}, table {} {}\n  {} packets, {}, {} new connections",
+        vip.name,
+        vip.table.as_str(),
+        vip.table_digest,
+        count(vip.packets),
+        bytes(vip.bytes),
+        count(vip.new_connections),
+    )
+}
+
+fn backends(vip: &VipStatus) -> Table {
+    let header = [
+        "BACKEND", "MAC", "WEIGHT", "SLOTS", "PACKETS", "BYTES", "NEW",
+    ];
+    let mut table = table(&header, 2);
+    for backend in &vip.backends {
+        table.add_row([
+            Cell::new(backend.address),
+            next_hop(backend),
+            number(backend.weight.to_string()),
+            number(share(backend.slots)),
+            number(count(backend.packets)),
+            number(bytes(backend.bytes)),
+            number(count(backend.new_connections)),
+        ]);
+    }
+    table
+}
+
+fn next_hop(backend: &BackendStatus) -> Cell {
+    match &backend.mac {
+        Some(mac) if backend.resolved => Cell::new(mac),
+        _ => Cell::new("unresolved").fg(Color::Red),
+    }
+}
+
+fn reasons(status: &Status) -> Table {
+    let mut table = table(&["REASON", "VERDICT", "PACKETS"], 2);
+    let counted = status.reasons.iter().filter(|reason| reason.packets > 0);
+    for reason in counted {
+        table.add_row([
+            Cell::new(&reason.reason),
+            Cell::new(&reason.verdict),
+            number(reason.packets.to_string()),
+        ]);
+    }
+    table
+}
+
+/// An empty table whose columns from `numbers` on are numbers.
+fn table(header: &[&str], numbers: usize) -> Table {
+    let mut table = Table::new();
+    table.load_preset(NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    let is_terminal = io::stdout().is_terminal();
+    if !is_terminal || no_colour() {
+        table.force_no_tty();
+    }
+    let terminal = is_terminal.then(|| Table::new().width()).flatten();
+    table.set_width(terminal.unwrap_or(WIDTH));
+    table.set_header(header.iter().enumerate().map(|(index, name)| {
+        let cell = Cell::new(name);
+        if index < numbers {
+            cell
+        } else {
+            cell.set_alignment(CellAlignment::Right)
+        }
+    }));
+    // One space between columns is enough, and leaves room for IPv6.
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    table
+}
+
+fn number(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+/// Slots as a share of all.
+fn share(slots: u32) -> String {
+    let permille = (u64::from(slots) * 1000 + SLOTS as u64 / 2) / SLOTS as u64;
+    format!("{}.{}%", permille / 10, permille % 10)
+}
+
+fn count(number: u64) -> String {
+    scaled(number, "")
+}
+
+fn bytes(number: u64) -> String {
+    format!("{}B", scaled(number, " "))
+}
+
+/// Whole below 10,000, else three digits at most, a decimal and a prefix.
+fn scaled(number: u64, space: &str) -> String {
+    if number < 10_000 {
+        return format!("{number}{space}");
+    }
+    let (mut value, mut rest, mut prefix) = (number, 0, "");
+    for larger in ["k", "M", "G", "T", "P", "E"] {
+        if value < 1000 {
+            break;
+        }
+        (value, rest, prefix) = (value / 1000, value % 1000 / 100, larger);
+    }
+    format!("{value}.{rest}{space}{prefix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shortens_large_numbers() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(9_999), "9999");
+        assert_eq!(count(12_345), "12.3k");
+        assert_eq!(count(9_999_999), "9.9M");
+        assert_eq!(bytes(12_345_678), "12.3 MB");
+        assert_eq!(bytes(10), "10 B");
+        assert_eq!(count(u64::MAX), "18.4E");
+        assert_eq!(share(32768), "50.0%");
+    }
+}

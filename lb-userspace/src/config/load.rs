@@ -1,0 +1,182 @@
+//! From a file to a [`Config`], or to everything that is wrong with the file.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml::de::DeTable;
+
+use super::{Config, error::Errors, host, keys, node, section::Section, source::Report, vip};
+
+/// Where maps, programs and links are pinned unless the file says otherwise.
+pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/weir";
+
+/// The API's socket unless the file says otherwise.
+pub const DEFAULT_API_SOCKET: &str = "/run/weir/weir.sock";
+
+/// How far a configuration is held against the host that reads it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// The interfaces must exist and the seed file must hold a seed.
+    Host,
+    /// Only the file itself counts: a check on another machine.
+    Offline,
+}
+
+/// What a valid configuration amounts to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Summary {
+    /// The node's name.
+    pub node: String,
+    /// How many VIPs there are.
+    pub vips: usize,
+    /// How many backends all VIPs have together.
+    pub backends: usize,
+    /// Memory of the lookup tables, in bytes.
+    pub table_bytes: usize,
+}
+
+/// Where the running or left-behind data plane of a configuration is found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Paths {
+    /// Directory of the pins.
+    pub pin_path: PathBuf,
+    /// The API's socket.
+    pub api_socket: PathBuf,
+}
+
+impl Config {
+    /// Reads a file for use on this host: the seed file is read and the interfaces must exist.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(path: &Path) -> Result<Self, Errors> {
+        with_text(path, |file, text| read(text, file, Scope::Host, true))
+    }
+
+    /// Reads a configuration from text; the seed file is read, but no interface is looked for.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once; places are named with `file_name`.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Errors> {
+        read(text, file_name, Scope::Host, false)
+    }
+}
+
+/// Checks a file and says what it amounts to.
+///
+/// # Errors
+/// Everything that is wrong, at once.
+pub fn check(path: &Path, scope: Scope) -> Result<Summary, Errors> {
+    let config = with_text(path, |file, text| {
+        read(text, file, scope, scope == Scope::Host)
+    })?;
+    Ok(Summary {
+        node: config.node.name,
+        vips: config.vips.len(),
+        backends: config.vips.iter().map(|vip| vip.backends.len()).sum(),
+        table_bytes: config.vips.len() * size_of::<lb_common::slot::SlotTable>(),
+    })
+}
+
+/// Reads only where a configuration's data plane is: usable even if the rest of the file is not valid.
+///
+/// # Errors
+/// The file cannot be read, is not TOML, or has wrong paths.
+pub fn paths(path: &Path) -> Result<Paths, Errors> {
+    with_text(path, |file, text| {
+        let (document, mut report) = document(text, file)?;
+        let table = document.get("node").and_then(|node| {
+            let at = node.span().start;
+            node.get_ref().as_table().map(|table| (table, at))
+        });
+        let empty = DeTable::new();
+        let (table, at) = table.unwrap_or((&empty, 0));
+        let mut unheeded = Report::new(file, text);
+        let section = Section::new("node".to_owned(), at, table, &keys::NODE, &mut unheeded);
+        let pin_path = node::pin_path(&section, &mut report);
+        let api_socket = node::api_socket(&section, &mut report);
+        let paths = pin_path
+            .zip(api_socket)
+            .map(|(pin_path, api_socket)| Paths {
+                pin_path,
+                api_socket,
+            });
+        report.finish(paths)
+    })
+}
+
+fn with_text<T>(
+    path: &Path,
+    read: impl FnOnce(&str, &str) -> Result<T, Errors>,
+) -> Result<T, Errors> {
+    let text = fs::read_to_string(path).map_err(|source| Errors::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    read(&path.display().to_string(), &text)
+}
+
+fn read(text: &str, file: &str, scope: Scope, has_host: bool) -> Result<Config, Errors> {
+    const WANTED: &str = "a section `[node]`";
+    const HELP: &str = "begin the file with `[node]`, `interfaces = [\"eth0\"]` and `seed_file = \"/etc/weir/seed\"`";
+    let (document, mut report) = document(text, file)?;
+    let top = Section::new(String::new(), 0, &document, &keys::FILE, &mut report);
+    let directory = Path::new(file).parent().unwrap_or(Path::new(""));
+
+    let node = top
+        .required("node", WANTED, HELP, &mut report)
+        .and_then(|field| field.section(WANTED, HELP, &keys::NODE, &mut report))
+        .and_then(|section| {
+            let (node, interfaces) = node::read(&section, directory, scope, &mut report);
+            if has_host {
+                host::check(&interfaces, &mut report);
+            }
+            node
+        });
+    let vips = vip::read_all(&top, &mut report);
+    let config = node.zip(vips).map(|(node, vips)| Config { node, vips });
+    report.finish(config)
+}
+
+/// The TOML tree of a text, with a place for what is wrong with it; or what makes it no TOML.
+fn document<'t>(text: &'t str, file: &'t str) -> Result<(DeTable<'t>, Report<'t>), Errors> {
+    let mut report = Report::new(file, text);
+    let (document, mut errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return Ok((document.into_inner(), report));
+    }
+    // After an error the parser goes on as well as it can: only its first finding of each line counts, and
+    // where it lost track of what belongs together, only the first of all.
+    let is_lost = errors
+        .iter()
+        .any(|error| error.message().contains("unclosed"));
+    let place = |error: &toml::de::Error| error.span().map_or(text.len(), |span| span.start);
+    errors.sort_by_key(place);
+    let mut lines = BTreeSet::new();
+    for error in errors {
+        let message = error.message();
+        let at = place(&error);
+        if (is_lost && !lines.is_empty()) || !lines.insert(report.place(at).0) {
+            continue;
+        }
+        let help = if message.contains("quoted") {
+            "put the value in double quotes"
+        } else if message.contains("duplicate") {
+            "take one of the two out: every key once in a section"
+        } else {
+            "mend the line, or the one before it: strings in double quotes, lists and sections in brackets"
+        };
+        let found = format!("invalid TOML ({message})");
+        report.add(
+            at,
+            report.guess_key(at),
+            found,
+            "TOML (https://toml.io)",
+            help,
+        );
+    }
+    report.finish(None)
+}

@@ -1,0 +1,237 @@
+//! Reads `[node]`.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Node, OnExit, Secret, XdpMode,
+    load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Scope},
+    section::{Field, Section},
+    source::Report,
+};
+
+const DEFAULT_METRICS_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9407);
+
+/// Longest path that a Unix socket can have (`sun_path` without its final NUL).
+const LONGEST_SOCKET_PATH: usize = 107;
+
+/// A seed file is a line of text; more than this is not one.
+const LARGEST_SEED_FILE: u64 = 64 * 1024;
+
+/// An interface's name and the byte offset where it stands.
+pub(super) type NamedInterface = (String, String, usize);
+
+/// The node's settings, and where its interfaces stand in the file.
+pub(super) fn read(
+    section: &Section<'_>,
+    directory: &Path,
+    scope: Scope,
+    report: &mut Report<'_>,
+) -> (Option<Node>, Vec<NamedInterface>) {
+    let interfaces = interfaces(section, report);
+    let places = interfaces.clone().unwrap_or_default();
+    let name = name(section, report);
+    let xdp_mode = match section.field("xdp_mode") {
+        Some(field) => field.word(
+            &[
+                ("auto", XdpMode::Auto),
+                ("native", XdpMode::Native),
+                ("generic", XdpMode::Generic),
+            ],
+            &[],
+            report,
+        ),
+        None => Some(XdpMode::Auto),
+    };
+    let on_exit = match section.field("on_exit") {
+        Some(field) => field.word(
+            &[("keep", OnExit::Keep), ("detach", OnExit::Detach)],
+            &[],
+            report,
+        ),
+        None => Some(OnExit::Keep),
+    };
+    let metrics_listen = match section.field("metrics_listen") {
+        Some(field) => field.parse(
+            "an address and a port",
+            "write `metrics_listen = \"127.0.0.1:9407\"`, or `\"[::1]:9407\"` for IPv6",
+            report,
+            |text| text.parse().ok(),
+        ),
+        None => Some(DEFAULT_METRICS_LISTEN),
+    };
+    let seed = seed(section, directory, scope, report);
+    let pin_path = pin_path(section, report);
+    let api_socket = api_socket(section, report);
+
+    let node = || {
+        Some(Node {
+            name: name?,
+            interfaces: interfaces?.into_iter().map(|(name, ..)| name).collect(),
+            xdp_mode: xdp_mode?,
+            seed: seed?,
+            pin_path: pin_path?,
+            api_socket: api_socket?,
+            metrics_listen: metrics_listen?,
+            on_exit: on_exit?,
+        })
+    };
+    (node(), places)
+}
+
+/// `pin_path`, or its default.
+pub(super) fn pin_path(section: &Section<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
+    match section.field("pin_path") {
+        Some(field) => field.path(
+            &format!("write a directory on a bpffs, as in `pin_path = \"{DEFAULT_PIN_PATH}\"`"),
+            report,
+        ),
+        None => Some(PathBuf::from(DEFAULT_PIN_PATH)),
+    }
+}
+
+/// `api_socket`, or its default.
+pub(super) fn api_socket(section: &Section<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
+    let Some(field) = section.field("api_socket") else {
+        return Some(PathBuf::from(DEFAULT_API_SOCKET));
+    };
+    let help = format!("write `api_socket = \"{DEFAULT_API_SOCKET}\"`");
+    let path = field.path(&help, report)?;
+    if path.as_os_str().len() > LONGEST_SOCKET_PATH {
+        let wanted = format!("at most {LONGEST_SOCKET_PATH} bytes, as Unix sockets take");
+        field.refuse(&wanted, &help, report);
+        return None;
+    }
+    Some(path)
+}
+
+fn name(section: &Section<'_>, report: &mut Report<'_>) -> Option<String> {
+    let Some(field) = section.field("name") else {
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = name.trim();
+        return Some(if name.is_empty() { "localhost" } else { name }.to_owned());
+    };
+    field.parse(
+        "a name of 1 to 253 characters without spaces",
+        "write `name = \"lb-1\"`, or take the key out to use the host's name",
+        report,
+        |text| {
+            let is_plain = text.chars().all(|c| c.is_ascii_graphic());
+            (is_plain && (1..=253).contains(&text.len())).then(|| text.to_owned())
+        },
+    )
+}
+
+fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<NamedInterface>> {
+    const WANTED: &str = "a list of one or more interfaces";
+    const HELP: &str = "write `interfaces = [\"eth0\"]`; `ip -br link` lists what there is";
+    let field = section.required("interfaces", WANTED, HELP, report)?;
+    let items = field.items(WANTED, HELP, report)?;
+    if items.is_empty() {
+        report.add(field.offset, &field.path, "an empty list", WANTED, HELP);
+        return None;
+    }
+    let mut seen = BTreeMap::new();
+    let mut names = Vec::new();
+    let count = items.len();
+    for item in items {
+        let wanted = "an interface's name: 1 to 15 characters without `/` or spaces";
+        let Some(name) = item.parse(wanted, HELP, report, interface_name) else {
+            continue;
+        };
+        if let Some(first) = seen.insert(name.clone(), item.path.clone()) {
+            item.refuse(
+                "every interface once",
+                &format!("take it out: {first} names it already"),
+                report,
+            );
+            continue;
+        }
+        names.push((name, item.path, item.offset));
+    }
+    (names.len() == count).then_some(names)
+}
+
+fn interface_name(text: &str) -> Option<String> {
+    let is_plain = text
+        .chars()
+        .all(|c| c.is_ascii_graphic() && c != '/' && c != ':');
+    let is_name = is_plain && (1..=15).contains(&text.len()) && text != "." && text != "..";
+    is_name.then(|| text.to_owned())
+}
+
+fn seed(
+    section: &Section<'_>,
+    directory: &Path,
+    scope: Scope,
+    report: &mut Report<'_>,
+) -> Option<Secret> {
+    const WANTED: &str = "a secret string, the same on every node of the fleet";
+    const HELP: &str =
+        "write `seed_file = \"/etc/weir/seed\"` and fill that file with `openssl rand -hex 32`";
+    match (section.field("seed"), section.field("seed_file")) {
+        (Some(_), Some(file)) => {
+            report.add(
+                file.offset,
+                &file.path,
+                "both `seed` and `seed_file`",
+                "exactly one of them",
+                "take `seed` out, so that the secret stays out of this file",
+            );
+            None
+        }
+        (None, None) => {
+            section.required("seed", WANTED, HELP, report);
+            None
+        }
+        (Some(seed), None) => match seed.text() {
+            Some(text) if !text.trim().is_empty() => Some(Secret::new(text.to_owned())),
+            _ => {
+                seed.refuse_unshown(WANTED, HELP, report);
+                None
+            }
+        },
+        (None, Some(file)) => seed_file(&file, directory, scope, report),
+    }
+}
+
+/// The seed in a file whose path is relative to the configuration's directory.
+fn seed_file(
+    field: &Field<'_>,
+    directory: &Path,
+    scope: Scope,
+    report: &mut Report<'_>,
+) -> Option<Secret> {
+    const WANTED: &str = "a readable file that holds the seed";
+    const HELP: &str = "make it with `(umask 077 && openssl rand -hex 32 > FILE)`, the same on every node of the fleet";
+    let path = field.parse(WANTED, HELP, report, |text| {
+        (!text.is_empty()).then(|| directory.join(text))
+    })?;
+    if scope == Scope::Offline {
+        return Some(Secret::new(String::new()));
+    }
+    let found = match read_text(&path) {
+        Ok(text) if !text.trim().is_empty() => return Some(Secret::new(text.trim().to_owned())),
+        Ok(_) => format!("{path:?}, which is empty"),
+        Err(error) => format!("{path:?} ({error})"),
+    };
+    report.add(field.offset, &field.path, found, WANTED, HELP);
+    None
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?
+        .take(LARGEST_SEED_FILE + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > LARGEST_SEED_FILE {
+        return Err(io::Error::other("larger than 64 KiB"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,251 @@
+//! Reads `[[vip]]`.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{
+    Affinity, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend, keys,
+    section::{Field, Section},
+    source::Report,
+};
+
+/// VIPs that the data plane has room for.
+const MAX_VIPS: usize = lb_common::vip::MAX_VIPS;
+
+/// Backends of all VIPs together: ids are 16 bits wide, and three of them mean something else.
+const MAX_BACKENDS: usize = 65_533;
+
+/// Ways to forward of later versions.
+pub(super) const LATER_FORWARD: &[&str] = &["ipip", "gue"];
+
+/// What the VIPs that were read so far have taken.
+#[derive(Default)]
+struct Taken {
+    names: BTreeMap<String, usize>,
+    services: BTreeMap<(IpAddr, u16, Protocol), (String, usize)>,
+    backends: usize,
+}
+
+/// Reads every `[[vip]]`.
+pub(super) fn read_all(file: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Vip>> {
+    const WANTED: &str = "`[[vip]]` sections";
+    const HELP: &str = "begin each VIP with a line `[[vip]]`";
+    let Some(field) = file.field("vip") else {
+        return Some(Vec::new());
+    };
+    let items = field.items(WANTED, HELP, report)?;
+    if let Some(first) = items.get(MAX_VIPS) {
+        report.add(
+            first.offset,
+            &first.path,
+            format!("{} VIPs", items.len()),
+            format!("at most {MAX_VIPS}"),
+            "spread the VIPs over several groups of nodes",
+        );
+        return None;
+    }
+    let mut taken = Taken::default();
+    let mut vips = Some(Vec::with_capacity(items.len()));
+    for item in items {
+        let vip = item
+            .section(WANTED, HELP, &keys::VIP, report)
+            .and_then(|section| read(&section, &mut taken, report));
+        vips = vips.zip(vip).map(|(mut vips, vip)| {
+            vips.push(vip);
+            vips
+        });
+    }
+    vips
+}
+
+fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Option<Vip> {
+    let name = name(section, taken, report);
+    let address = vip_address(section, report);
+    let port = port(section, report);
+    let protocol = section
+        .required(
+            "protocol",
+            "\"tcp\" or \"udp\"",
+            "write `protocol = \"tcp\"`",
+            report,
+        )
+        .and_then(|field| {
+            let words = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+            field.word(&words, &[], report)
+        });
+    let table = match section.field("table") {
+        Some(field) => field.word(&[("maglev", TableAlgorithm::Maglev)], &["ring"], report),
+        None => Some(TableAlgorithm::Maglev),
+    };
+    let affinity = match section.field("affinity") {
+        Some(field) => field.word(
+            &[("flow", Affinity::Flow), ("source", Affinity::Source)],
+            &[],
+            report,
+        ),
+        None => Some(Affinity::Flow),
+    };
+    let forward = forward(section, report);
+    let announce = match section.field("announce") {
+        Some(field) => field.word(&[("none", ())], &["l2", "route"], report),
+        None => Some(()),
+    };
+    let health = health(section, report);
+    if let (Some(address), Some(port), Some(protocol)) = (address, port, protocol) {
+        take_service(section, (address, port, protocol), taken, report);
+    }
+    let backends = backends(section, address, forward, taken, report);
+
+    announce.and(health)?;
+    Some(Vip {
+        name: name?,
+        address: address?,
+        port: port?,
+        protocol: protocol?,
+        table: table?,
+        affinity: affinity?,
+        backends: backends?,
+    })
+}
+
+/// `forward` of a VIP or a backend; `l2` where it is not written.
+pub(super) fn forward(section: &Section<'_>, report: &mut Report<'_>) -> Option<ForwardMode> {
+    match section.field("forward") {
+        Some(field) => field.word(&[("l2", ForwardMode::L2)], LATER_FORWARD, report),
+        None => Some(ForwardMode::L2),
+    }
+}
+
+fn name(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Option<String> {
+    const WANTED: &str =
+        "a name of 1 to 63 characters out of a-z, 0-9, `.` and `-`, the first a letter or digit";
+    const HELP: &str = "write `name = \"web\"`";
+    let field = section.required("name", WANTED, HELP, report)?;
+    let name = field.parse(WANTED, HELP, report, |text| {
+        let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        let is_name = text.starts_with(is_alphanumeric)
+            && text.len() <= 63
+            && text
+                .chars()
+                .all(|c| is_alphanumeric(c) || c == '.' || c == '-');
+        is_name.then(|| text.to_owned())
+    })?;
+    let (line, _) = report.place(field.offset);
+    if let Some(first) = taken.names.get(&name) {
+        let help = format!("rename it: line {first} has a VIP of that name");
+        field.refuse("a name that no other VIP has", &help, report);
+        return None;
+    }
+    taken.names.insert(name.clone(), line);
+    Some(name)
+}
+
+fn vip_address(section: &Section<'_>, report: &mut Report<'_>) -> Option<IpAddr> {
+    const WANTED: &str = "an IPv4 or IPv6 address that clients can dial";
+    const HELP: &str = "write `address = \"203.0.113.10\"`, without a port or prefix length";
+    let field = section.required("address", WANTED, HELP, report)?;
+    checked_address(&field, WANTED, HELP, address::unfit_for_vip, report)
+}
+
+/// An address that a rule finds nothing against.
+pub(super) fn checked_address(
+    field: &Field<'_>,
+    wanted: &str,
+    help: &str,
+    unfit: fn(IpAddr) -> Option<&'static str>,
+    report: &mut Report<'_>,
+) -> Option<IpAddr> {
+    let address = field.parse(wanted, help, report, |text| text.parse().ok())?;
+    if let Some(what) = unfit(address) {
+        let found = format!("{address}, {what}");
+        report.add(field.offset, &field.path, found, wanted, help);
+        return None;
+    }
+    Some(address)
+}
+
+fn port(section: &Section<'_>, report: &mut Report<'_>) -> Option<u16> {
+    const WANTED: &str = "a port from 0 to 65535";
+    const HELP: &str = "write `port = 443`, or 0 for every port";
+    let field = section.required("port", WANTED, HELP, report)?;
+    field.u16(WANTED, HELP, report)
+}
+
+/// `[vip.health]`: only that there are no checks.
+fn health(section: &Section<'_>, report: &mut Report<'_>) -> Option<()> {
+    const HELP: &str = "write `type = \"none\"`, or take the section out";
+    let Some(field) = section.field("health") else {
+        return Some(());
+    };
+    let health = field.section("a section `[vip.health]`", HELP, &keys::HEALTH, report)?;
+    let kind = health.required("type", "\"none\"", HELP, report)?;
+    kind.word(&[("none", ())], &["tcp", "http", "https", "grpc"], report)
+}
+
+/// Two VIPs cannot have one address, port and protocol.
+fn take_service(
+    section: &Section<'_>,
+    service: (IpAddr, u16, Protocol),
+    taken: &mut Taken,
+    report: &mut Report<'_>,
+) {
+    let at = section
+        .field("address")
+        .map_or(section.offset(), |field| field.offset);
+    let (address, port, protocol) = service;
+    if let Some((path, line)) = taken.services.get(&service) {
+        report.add(
+            at,
+            section.path_of("address"),
+            format!("{address}, port {port}, {} again", protocol.as_str()),
+            "an address, port and protocol that no other VIP has",
+            format!("take this VIP out, or change it: {path} on line {line} has the same"),
+        );
+        return;
+    }
+    let (line, _) = report.place(at);
+    taken
+        .services
+        .insert(service, (section.path_of("address"), line));
+}
+
+fn backends(
+    section: &Section<'_>,
+    vip: Option<IpAddr>,
+    forward: Option<ForwardMode>,
+    taken: &mut Taken,
+    report: &mut Report<'_>,
+) -> Option<Vec<super::Backend>> {
+    const WANTED: &str = "`[[vip.backend]]` sections";
+    const HELP: &str = "begin each backend with a line `[[vip.backend]]`";
+    let Some(field) = section.field("backend") else {
+        return Some(Vec::new());
+    };
+    let items = field.items(WANTED, HELP, report)?;
+    let before = taken.backends;
+    taken.backends += items.len();
+    if let Some(first) = MAX_BACKENDS
+        .checked_sub(before)
+        .and_then(|room| items.get(room))
+    {
+        report.add(
+            first.offset,
+            &first.path,
+            format!("backend number {} of this file", MAX_BACKENDS + 1),
+            format!("at most {MAX_BACKENDS} backends in all VIPs together"),
+            "spread the VIPs over several groups of nodes",
+        );
+        return None;
+    }
+    let mut seen = BTreeMap::new();
+    let mut backends = Some(Vec::with_capacity(items.len()));
+    for item in items {
+        let backend = item
+            .section(WANTED, HELP, &keys::BACKEND, report)
+            .and_then(|section| backend::read(&section, vip, forward, &mut seen, report));
+        backends = backends.zip(backend).map(|(mut backends, backend)| {
+            backends.push(backend);
+            backends
+        });
+    }
+    backends
+}

@@ -1,0 +1,67 @@
+//! The page that lists all metrics, made from their table.
+
+use std::fmt::Write as _;
+
+use super::table::{Kind, METRICS};
+use lb_common::reason::Reason;
+
+const HEAD: &str = "\
+# Metrics
+
+Made from `lb-userspace/src/metrics/table.rs` and `lb-common/src/reason.rs`; do not edit. To make it anew:
+`WEIR_UPDATE_DOCS=1 cargo test -p lb-userspace --test metrics`.
+
+`weir run` serves them at `http://<metrics_listen>/metrics` (default `127.0.0.1:9407`), with `/healthz` (200 if the
+daemon's task answers within a second) and `/readyz` (200 if the program is attached and the maps hold the
+configuration). Counters live in pinned maps: they survive a restart of the daemon. The label `backend` is the
+backend's address.
+
+| Metric | Type | Labels | What it tells |
+|---|---|---|---|
+";
+
+const REASONS: &str = "
+## Reasons
+
+Every frame that the XDP program sees is counted once in `weir_packets_total`, under one reason.
+
+| Reason | Verdict | When |
+|---|---|---|
+";
+
+/// docs/metrics.md, whole.
+#[must_use]
+pub fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for metric in METRICS {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let labels: Vec<String> = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        // Writing to a string cannot fail.
+        writeln!(
+            page,
+            "| `{}` | {kind} | {} | {} |",
+            metric.name,
+            labels.join(", "),
+            metric.help
+        )
+        .ok();
+    }
+    page.push_str(REASONS);
+    for reason in Reason::ALL {
+        let (name, verdict) = (reason.as_str(), reason.verdict().as_str());
+        writeln!(
+            page,
+            "| `{name}` | `{verdict}` | {} |",
+            reason.text().trim()
+        )
+        .ok();
+    }
+    page
+}

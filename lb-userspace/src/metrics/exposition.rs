@@ -1,0 +1,42 @@
+//! A status in Prometheus' text format.
+
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use super::table::{Kind, METRICS, Metric};
+use crate::api::Status;
+
+/// Every metric of a status, in Prometheus' text format, version 0.0.4.
+///
+/// # Errors
+/// A metric's name or labels are not Prometheus': a defect.
+pub fn text(status: &Status) -> prometheus::Result<String> {
+    let registry = Registry::new();
+    for metric in METRICS {
+        register(metric, status, &registry)?;
+    }
+    TextEncoder::new().encode_to_string(&registry.gather())
+}
+
+fn register(metric: &Metric, status: &Status, registry: &Registry) -> prometheus::Result<()> {
+    let options = Opts::new(metric.name, metric.help);
+    let samples = (metric.samples)(status);
+    match metric.kind {
+        Kind::Counter => {
+            let counter = IntCounterVec::new(options, metric.labels)?;
+            for (labels, value) in samples {
+                let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+                counter.get_metric_with_label_values(&labels)?.inc_by(value);
+            }
+            registry.register(Box::new(counter))
+        }
+        Kind::Gauge => {
+            let gauge = IntGaugeVec::new(options, metric.labels)?;
+            for (labels, value) in samples {
+                let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                gauge.get_metric_with_label_values(&labels)?.set(value);
+            }
+            registry.register(Box::new(gauge))
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Prometheus metrics and health over HTTP.
+//!
+//! - `GET /metrics`: every metric of [`METRICS`], from a [`Status`](crate::api::Status) taken for this scrape.
+//! - `GET /healthz`: 200 if the daemon's task answers within a second.
+//! - `GET /readyz`: 200 if the program is attached and the maps hold the configuration.
+//!
+//! Nothing is polled or kept between scrapes: counters live in the kernel's maps.
+
+mod docs;
+mod exposition;
+mod server;
+mod table;
+
+pub use docs::page;
+pub use exposition::text;
+pub use server::{bind, serve};
+pub use table::{Kind, METRICS, Metric};

@@ -1,0 +1,80 @@
+//! The metrics' server.
+
+use std::{future::Future, io, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+
+use crate::{api::Handle, http};
+
+/// How long `/healthz` and `/readyz` wait for the daemon's task.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a scrape waits for the daemon's task: Prometheus itself gives up after 10 s.
+const SCRAPE_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Listens where metrics are served.
+///
+/// # Errors
+/// The kernel refuses: the address is taken, or not this host's.
+pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(listen).await
+}
+
+/// Serves metrics and health on a listener until `shutdown`.
+///
+/// # Errors
+/// The listener cannot be served any more.
+pub async fn serve(
+    listener: TcpListener,
+    handle: Handle,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(handle);
+    http::serve(listener, router, shutdown).await
+}
+
+async fn metrics(State(handle): State<Handle>) -> Response {
+    let status = match handle.status(SCRAPE_PATIENCE).await {
+        Ok(status) => status,
+        Err(error) => return http::error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    match super::text(&status) {
+        Ok(text) => {
+            let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+            (kind, text).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be written");
+            http::error(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        }
+    }
+}
+
+async fn healthz(State(handle): State<Handle>) -> Response {
+    match handle.status(HEALTH_PATIENCE).await {
+        Ok(_) => "ok\n".into_response(),
+        Err(error) => http::error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+}
+
+async fn readyz(State(handle): State<Handle>) -> Response {
+    match handle.status(HEALTH_PATIENCE).await {
+        Ok(status) if status.ready => "ready\n".into_response(),
+        Ok(status) => {
+            let text = format!("not ready: {}", status.problems.join("; "));
+            http::error(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        Err(error) => http::error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    }
+}

@@ -1,0 +1,264 @@
+//! The built binary: exit codes, and what goes to which stream.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use lb_userspace::api::{self, Socket, Status};
+use tokio::sync::oneshot;
+
+fn weir(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.args(args).stdin(Stdio::null());
+    command.env_remove("RUST_LOG").env_remove("NO_COLOR");
+    command.output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+fn err(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}
+
+fn config(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/configs")
+        .join(path);
+    path.to_str().unwrap().to_owned()
+}
+
+fn write(directory: &Path, text: &str) -> String {
+    let path: PathBuf = directory.join("weir.toml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn check_takes_a_valid_file() {
+    let output = weir(&["check", "--offline", &config("good/design.toml")]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert!(
+        out(&output).ends_with(
+            "design.toml: valid: node lb-1, 1 VIP, 2 backends, 256 KiB of lookup tables\n"
+        ),
+        "{}",
+        out(&output)
+    );
+    assert_eq!(err(&output), "");
+}
+
+#[test]
+fn check_on_the_host_wants_its_interfaces_and_seed_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let good = write(
+        directory.path(),
+        "[node]\ninterfaces = [\"lo\"]\nseed = \"secret\"\n",
+    );
+    assert_eq!(code(&weir(&["check", &good])), 0);
+
+    let bad = write(
+        directory.path(),
+        "[node]\ninterfaces = [\"no-such-if0\"]\nseed_file = \"nowhere\"\n",
+    );
+    let output = weir(&["check", &bad]);
+    assert_eq!(code(&output), 1);
+    assert_eq!(out(&output), "");
+    let said = err(&output);
+    assert!(said.contains("weir.toml:2:15: node.interfaces[0]: found \"no-such-if0\", which this host does not have"), "{said}");
+    assert!(
+        said.contains("weir.toml:3:13: node.seed_file: found"),
+        "{said}"
+    );
+    assert!(said.contains("  help: "), "{said}");
+    assert!(said.ends_with("weir.toml: 2 errors\n"), "{said}");
+    assert_eq!(code(&weir(&["check", "--offline", &bad])), 0);
+    assert_eq!(code(&weir(&["check", "--no-host", &bad])), 0);
+
+    // `run` refuses the same before it touches anything.
+    let output = weir(&["run", "--config", &bad]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("no-such-if0"), "{}", err(&output));
+}
+
+#[test]
+fn check_refuses_what_is_broken_or_away() {
+    let output = weir(&[
+        "check",
+        "--offline",
+        &config("broken/vip_port_out_of_range.toml"),
+    ]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        err(&output).ends_with(
+            "vip_port_out_of_range.toml:8:8: vip[0].port: found 70000, wanted a port from 0 to 65535\n  \
+             help: write `port = 443`, or 0 for every port\n"
+        ),
+        "{}",
+        err(&output)
+    );
+    let output = weir(&["check", "/no/such/weir.toml"]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        err(&output).contains("/no/such/weir.toml: cannot be read"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for args in [
+        &[][..],
+        &["check"],
+        &["frobnicate"],
+        &["status", "-o", "yaml"],
+        &["run", "--log-format", "xml"],
+    ] {
+        let output = weir(args);
+        assert_eq!(code(&output), 2, "{args:?}");
+        assert_eq!(out(&output), "", "{args:?}");
+        assert!(
+            err(&output).contains("--help") || err(&output).contains("Usage: weir"),
+            "{args:?}: {}",
+            err(&output)
+        );
+    }
+}
+
+#[test]
+fn help_and_version_are_data() {
+    let output = weir(&["--version"]);
+    assert_eq!((code(&output), out(&output)), (0, "weir 0.1.0\n"));
+    for verb in ["run", "check", "status", "detach", "completions", "man"] {
+        let output = weir(&[verb, "--help"]);
+        assert_eq!(code(&output), 0);
+        let help = out(&output);
+        assert!(
+            help.contains(&format!("Examples:\n  weir {verb}")),
+            "{help}"
+        );
+    }
+}
+
+#[test]
+fn prints_completions_and_manual_pages() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = weir(&["completions", shell]);
+        assert_eq!(code(&output), 0);
+        assert!(out(&output).contains("detach"), "{shell}");
+    }
+    let output = weir(&["man"]);
+    assert!(out(&output).contains(".TH weir 1"), "{}", out(&output));
+
+    let directory = tempfile::tempdir().unwrap();
+    let output = weir(&["man", directory.path().to_str().unwrap()]);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    for page in ["weir.1", "weir-run.1", "weir-status.1"] {
+        assert!(directory.path().join(page).exists(), "{page}");
+    }
+}
+
+#[test]
+fn status_without_a_daemon_is_degraded() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("weir.sock");
+    let output = weir(&["status", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(code(&output), 3);
+    assert_eq!(out(&output), "");
+    assert!(
+        err(&output).contains("the daemon is away"),
+        "{}",
+        err(&output)
+    );
+}
+
+/// Runs `weir` with `--socket` of a daemon whose state is `status`.
+async fn ask(status: Status, args: &'static [&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weir.sock");
+    let socket = Socket::bind(&path).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(api::serve(socket, common::reconciler(status), async {
+        stopped.await.ok();
+    }));
+    let output = tokio::task::spawn_blocking(move || {
+        let mut args = args.to_vec();
+        args.extend(["--socket", path.to_str().unwrap()]);
+        weir(&args)
+    });
+    let output = output.await.unwrap();
+    drop(stop);
+    server.await.unwrap().unwrap();
+    output
+}
+
+#[tokio::test]
+async fn status_is_a_table_of_80_columns_without_colour_in_a_pipe() {
+    let output = ask(common::status(), &["status"]).await;
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let table = out(&output);
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+        assert_eq!(line.trim_end(), line, "trailing spaces");
+    }
+    assert!(!table.contains('\u{1b}'), "{table}");
+    for text in [
+        "VIP web\n",
+        "tcp 203.0.113.10:443",
+        "[2001:db8::10]:443",
+        "02:00:00:00:00:01",
+        "unresolved",
+        "50.0%",
+        "1.2G",
+        "not_vip",
+        "problem: ",
+    ] {
+        assert!(table.contains(text), "{text} in\n{table}");
+    }
+}
+
+#[tokio::test]
+async fn status_is_json_with_the_apis_own_fields() {
+    let output = ask(common::status(), &["status", "-o", "json"]).await;
+    assert_eq!(code(&output), 0);
+    let status: Status = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status, common::status());
+}
+
+#[tokio::test]
+async fn a_vip_that_reaches_nobody_is_degraded() {
+    let mut status = common::status();
+    for backend in &mut status.vips[1].backends {
+        backend.resolved = false;
+    }
+    let output = ask(status, &["status"]).await;
+    assert_eq!(code(&output), 3);
+    assert!(
+        out(&output).contains("VIP web.v6: no backend takes packets"),
+        "{}",
+        out(&output)
+    );
+
+    let mut status = common::status();
+    status.ready = false;
+    assert_eq!(code(&ask(status, &["status"]).await), 3);
+}
+
+#[tokio::test]
+async fn detach_asks_the_daemon_first() {
+    let output = ask(common::status(), &["detach"]).await;
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    assert_eq!(err(&output), "detached from eth0; 9 pins removed\n");
+}

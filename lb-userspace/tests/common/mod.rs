@@ -1,0 +1,91 @@
+//! A daemon's task that owns no data plane, for tests of what talks to it.
+
+use lb_userspace::{
+    api::{
+        AttachMode, BackendStatus, Command, Detached, Handle, InterfaceStatus, ReasonStatus,
+        Status, VipStatus,
+    },
+    config::{ForwardMode, Protocol, TableAlgorithm},
+};
+
+/// A status with two VIPs; the second backend of `web` is not resolved.
+pub(crate) fn status() -> Status {
+    let backend = |id, address: &str, resolved| BackendStatus {
+        id,
+        address: address.parse().unwrap(),
+        weight: 100,
+        forward: ForwardMode::L2,
+        slots: 32768,
+        resolved,
+        mac: resolved.then(|| format!("02:00:00:00:00:{id:02x}")),
+        packets: 1_234_567_890 + u64::from(id),
+        bytes: 987_654_321_000,
+        new_connections: 17,
+    };
+    let vip = |id, name: &str, address: &str, protocol, backends| VipStatus {
+        id,
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        port: 443,
+        protocol,
+        table: TableAlgorithm::Maglev,
+        table_digest: format!("0badcaf{id}"),
+        packets: 2_469_135_780,
+        bytes: 1_975_308_642_000,
+        new_connections: 34,
+        backends,
+    };
+    Status {
+        ready: true,
+        node: "lb-1".to_owned(),
+        version: "0.1.0".to_owned(),
+        generation: 3,
+        interfaces: vec![InterfaceStatus {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            mode: AttachMode::Generic,
+        }],
+        vips: vec![
+            vip(
+                0,
+                "web",
+                "203.0.113.10",
+                Protocol::Tcp,
+                vec![
+                    backend(1, "10.0.0.11", true),
+                    backend(2, "10.0.0.12", false),
+                ],
+            ),
+            vip(
+                1,
+                "web.v6",
+                "2001:db8::10",
+                Protocol::Udp,
+                vec![backend(3, "2001:db8:1111:2222:3333:4444:5555:6666", true)],
+            ),
+        ],
+        reasons: ReasonStatus::all(&[2_469_135_780, 0, 99]),
+        problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
+    }
+}
+
+/// Answers commands with `status` until a detach, or until every handle is gone. Must run within tokio.
+pub(crate) fn reconciler(status: Status) -> Handle {
+    let (handle, mut commands) = Handle::channel();
+    tokio::spawn(async move {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Status(answer) => answer.send(status.clone()).unwrap(),
+                Command::Detach(answer) => {
+                    let detached = Detached {
+                        interfaces: vec!["eth0".to_owned()],
+                        pins: 9,
+                    };
+                    answer.send(Ok(detached)).unwrap();
+                    break;
+                }
+            }
+        }
+    });
+    handle
+}

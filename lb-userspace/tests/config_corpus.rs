@@ -1,0 +1,205 @@
+//! Configuration files that weir takes, and files that it refuses with exactly these words.
+//!
+//! `WEIR_UPDATE_EXPECTED=1 cargo test -p lb-userspace --test config_corpus` writes the `.stderr` files anew.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use lb_userspace::config::{Affinity, Config, ForwardMode, OnExit, Protocol, XdpMode};
+
+const SECRET: &str = "do-not-print-this-seed";
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/configs")
+        .join(folder);
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn refuses_every_broken_file_with_line_key_and_remedy() {
+    let files = files("broken");
+    assert!(files.len() >= 30);
+    let mut wrong = Vec::new();
+    for path in files {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let Err(errors) = Config::parse(&text, name) else {
+            panic!("{name} is taken as valid");
+        };
+        let said = format!("{errors}\n");
+        assert!(
+            !said.contains("do-not-print"),
+            "{name} shows the seed: {said}"
+        );
+        assert!(
+            !said.contains("1234567890"),
+            "{name} shows the seed: {said}"
+        );
+        assert!(!format!("{errors:?}").contains("do-not-print"), "{name}");
+        assert!(!errors.findings().is_empty(), "{name}");
+        for finding in errors.findings() {
+            assert!(
+                finding.line >= 1 && finding.line <= text.lines().count().max(1),
+                "{finding}"
+            );
+            assert!(
+                !finding.key.is_empty() && !finding.help.is_empty(),
+                "{finding}"
+            );
+            assert!(
+                !finding.found.is_empty() && !finding.wanted.is_empty(),
+                "{finding}"
+            );
+        }
+        let expected = path.with_extension("stderr");
+        if std::env::var_os("WEIR_UPDATE_EXPECTED").is_some() {
+            fs::write(&expected, &said).unwrap();
+        }
+        let expected = fs::read_to_string(&expected).unwrap_or_default();
+        if said != expected {
+            wrong.push(format!("--- {name}: expected\n{expected}--- said\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn takes_every_good_file() {
+    for path in files("good") {
+        let text = fs::read_to_string(&path).unwrap();
+        let config = Config::parse(&text, path.to_str().unwrap());
+        let config = config.unwrap_or_else(|errors| panic!("{}: {errors}", path.display()));
+        let shown = format!("{config:?}");
+        for secret in [SECRET, "fleet-secret", "from-the-seed-file"] {
+            assert!(!shown.contains(secret), "{}: {shown}", path.display());
+        }
+    }
+}
+
+fn good(name: &str) -> Config {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/configs/good")
+        .join(name);
+    let text = fs::read_to_string(&path).unwrap();
+    Config::parse(&text, path.to_str().unwrap()).unwrap()
+}
+
+#[test]
+fn reads_what_the_design_shows() {
+    let config = good("design.toml");
+    assert_eq!(config.node.name, "lb-1");
+    assert_eq!(config.node.interfaces, ["eth0"]);
+    assert_eq!(config.node.seed.expose(), "fleet-secret");
+    assert_eq!(
+        config.node.metrics_listen,
+        "127.0.0.1:9407".parse().unwrap()
+    );
+    let [vip] = config.vips.as_slice() else {
+        panic!("one VIP")
+    };
+    assert_eq!(
+        (vip.name.as_str(), vip.port, vip.protocol),
+        ("web", 443, Protocol::Tcp)
+    );
+    assert_eq!(vip.affinity, Affinity::Flow);
+    let [first, second] = vip.backends.as_slice() else {
+        panic!("two backends")
+    };
+    assert_eq!(
+        (first.weight, first.mac, first.forward),
+        (100, None, ForwardMode::L2)
+    );
+    assert_eq!(
+        (second.weight, second.mac),
+        (0, Some([2, 0, 0, 0, 0, 0x0b]))
+    );
+}
+
+#[test]
+fn fills_in_the_defaults() {
+    let node = good("minimal.toml").node;
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(node.name, host.trim());
+    assert_eq!((node.xdp_mode, node.on_exit), (XdpMode::Auto, OnExit::Keep));
+    assert_eq!(node.pin_path, Path::new("/sys/fs/bpf/weir"));
+    assert_eq!(node.api_socket, Path::new("/run/weir/weir.sock"));
+    assert_eq!(node.metrics_listen, "127.0.0.1:9407".parse().unwrap());
+}
+
+#[test]
+fn reads_the_seed_from_a_file_beside_the_configuration() {
+    let node = good("seed_file.toml").node;
+    assert_eq!(node.seed.expose(), "from-the-seed-file");
+    assert_eq!(
+        (node.xdp_mode, node.on_exit),
+        (XdpMode::Generic, OnExit::Detach)
+    );
+}
+
+#[test]
+fn keeps_the_files_order_and_tells_services_apart() {
+    let vips = good("several_vips.toml").vips;
+    let names: Vec<&str> = vips.iter().map(|vip| vip.name.as_str()).collect();
+    assert_eq!(names, ["web", "web-all-ports", "quic", "web.v6"]);
+    assert_eq!(vips[3].affinity, Affinity::Source);
+    assert_eq!(vips[3].backends[1].weight, 65535);
+}
+
+fn many(vips: usize, backends: usize) -> String {
+    use std::fmt::Write as _;
+    let mut text = "[node]\ninterfaces = [\"eth0\"]\nseed = \"x\"\n".to_owned();
+    for vip in 0..vips {
+        write!(
+            text,
+            "[[vip]]\nname = \"v{vip}\"\naddress = \"203.0.113.1\"\nport = {vip}\nprotocol = \"tcp\"\nbackend = ["
+        )
+        .unwrap();
+        for backend in 0..backends {
+            write!(
+                text,
+                "{{ address = \"10.0.{}.{}\" }},",
+                backend / 256,
+                backend % 256
+            )
+            .unwrap();
+        }
+        text.push_str("]\n");
+    }
+    text
+}
+
+#[test]
+fn holds_the_limits_of_vips_and_backends() {
+    assert!(Config::parse(&many(4096, 0), "f").is_ok());
+    let errors = Config::parse(&many(4097, 0), "f").unwrap_err();
+    let [finding] = errors.findings() else {
+        panic!("{errors}")
+    };
+    assert_eq!(
+        (finding.key.as_str(), finding.line),
+        ("vip[4096]", 3 + 4096 * 6 + 1)
+    );
+
+    // 65,533 = 151 × 433 + 150
+    assert!(Config::parse(&many(151, 433), "f").is_ok());
+    let errors = Config::parse(&many(152, 433), "f").unwrap_err();
+    let [finding] = errors.findings() else {
+        panic!("{errors}")
+    };
+    assert_eq!(finding.key, "vip[151].backend[150]");
+    assert!(finding.wanted.contains("65533"), "{finding}");
+}

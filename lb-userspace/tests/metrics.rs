@@ -1,0 +1,164 @@
+//! The metrics' server, and the page that lists them.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+mod common;
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
+
+use lb_userspace::{
+    api::Handle,
+    metrics::{self, METRICS},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+async fn start(handle: Handle) -> SocketAddr {
+    let listener = metrics::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(metrics::serve(listener, handle, std::future::pending()));
+    address
+}
+
+/// Status line, headers and body.
+async fn get(address: SocketAddr, path: &str) -> (String, String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let (status, headers) = head.split_once("\r\n").unwrap();
+    (status.to_owned(), headers.to_owned(), body.to_owned())
+}
+
+/// Value of each sample, by its name and labels.
+fn samples(text: &str) -> BTreeMap<&str, f64> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let samples = lines.map(|line| {
+        let (sample, value) = line.rsplit_once(' ').unwrap();
+        (sample, value.parse().unwrap())
+    });
+    samples.collect()
+}
+
+#[tokio::test]
+async fn serves_every_metric_of_the_table() {
+    let address = start(common::reconciler(common::status())).await;
+    let (status, headers, body) = get(address, "/metrics").await;
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(headers.contains("text/plain"), "{headers}");
+    for metric in METRICS {
+        assert!(
+            body.contains(&format!("# HELP {} {}\n", metric.name, metric.help)),
+            "{body}"
+        );
+        assert!(body.contains(&format!("# TYPE {} ", metric.name)), "{body}");
+    }
+
+    let samples = samples(&body);
+    for (sample, value) in [
+        (r#"weir_vip_packets_total{vip="web"}"#, 2_469_135_780.0),
+        (r#"weir_vip_bytes_total{vip="web"}"#, 1_975_308_642_000.0),
+        (r#"weir_vip_new_connections_total{vip="web.v6"}"#, 34.0),
+        (
+            r#"weir_backend_packets_total{backend="10.0.0.11",vip="web"}"#,
+            1_234_567_891.0,
+        ),
+        (
+            r#"weir_backend_new_connections_total{backend="10.0.0.12",vip="web"}"#,
+            17.0,
+        ),
+        (
+            r#"weir_backend_bytes_total{backend="2001:db8:1111:2222:3333:4444:5555:6666",vip="web.v6"}"#,
+            987_654_321_000.0,
+        ),
+        (
+            r#"weir_backend_weight{backend="10.0.0.11",vip="web"}"#,
+            100.0,
+        ),
+        (
+            r#"weir_packets_total{reason="not_vip",verdict="pass"}"#,
+            99.0,
+        ),
+        (
+            r#"weir_packets_total{reason="no_backend",verdict="drop"}"#,
+            0.0,
+        ),
+        (
+            r#"weir_table_digest_info{digest="0badcaf0",vip="web"}"#,
+            1.0,
+        ),
+        ("weir_config_generation", 3.0),
+        (r#"weir_build_info{version="0.1.0"}"#, 1.0),
+    ] {
+        assert_eq!(samples.get(sample), Some(&value), "{sample} in {body}");
+    }
+}
+
+#[tokio::test]
+async fn health_follows_the_daemons_task() {
+    let address = start(common::reconciler(common::status())).await;
+    assert_eq!(get(address, "/healthz").await.0, "HTTP/1.1 200 OK");
+    assert_eq!(get(address, "/readyz").await.0, "HTTP/1.1 200 OK");
+    let (status, _, body) = get(address, "/nothing").await;
+    assert!(
+        status.contains("404") && body.contains("\"error\""),
+        "{body}"
+    );
+
+    let mut not_ready = common::status();
+    not_ready.ready = false;
+    let address = start(common::reconciler(not_ready)).await;
+    assert_eq!(get(address, "/healthz").await.0, "HTTP/1.1 200 OK");
+    let (status, _, body) = get(address, "/readyz").await;
+    assert!(
+        status.contains("503") && body.contains("has no next hop yet"),
+        "{body}"
+    );
+
+    // A task that hangs: the commands are never received.
+    let (handle, _commands) = Handle::channel();
+    let address = start(handle).await;
+    let (status, _, body) = get(address, "/healthz").await;
+    assert!(
+        status.contains("503") && body.contains("did not answer within 1 s"),
+        "{body}"
+    );
+}
+
+#[test]
+fn names_are_prometheus_own_style() {
+    for metric in METRICS {
+        assert!(metric.name.starts_with("weir_"), "{}", metric.name);
+        let is_counter = metric.kind == metrics::Kind::Counter;
+        assert_eq!(
+            metric.name.ends_with("_total"),
+            is_counter,
+            "{}",
+            metric.name
+        );
+        assert!(
+            metric.help.ends_with('.') && !metric.help.contains('|'),
+            "{}",
+            metric.name
+        );
+    }
+}
+
+#[test]
+fn the_page_lists_what_the_code_has() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    if std::env::var_os("WEIR_UPDATE_DOCS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, metrics::page()).unwrap();
+    }
+    let page = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        page,
+        metrics::page(),
+        "docs/metrics.md is old: WEIR_UPDATE_DOCS=1 cargo test -p lb-userspace --test metrics"
+    );
+}
