@@ -1,5 +1,8 @@
 //! The maps and programs, behind one trait: [`bpf`](self) in the kernel, in memory for tests.
 
+pub mod apply;
+pub mod memory;
+
 use lb_common::{
     backend::Backend,
     slot::SlotTable,
