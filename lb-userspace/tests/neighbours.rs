@@ -1,5 +1,11 @@
 //! Next hops from the kernel's own routes and neighbours, in network namespaces. Needs root.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod netns;
 
 use std::{fmt::Write as _, net::IpAddr, sync::Arc, time::Duration};

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use anyhow::bail;
 use lb_common::{
     backend::Backend,
     reason::Reason,
@@ -131,9 +132,9 @@ fn copy<T>(value: &T) -> anyhow::Result<Box<T>>
 where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
-    let mut copy = T::new_box_zeroed().map_err(|_: zerocopy::AllocError| {
-        anyhow::anyhow!("no memory for {} bytes of a map", size_of::<T>())
-    })?;
+    let Ok(mut copy) = T::new_box_zeroed() else {
+        bail!("no memory for {} bytes of a map", size_of::<T>());
+    };
     copy.as_mut_bytes().copy_from_slice(value.as_bytes());
     Ok(copy)
 }

@@ -44,8 +44,11 @@ fn derive(label: &str, index: u8, seed: &str) -> u64 {
         .chain_update([index])
         .chain_update(seed)
         .finalize();
-    let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.into();
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    let mut first = [0; 8];
+    for (to, from) in first.iter_mut().zip(hash) {
+        *to = from;
+    }
+    u64::from_le_bytes(first)
 }
 
 #[cfg(test)]

@@ -83,7 +83,8 @@ pub struct Table {
     /// What it was made of: equal inputs make equal tables.
     inputs: TableInputs,
     owners: Owners,
-    counts: Vec<u32>,
+    /// Slots by backend id.
+    counts: BTreeMap<u16, u32>,
     digest: Digest,
 }
 
@@ -91,6 +92,7 @@ pub struct Table {
 struct TableInputs {
     vip: VipKey,
     seed: u64,
+    /// By address, so that the configuration's order changes nothing.
     members: Vec<Member>,
     /// The members' ids, by place.
     ids: Vec<u16>,
@@ -159,19 +161,24 @@ impl WantedVip {
         );
         let id = ids.vip(key).map_err(Error::Vips)?;
         let mut members = Vec::with_capacity(vip.backends.len());
-        let mut member_ids = Vec::with_capacity(vip.backends.len());
         for backend in &vip.backends {
             let key = BackendKey {
                 vip: id,
                 address: map_address(backend.address),
                 mode: mode(backend.forward),
             };
-            members.push(Member {
+            let member = Member {
                 address: key.address,
                 weight: backend.weight,
-            });
-            member_ids.push(ids.backend(key).map_err(Error::Backends)?);
+            };
+            members.push((member, ids.backend(key).map_err(Error::Backends)?));
         }
+        members.sort_unstable_by_key(|(member, _)| member.address.octets());
+        let backend_ids: BTreeMap<_, _> = members
+            .iter()
+            .map(|(m, id)| (m.address.octets(), *id))
+            .collect();
+        let (members, member_ids) = members.into_iter().unzip();
         let table = match vip.table {
             TableAlgorithm::Maglev => held.table_or_new(
                 id,
@@ -186,12 +193,15 @@ impl WantedVip {
         let backends = vip
             .backends
             .iter()
-            .zip(table.inputs.ids.iter().zip(&table.counts))
-            .map(|(backend, (&backend_id, &slots))| WantedBackend {
+            .filter_map(|backend| {
+                let address = map_address(backend.address).octets();
+                Some((backend, *backend_ids.get(&address)?))
+            })
+            .map(|(backend, backend_id)| WantedBackend {
                 id: backend_id,
                 address: backend.address,
                 weight: backend.weight,
-                slots,
+                slots: table.slots(backend_id),
                 entry: entry(backend, id, held.backend(backend_id), inputs),
             })
             .collect();
@@ -224,8 +234,9 @@ impl Held {
 impl Table {
     fn new(inputs: TableInputs) -> Self {
         let owners = maglev(&inputs.vip, inputs.seed, &inputs.members);
+        let counts = owners.counts(inputs.members.len());
         Self {
-            counts: owners.counts(inputs.members.len()),
+            counts: inputs.ids.iter().copied().zip(counts).collect(),
             digest: owners.digest(&inputs.members),
             owners,
             inputs,
@@ -238,6 +249,12 @@ impl Table {
         self.digest
     }
 
+    /// How many slots a backend owns, by its id.
+    #[must_use]
+    pub fn slots(&self, id: u16) -> u32 {
+        self.counts.get(&id).copied().unwrap_or_default()
+    }
+
     /// The table as packets read it, 256 KiB.
     #[must_use]
     pub fn slot_table(&self) -> Box<SlotTable> {
@@ -246,7 +263,9 @@ impl Table {
 }
 
 impl Vips {
-    fn new(entries: Vec<VipEntry>) -> Result<Self, Error> {
+    fn new(mut entries: Vec<VipEntry>) -> Result<Self, Error> {
+        // The configuration's order changes nothing.
+        entries.sort_unstable_by_key(|entry| entry.id);
         #[expect(clippy::expect_used, reason = "as any allocation that fails")]
         let mut table = VipTable::new_box_zeroed().expect("256 KiB for the table of VIPs");
         match table.build(&entries) {

@@ -150,7 +150,7 @@ impl Kernel {
         self.touch(hop, None).await
     }
 
-    /// With NTF_USE the entry keeps its state and MAC address; NTF_EXT_MANAGED becomes what is given.
+    /// With `NTF_USE` the entry keeps its state and MAC address; `NTF_EXT_MANAGED` becomes what is given.
     async fn touch(
         &self,
         (ifindex, address): Hop,
@@ -192,6 +192,10 @@ fn into_io(error: rtnetlink::Error) -> io::Error {
 
 /// The error as libc tells it, without the number that Rust adds.
 fn describe(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::InvalidInput {
+        // What the kernel answers, of all things.
+        return "the route is a blackhole".to_owned();
+    }
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((text, _)) => text.to_lowercase(),

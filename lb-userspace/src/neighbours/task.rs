@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use rtnetlink::{
     packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::RouteNetlinkMessage,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -25,8 +25,11 @@ const SAFETY: Duration = Duration::from_secs(30);
 /// Changes come in bursts; one look serves a burst.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// At least this much between two looks that events ask for, whatever a routing daemon does to its tables.
-const SPACING: Duration = Duration::from_secs(1);
+/// A look takes at most one part in so many of the time, whatever a routing daemon does to its tables.
+const SPACING: u32 = 10;
+
+/// How soon broken sockets are opened again.
+const REOPEN: Duration = Duration::from_secs(1);
 
 /// What the handle asks of the task.
 #[derive(Debug)]
@@ -41,7 +44,8 @@ pub(super) struct Task {
     kernel: Kernel,
     events: Events,
     resolver: Resolver,
-    looked: Instant,
+    /// Not before this moment do events cause another look.
+    rest: Instant,
     due: Instant,
 }
 
@@ -60,7 +64,7 @@ impl Task {
             kernel,
             events,
             resolver,
-            looked: now,
+            rest: now,
             due: now + SAFETY,
         };
         Ok((task, receiver))
@@ -83,19 +87,19 @@ impl Task {
                     }
                     None => return,
                 },
-                event = self.events.next() => self.take(event).await,
+                event = self.events.next() => self.take(event),
                 () = sleep_until(self.due) => self.look().await,
             }
         }
     }
 
     /// Takes an event and all that came with it, then publishes once.
-    async fn take(&mut self, event: Option<NetlinkMessage<RouteNetlinkMessage>>) {
+    fn take(&mut self, event: Option<NetlinkMessage<RouteNetlinkMessage>>) {
         let Some(event) = event else {
             return self.reopen();
         };
         let mut publish = self.note(event);
-        while let Ok(Some(event)) = timeout(Duration::ZERO, self.events.next()).await {
+        while let Some(Some(event)) = self.events.next().now_or_never() {
             publish |= self.note(event);
         }
         if publish {
@@ -131,16 +135,17 @@ impl Task {
     }
 
     fn look_soon(&mut self) {
-        let now = Instant::now();
-        let at = (now + SETTLE).max(self.looked + SPACING);
+        let at = (Instant::now() + SETTLE).max(self.rest);
         self.due = self.due.min(at);
     }
 
     /// Looks at everything, has the kernel manage what is needed and no more, and publishes.
     async fn look(&mut self) {
+        let began = Instant::now();
         let looked = self.ask().await;
-        self.looked = Instant::now();
-        self.due = self.looked + SAFETY;
+        let ended = Instant::now();
+        self.rest = ended + ended.duration_since(began) * SPACING;
+        self.due = ended + SAFETY;
         match looked {
             Ok(()) => self.publish(),
             Err(error) => {
@@ -177,7 +182,7 @@ impl Task {
             Ok((kernel, events)) => (self.kernel, self.events) = (kernel, events),
             Err(error) => tracing::warn!(%error, "open netlink sockets"),
         }
-        self.due = Instant::now() + SPACING;
+        self.due = Instant::now() + REOPEN;
     }
 }
 
@@ -207,7 +212,11 @@ fn warn((ifindex, address): Hop, what: &str, result: io::Result<()>) {
 fn log_changes(from: &Snapshot, to: &Snapshot) {
     for (address, hop) in &to.next_hops {
         if from.next_hops.get(address) != Some(hop) {
-            tracing::info!(%address, ?hop, "next hop");
+            let mac = hop
+                .mac_destination
+                .map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
+            let (gateway, ifindex) = (hop.gateway, hop.ifindex);
+            tracing::info!(%address, %gateway, ifindex, mac, "next hop");
         }
     }
     for (address, problem) in &to.problems {
