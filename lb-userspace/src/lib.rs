@@ -12,3 +12,4 @@ mod http;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod neighbours;

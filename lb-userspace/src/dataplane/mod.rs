@@ -4,6 +4,9 @@ pub mod bpf;
 
 pub mod bpf;
 
+pub mod apply;
+pub mod memory;
+
 use lb_common::{
     backend::Backend,
     slot::SlotTable,

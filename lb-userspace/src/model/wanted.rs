@@ -1,0 +1,327 @@
+//! The whole of what the data plane should hold, from the configuration and what is known of the network.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use lb_common::{
+    backend::{self, Backend},
+    slot::SlotTable,
+    tables::Node,
+    vip::{self, VipEntry, VipKey, VipTable},
+};
+use zerocopy::FromZeros;
+
+use super::{
+    ids::{BackendKey, Exhausted, Ids},
+    map_address,
+    next_hop::{NextHop, Port},
+    plan::Held,
+    seed::Keys,
+    table::{Digest, Member, Owners, maglev},
+};
+use crate::config::{self, Affinity, Config, ForwardMode, TableAlgorithm};
+
+/// What a [`Wanted`] is made of, besides what the data plane holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// What the operator wants.
+    pub config: &'a Config,
+    /// Keys from the fleet's seed.
+    pub keys: &'a Keys,
+    /// The interfaces of [`config::Node::interfaces`], in that order.
+    pub ports: &'a [Port],
+    /// Next hops by backend address.
+    pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
+}
+
+/// What the data plane should hold.
+#[derive(Clone)]
+pub struct Wanted {
+    /// The node's settings.
+    pub node: Node,
+    /// Interfaces that frames may leave by.
+    pub ports: BTreeSet<u32>,
+    /// The VIPs, in the configuration's order.
+    pub vips: Vec<WantedVip>,
+    /// The same VIPs as packets find them.
+    pub vip_table: Arc<Vips>,
+}
+
+/// A VIP and its backends.
+#[derive(Clone)]
+pub struct WantedVip {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its id, key and flags.
+    pub entry: VipEntry,
+    /// Its lookup table.
+    pub table: Arc<Table>,
+    /// Its backends, in the configuration's order.
+    pub backends: Vec<WantedBackend>,
+}
+
+/// A backend of a VIP.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedBackend {
+    /// Its id.
+    pub id: u16,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its weight.
+    pub weight: u16,
+    /// How many of the VIP's 65,536 slots it owns.
+    pub slots: u32,
+    /// What packets find under the id.
+    pub entry: Backend,
+}
+
+/// A lookup table: what it was made of, and who owns which slot. 128 KiB.
+pub struct Table {
+    /// What it was made of: equal inputs make equal tables.
+    inputs: TableInputs,
+    owners: Owners,
+    /// Slots by backend id.
+    counts: BTreeMap<u16, u32>,
+    digest: Digest,
+}
+
+#[derive(Eq, PartialEq)]
+struct TableInputs {
+    vip: VipKey,
+    seed: u64,
+    /// By address, so that the configuration's order changes nothing.
+    members: Vec<Member>,
+    /// The members' ids, by place.
+    ids: Vec<u16>,
+}
+
+/// All VIPs, as the maps hold them.
+pub struct Vips {
+    /// Every VIP once.
+    pub entries: Vec<VipEntry>,
+    /// The table that packets search.
+    pub table: Box<VipTable>,
+}
+
+/// Why a valid configuration cannot be held by the maps.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// More VIPs than the maps hold, those that are leaving included.
+    #[error("too many VIPs: {0}")]
+    Vips(#[source] Exhausted),
+    /// More backends than ids, those that are leaving included.
+    #[error("too many backends, each counted once for every VIP that it serves: {0}")]
+    Backends(#[source] Exhausted),
+    /// The two-choice table found no place for a VIP.
+    #[error("the {0} VIPs do not fit into the table that packets search")]
+    VipTable(usize),
+}
+
+impl Wanted {
+    /// Works out what the data plane should hold.
+    ///
+    /// What `held` shows already is kept: ids through `ids`, tables whose inputs are the same, and the way to a
+    /// backend of which the network knows nothing (so that a daemon that restarts, or a route that
+    /// flaps, stops no packet). Ids that are new stay taken, also if this fails.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn new(inputs: &Inputs<'_>, held: &Held, ids: &mut Ids) -> Result<Self, Error> {
+        let vips = inputs
+            .config
+            .vips
+            .iter()
+            .map(|vip| WantedVip::new(vip, inputs, held, ids))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            node: Node {
+                hash_keys: inputs.keys.hash_keys,
+            },
+            ports: inputs.ports.iter().map(|port| port.ifindex).collect(),
+            vip_table: Arc::new(Vips::new(vips.iter().map(|vip| vip.entry).collect())?),
+            vips,
+        })
+    }
+}
+
+impl WantedVip {
+    fn new(
+        vip: &config::Vip,
+        inputs: &Inputs<'_>,
+        held: &Held,
+        ids: &mut Ids,
+    ) -> Result<Self, Error> {
+        let key = VipKey::new(
+            map_address(vip.address),
+            vip.port.to_be_bytes(),
+            vip.protocol.number(),
+        );
+        let id = ids.vip(key).map_err(Error::Vips)?;
+        let mut members = Vec::with_capacity(vip.backends.len());
+        for backend in &vip.backends {
+            let key = BackendKey {
+                vip: id,
+                address: map_address(backend.address),
+                mode: mode(backend.forward),
+            };
+            let member = Member {
+                address: key.address,
+                weight: backend.weight,
+            };
+            members.push((member, ids.backend(key).map_err(Error::Backends)?));
+        }
+        members.sort_unstable_by_key(|(member, _)| member.address.octets());
+        let backend_ids: BTreeMap<_, _> = members
+            .iter()
+            .map(|(m, id)| (m.address.octets(), *id))
+            .collect();
+        let (members, member_ids) = members.into_iter().unzip();
+        let table = match vip.table {
+            TableAlgorithm::Maglev => held.table_or_new(
+                id,
+                TableInputs {
+                    vip: key,
+                    seed: inputs.keys.table_seed,
+                    members,
+                    ids: member_ids,
+                },
+            ),
+        };
+        let backends = vip
+            .backends
+            .iter()
+            .filter_map(|backend| {
+                let address = map_address(backend.address).octets();
+                Some((backend, *backend_ids.get(&address)?))
+            })
+            .map(|(backend, backend_id)| WantedBackend {
+                id: backend_id,
+                address: backend.address,
+                weight: backend.weight,
+                slots: table.slots(backend_id),
+                entry: entry(backend, id, held.backend(backend_id), inputs),
+            })
+            .collect();
+        Ok(Self {
+            name: vip.name.clone(),
+            entry: VipEntry {
+                key,
+                id,
+                flags: match vip.affinity {
+                    Affinity::Flow => 0,
+                    Affinity::Source => vip::flags::AFFINITY_SOURCE,
+                },
+            },
+            table,
+            backends,
+        })
+    }
+}
+
+impl Held {
+    /// The VIP's table if it was made of the same, else a new one.
+    fn table_or_new(&self, vip: u32, inputs: TableInputs) -> Arc<Table> {
+        match self.table(vip) {
+            Some(table) if table.inputs == inputs => Arc::clone(table),
+            _ => Arc::new(Table::new(inputs)),
+        }
+    }
+}
+
+impl Table {
+    fn new(inputs: TableInputs) -> Self {
+        let owners = maglev(&inputs.vip, inputs.seed, &inputs.members);
+        let counts = owners.counts(inputs.members.len());
+        Self {
+            counts: inputs.ids.iter().copied().zip(counts).collect(),
+            digest: owners.digest(&inputs.members),
+            owners,
+            inputs,
+        }
+    }
+
+    /// The digest, equal on every node whose table is equal.
+    #[must_use]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How many slots a backend owns, by its id.
+    #[must_use]
+    pub fn slots(&self, id: u16) -> u32 {
+        self.counts.get(&id).copied().unwrap_or_default()
+    }
+
+    /// The table as packets read it, 256 KiB.
+    #[must_use]
+    pub fn slot_table(&self) -> Box<SlotTable> {
+        self.owners.slot_table(&self.inputs.ids)
+    }
+}
+
+impl Vips {
+    fn new(mut entries: Vec<VipEntry>) -> Result<Self, Error> {
+        // The configuration's order changes nothing.
+        entries.sort_unstable_by_key(|entry| entry.id);
+        #[expect(clippy::expect_used, reason = "as any allocation that fails")]
+        let mut table = VipTable::new_box_zeroed().expect("256 KiB for the table of VIPs");
+        match table.build(&entries) {
+            Ok(()) => Ok(Self { entries, table }),
+            Err(vip::Full) => Err(Error::VipTable(entries.len())),
+        }
+    }
+}
+
+/// What packets find under the id of a backend.
+fn entry(
+    backend: &config::Backend,
+    vip: u32,
+    held: Option<&Backend>,
+    inputs: &Inputs<'_>,
+) -> Backend {
+    let nowhere = Backend {
+        mode: mode(backend.forward),
+        vip: vip as u16,
+        address: map_address(backend.address),
+        ..Backend::default()
+    };
+    let known = inputs.next_hops.get(&backend.address);
+    // A backend whose MAC address is configured needs no route: by default it is where packets come from.
+    let way = match (backend.mac, known) {
+        (Some(mac), Some(hop)) => Some((hop.ifindex, hop.mac_source, mac)),
+        (Some(mac), None) => inputs
+            .ports
+            .first()
+            .map(|port| (port.ifindex, port.mac, mac)),
+        (None, Some(hop)) => hop
+            .mac_destination
+            .map(|mac| (hop.ifindex, hop.mac_source, mac)),
+        (None, None) => None,
+    };
+    match (way, held) {
+        (Some((ifindex, mac_source, mac_destination)), _) => Backend {
+            mac_destination,
+            mac_source,
+            ifindex,
+            flags: backend::flags::RESOLVED,
+            ..nowhere
+        },
+        (None, Some(held)) => Backend {
+            mac_destination: held.mac_destination,
+            mac_source: held.mac_source,
+            ifindex: held.ifindex,
+            flags: held.flags & backend::flags::RESOLVED,
+            ..nowhere
+        },
+        (None, None) => nowhere,
+    }
+}
+
+const fn mode(forward: ForwardMode) -> u8 {
+    match forward {
+        ForwardMode::L2 => backend::mode::L2,
+    }
+}

@@ -1,0 +1,407 @@
+//! From a configuration to packets at backends, with the maps in host memory.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use anyhow::bail;
+use etherparse::PacketBuilder;
+use lb_common::{
+    backend::Backend as Entry,
+    pipeline,
+    reason::Reason,
+    slot::SlotTable,
+    tables::{Counters, Node as NodeEntry},
+    vip::VipTable,
+};
+use lb_userspace::{
+    config::{
+        Affinity, Backend, Config, ForwardMode, Node, OnExit, Protocol, Secret, TableAlgorithm,
+        Vip, XdpMode,
+    },
+    dataplane::{DataPlane, apply::apply, memory::Memory},
+    model::{
+        ids::Ids,
+        next_hop::{NextHop, Port},
+        plan::{Held, Step, plan},
+        seed::Keys,
+        wanted::{Inputs, Wanted},
+    },
+};
+
+const PORT: Port = Port {
+    ifindex: 2,
+    mac: [2, 0, 0, 0, 0, 1],
+};
+const WEB4: &str = "203.0.113.10";
+const WEB6: &str = "2001:db8::10";
+const FLOWS: u16 = 20_000;
+
+#[test]
+fn packets_reach_the_backends_by_their_weights_and_unchanged_but_for_the_mac_addresses() {
+    for (vip, client) in [(WEB4, "198.51.100.7"), (WEB6, "2001:db8:c::7")] {
+        let mut lab = Lab::new(vec![web(vip, &[(1, 100), (2, 50), (3, 50), (4, 0)])]);
+        lab.apply().unwrap();
+        let mut counts = [0u32; 5];
+        for port in 0..FLOWS {
+            let before = frame(client, vip, port);
+            let mut after = before.clone();
+            let outcome = pipeline::run(after.as_mut_slice(), &lab.memory, PORT.ifindex);
+            assert_eq!(outcome.reason, Reason::Forwarded);
+            assert_eq!(after[12..], before[12..]);
+            assert_eq!(after[6..12], PORT.mac);
+            counts[usize::from(after[5] - 0x10)] += 1;
+        }
+        assert_eq!(counts[4], 0);
+        for (host, share) in [(1, 0.5), (2, 0.25), (3, 0.25)] {
+            let found = f64::from(counts[host]) / f64::from(FLOWS);
+            assert!((found - share).abs() < 0.015, "{host}: {found}");
+        }
+        let wanted = lab.wanted();
+        let vip = &wanted.vips[0];
+        assert_eq!(vip.table.digest().to_string().len(), 8);
+        let slots: Vec<_> = vip.backends.iter().map(|b| b.slots).collect();
+        assert_eq!(slots, [32_768, 16_384, 16_384, 0]);
+        let counted = lab.memory.vip_counters(vip.entry.id).unwrap();
+        assert_eq!(counted.packets, u64::from(FLOWS));
+        for backend in &vip.backends {
+            let counted = lab.memory.backend_counters(backend.id).unwrap();
+            let IpAddr::V4(address) = backend.address else {
+                panic!()
+            };
+            let host = usize::from(address.octets()[3] - 10);
+            assert_eq!(counted.packets, u64::from(counts[host]));
+        }
+    }
+}
+
+#[test]
+fn a_flow_stays_with_its_backend_and_affinity_source_keeps_a_client_whole() {
+    let mut lab = Lab::new(vec![Vip {
+        affinity: Affinity::Source,
+        ..web(WEB4, &[(1, 100), (2, 100), (3, 100)])
+    }]);
+    lab.apply().unwrap();
+    let first = lab.send("198.51.100.7", WEB4, 1);
+    assert!((2..100).all(|port| lab.send("198.51.100.7", WEB4, port) == first));
+    let others = (0..100).map(|host| lab.send(&format!("198.51.100.{host}"), WEB4, 1));
+    assert!(others.filter(|outcome| *outcome != first).count() > 30);
+}
+
+#[test]
+fn a_vip_whose_weights_are_all_zero_has_no_backend() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 0), (2, 0)]), web(WEB6, &[])]);
+    lab.apply().unwrap();
+    for (vip, client) in [(WEB4, "198.51.100.7"), (WEB6, "2001:db8:c::7")] {
+        assert_eq!(lab.send(client, vip, 1), (Reason::NoBackend, None));
+    }
+}
+
+#[test]
+fn a_vip_that_is_removed_passes_and_leaves_nothing_behind() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 100)]), web(WEB6, &[(1, 100)])]);
+    lab.apply().unwrap();
+    lab.config.vips.remove(0);
+    lab.apply().unwrap();
+    let outcome = lab.send("198.51.100.7", WEB4, 1);
+    assert_eq!(outcome, (Reason::NotVip, None));
+    let outcome = lab.send("2001:db8:c::7", WEB6, 1);
+    assert_eq!(outcome, (Reason::Forwarded, Some(1)));
+    assert_eq!(lab.memory.backends().unwrap().len(), 1);
+    assert_eq!(lab.apply().unwrap(), 0);
+}
+
+#[test]
+fn a_backend_without_a_next_hop_is_no_reason_to_forward_nowhere() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 100)])]);
+    let hops = std::mem::take(&mut lab.next_hops);
+    lab.apply().unwrap();
+    let outcome = lab.send("198.51.100.7", WEB4, 1);
+    assert_eq!(outcome, (Reason::NoNextHop, None));
+    // Once it is known, only the backend is written.
+    lab.next_hops = hops;
+    assert_eq!(lab.apply().unwrap(), 1);
+    let outcome = lab.send("198.51.100.7", WEB4, 1);
+    assert_eq!(outcome, (Reason::Forwarded, Some(1)));
+    // And what was known stays known.
+    lab.next_hops.clear();
+    assert_eq!(lab.apply().unwrap(), 0);
+}
+
+#[test]
+fn a_configured_mac_address_needs_no_network() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 100)])]);
+    lab.next_hops.clear();
+    lab.config.vips[0].backends[0].mac = Some(mac(9));
+    lab.apply().unwrap();
+    let outcome = lab.send("198.51.100.7", WEB4, 1);
+    assert_eq!(outcome, (Reason::Forwarded, Some(9)));
+}
+
+#[test]
+fn a_backend_behind_another_interface_is_redirected_to() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 100)])]);
+    lab.ports.push(Port { ifindex: 3, ..PORT });
+    for hop in lab.next_hops.values_mut() {
+        hop.ifindex = 3;
+    }
+    lab.apply().unwrap();
+    let outcome = lab.send("198.51.100.7", WEB4, 1);
+    assert_eq!(outcome, (Reason::Redirected, Some(1)));
+}
+
+#[test]
+fn backends_come_before_tables_before_vips_and_go_the_other_way() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 100), (2, 100)])]);
+    assert_eq!(lab.steps(), "node port backend backend table vips");
+    lab.apply().unwrap();
+    assert_eq!(lab.steps(), "");
+    // Neither a name nor the order of backends changes anything.
+    lab.config.vips[0].name = "other".to_owned();
+    lab.config.vips[0].backends.reverse();
+    assert_eq!(lab.steps(), "");
+    lab.config.vips = vec![web(WEB6, &[(3, 100)])];
+    assert_eq!(
+        lab.steps(),
+        "backend table vips clear-table clear-backend clear-backend"
+    );
+    lab.apply().unwrap();
+    assert_eq!(lab.steps(), "");
+}
+
+#[test]
+fn a_daemon_that_restarts_takes_over_what_the_maps_hold() {
+    let mut lab = Lab::new(vec![
+        web(WEB4, &[(1, 100), (2, 100)]),
+        web(WEB6, &[(3, 100)]),
+    ]);
+    lab.apply().unwrap();
+    let before = lab.wanted();
+    let entries: Vec<_> = before.vips.iter().map(|vip| vip.entry).collect();
+    let backends = lab.memory.backends().unwrap();
+    lab.held = Held::adopt(&entries, &backends);
+    lab.ids = Ids::adopt(&entries, &backends);
+    // The network is not known yet, and the order is another.
+    lab.next_hops.clear();
+    lab.config.vips.reverse();
+    assert_eq!(lab.steps(), "node port table table vips");
+    lab.apply().unwrap();
+    assert_eq!(lab.memory.backends().unwrap(), backends);
+    // VIPs that nobody remembers are made anew under other ids, and the old ones go.
+    lab.held = Held::adopt(&[], &backends);
+    lab.ids = Ids::adopt(&[], &backends);
+    lab.config.vips.truncate(1);
+    assert_eq!(
+        lab.steps(),
+        "node port backend table vips clear-table clear-table clear-backend clear-backend clear-backend"
+    );
+}
+
+#[test]
+fn a_write_that_fails_is_where_the_next_attempt_begins() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 100), (2, 100)])]);
+    let wanted = lab.wanted();
+    let mut failing = Failing {
+        memory: Memory::default(),
+        writes: 4,
+    };
+    let error = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids).unwrap_err();
+    assert_eq!(
+        format!("{error:#}"),
+        "write the lookup table of VIP 0: no room"
+    );
+    assert_eq!(lab.steps(), "table vips");
+    failing.writes = usize::MAX;
+    let wanted = lab.wanted();
+    let done = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids).unwrap();
+    assert_eq!(done, 2);
+    lab.memory = failing.memory;
+    assert_eq!(lab.send("198.51.100.7", WEB4, 1).0, Reason::Forwarded);
+}
+
+/// A node with its maps in memory.
+struct Lab {
+    config: Config,
+    ports: Vec<Port>,
+    next_hops: BTreeMap<IpAddr, NextHop>,
+    memory: Memory,
+    held: Held,
+    ids: Ids,
+}
+
+impl Lab {
+    /// Every backend of the VIPs is reached over [`PORT`] and has its [`mac`].
+    fn new(vips: Vec<Vip>) -> Self {
+        let backends = vips.iter().flat_map(|vip| &vip.backends);
+        let next_hops = backends.map(|backend| {
+            let IpAddr::V4(v4) = backend.address else {
+                panic!()
+            };
+            let hop = NextHop {
+                ifindex: PORT.ifindex,
+                mac_source: PORT.mac,
+                mac_destination: Some(mac(v4.octets()[3] - 10)),
+                gateway: backend.address,
+            };
+            (backend.address, hop)
+        });
+        Self {
+            next_hops: next_hops.collect(),
+            config: config(vips),
+            ports: vec![PORT],
+            memory: Memory::default(),
+            held: Held::default(),
+            ids: Ids::default(),
+        }
+    }
+
+    fn wanted(&mut self) -> Wanted {
+        let keys = Keys::derive(self.config.node.seed.expose());
+        let inputs = Inputs {
+            config: &self.config,
+            keys: &keys,
+            ports: &self.ports,
+            next_hops: &self.next_hops,
+        };
+        Wanted::new(&inputs, &self.held, &mut self.ids).unwrap()
+    }
+
+    fn apply(&mut self) -> anyhow::Result<usize> {
+        let wanted = self.wanted();
+        apply(&mut self.memory, &mut self.held, &wanted, &mut self.ids)
+    }
+
+    fn steps(&mut self) -> String {
+        let wanted = self.wanted();
+        let names: Vec<_> = plan(&self.held, &wanted).iter().map(name).collect();
+        names.join(" ")
+    }
+
+    /// Sends a frame; tells its reason, and the host that its MAC address now names.
+    fn send(&self, client: &str, vip: &str, port: u16) -> (Reason, Option<u8>) {
+        let mut frame = frame(client, vip, port);
+        let outcome = pipeline::run(frame.as_mut_slice(), &self.memory, PORT.ifindex);
+        let host = (frame[5] >= 0x10).then(|| frame[5] - 0x10);
+        (outcome.reason, host)
+    }
+}
+
+const fn name(step: &Step) -> &'static str {
+    match step {
+        Step::Node(_) => "node",
+        Step::Port(_) => "port",
+        Step::Backend(..) => "backend",
+        Step::Table(..) => "table",
+        Step::Vips(_) => "vips",
+        Step::ClearTable(_) => "clear-table",
+        Step::ClearBackend(_) => "clear-backend",
+    }
+}
+
+/// MAC address of the backend 10.0.0.(10 + host).
+const fn mac(host: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 0, 0x10 + host]
+}
+
+fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
+    let backend = |&(host, weight): &(u8, u16)| Backend {
+        address: IpAddr::from([10, 0, 0, 10 + host]),
+        weight,
+        forward: ForwardMode::L2,
+        mac: None,
+    };
+    Vip {
+        name: format!("web-{address}"),
+        address: address.parse().unwrap(),
+        port: 443,
+        protocol: Protocol::Tcp,
+        table: TableAlgorithm::Maglev,
+        affinity: Affinity::Flow,
+        backends: backends.iter().map(backend).collect(),
+    }
+}
+
+fn config(vips: Vec<Vip>) -> Config {
+    Config {
+        node: Node {
+            name: "lb-1".to_owned(),
+            interfaces: vec!["eth0".to_owned()],
+            xdp_mode: XdpMode::Auto,
+            seed: Secret::new("fleet-secret".to_owned()),
+            pin_path: PathBuf::from("/sys/fs/bpf/weir"),
+            api_socket: PathBuf::from("/run/weir/weir.sock"),
+            metrics_listen: ([127, 0, 0, 1], 9407).into(),
+            on_exit: OnExit::Keep,
+        },
+        vips,
+    }
+}
+
+/// A SYN to port 443 of the VIP.
+fn frame(client: &str, vip: &str, port: u16) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], [2, 0, 0, 0, 0, 1]);
+    let ip = match (client.parse().unwrap(), vip.parse().unwrap()) {
+        (IpAddr::V4(c), IpAddr::V4(v)) => ethernet.ipv4(c.octets(), v.octets(), 64),
+        (IpAddr::V6(c), IpAddr::V6(v)) => ethernet.ipv6(c.octets(), v.octets(), 64),
+        _ => panic!("{client} and {vip} are of two families"),
+    };
+    let mut frame = Vec::new();
+    ip.tcp(1024 + port, 443, 7, 65_535)
+        .syn()
+        .write(&mut frame, b"")
+        .unwrap();
+    frame
+}
+
+/// A data plane that takes so many writes and then no more.
+struct Failing {
+    memory: Memory,
+    writes: usize,
+}
+
+impl Failing {
+    fn write(&mut self) -> anyhow::Result<&mut Memory> {
+        let Some(left) = self.writes.checked_sub(1) else {
+            bail!("no room");
+        };
+        self.writes = left;
+        Ok(&mut self.memory)
+    }
+}
+
+impl DataPlane for Failing {
+    fn set_node(&mut self, node: &NodeEntry) -> anyhow::Result<()> {
+        self.write()?.set_node(node)
+    }
+    fn set_backend(&mut self, id: u16, backend: &Entry) -> anyhow::Result<()> {
+        self.write()?.set_backend(id, backend)
+    }
+    fn set_table(&mut self, vip: u32, table: &SlotTable) -> anyhow::Result<()> {
+        self.write()?.set_table(vip, table)
+    }
+    fn clear_table(&mut self, vip: u32) -> anyhow::Result<()> {
+        self.write()?.clear_table(vip)
+    }
+    fn set_vips(&mut self, vips: &VipTable) -> anyhow::Result<()> {
+        self.write()?.set_vips(vips)
+    }
+    fn add_port(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        self.write()?.add_port(ifindex)
+    }
+    fn backends(&self) -> anyhow::Result<Vec<(u16, Entry)>> {
+        self.memory.backends()
+    }
+    fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {
+        self.memory.vip_counters(vip)
+    }
+    fn backend_counters(&self, id: u16) -> anyhow::Result<Counters> {
+        self.memory.backend_counters(id)
+    }
+    fn reason_counters(&self) -> anyhow::Result<Vec<u64>> {
+        self.memory.reason_counters()
+    }
+}
