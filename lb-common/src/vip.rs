@@ -131,6 +131,12 @@ impl VipTable {
         }
     }
 
+    /// Every VIP, in no order that means anything.
+    pub fn entries(&self) -> impl Iterator<Item = &VipEntry> {
+        let entries = self.buckets.iter().flat_map(|bucket| &bucket.entries);
+        entries.filter(|entry| entry.key.used == USED)
+    }
+
     #[inline(always)]
     fn get(&self, key: &VipKey) -> Option<&VipEntry> {
         let (first, second) = self.choices(key);

@@ -15,8 +15,7 @@ use crate::{
     api::{self, Command, Handle, InterfaceStatus},
     config::{Config, OnExit},
     dataplane::bpf::{self, BpfDataPlane, ProgramLog},
-    interfaces,
-    metrics,
+    interfaces, metrics,
     neighbours::Neighbours,
     reconciler::{End, Reconciler},
 };
@@ -28,7 +27,11 @@ const FAREWELL: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What kept it from starting. Once it forwards, only the loss of its own tasks ends it early.
-pub async fn run(config: Config, config_path: &Path, program_log: ProgramLog) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    config_path: &Path,
+    program_log: ProgramLog,
+) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let node = config.node.clone();
     tracing::info!(
@@ -52,7 +55,9 @@ pub async fn run(config: Config, config_path: &Path, program_log: ProgramLog) ->
         ProgramLog::Debug => Some(tokio::spawn(follow_log(plane.program_log()?))),
     };
 
-    let (neighbours, snapshots) = Neighbours::start().await.context("watching the kernel's neighbours")?;
+    let (neighbours, snapshots) = Neighbours::start()
+        .await
+        .context("watching the kernel's neighbours")?;
     let mut reconciler = Reconciler::new(config, plane, neighbours, snapshots)?;
     // A signal must not wait for the backends' MAC addresses.
     tokio::select! {
@@ -63,19 +68,33 @@ pub async fn run(config: Config, config_path: &Path, program_log: ProgramLog) ->
     for name in &node.interfaces {
         reconciler.plane().attach(name, node.xdp_mode)?;
         let (ifindex, mode) = interfaces::attached(name).await?;
-        attached.push(InterfaceStatus { name: name.clone(), ifindex, mode });
+        attached.push(InterfaceStatus {
+            name: name.clone(),
+            ifindex,
+            mode,
+        });
     }
     reconciler.plane().detach_others(&node.interfaces)?;
     for interface in &attached {
-        tracing::info!(interface = interface.name, mode = interface.mode.as_str(), "forwarding");
+        tracing::info!(
+            interface = interface.name,
+            mode = interface.mode.as_str(),
+            "forwarding"
+        );
     }
     reconciler.set_interfaces(attached);
 
     let (handle, mut commands) = Handle::channel();
     let (stop, stopped) = watch::channel(false);
     let servers = [
-        serve("API", api::serve(socket, handle.clone(), until(stopped.clone()))),
-        serve("metrics", metrics::serve(metrics_listener, handle.clone(), until(stopped))),
+        serve(
+            "API",
+            api::serve(socket, handle.clone(), until(stopped.clone())),
+        ),
+        serve(
+            "metrics",
+            metrics::serve(metrics_listener, handle.clone(), until(stopped)),
+        ),
     ];
     tracing::info!(metrics = %node.metrics_listen, socket = %node.api_socket.display(), "ready");
 
@@ -96,7 +115,10 @@ pub async fn run(config: Config, config_path: &Path, program_log: ProgramLog) ->
         tracing::info!("ending; the program goes on forwarding (`weir detach` takes it off)");
         Ok(bpf::Detached::default())
     };
-    let outcome = result.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+    let outcome = result
+        .as_ref()
+        .map(|_| ())
+        .map_err(|error| format!("{error:#}"));
     if let Some(End::Detach(sender)) = end {
         // Whoever asked may have given up waiting.
         drop(sender.send(result.map_err(|error| format!("{error:#}"))));
@@ -141,14 +163,25 @@ impl Signals {
 /// One descriptor a table: the soft limit of 1,024 is too low for a node with many VIPs.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
 }
 
 /// Writes the BPF program's messages to the log.
 async fn follow_log(logger: aya_log::EbpfLogger<&'static dyn log::Log>) {
-    let mut logger = match AsyncFd::new(logger) {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, and the logger does own its descriptor until it is dropped"
+    )]
+    let registered = AsyncFd::new(logger);
+    let mut logger = match registered {
         Ok(logger) => logger,
         Err(error) => {
             tracing::error!(%error, "the program's messages cannot be followed");
@@ -166,7 +199,10 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     drop(stopped.wait_for(|stopped| *stopped).await);
 }
 
-fn serve(name: &'static str, server: impl Future<Output = std::io::Result<()>> + Send + 'static) -> JoinHandle<()> {
+fn serve(
+    name: &'static str,
+    server: impl Future<Output = std::io::Result<()>> + Send + 'static,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(server = name, %error, "the server has ended; forwarding goes on");
@@ -174,7 +210,11 @@ fn serve(name: &'static str, server: impl Future<Output = std::io::Result<()>> +
     })
 }
 
-async fn farewell(stop: watch::Sender<bool>, commands: mpsc::Receiver<Command>, servers: [JoinHandle<()>; 2]) {
+async fn farewell(
+    stop: watch::Sender<bool>,
+    commands: mpsc::Receiver<Command>,
+    servers: [JoinHandle<()>; 2],
+) {
     drop(commands);
     stop.send_replace(true);
     for server in servers {

@@ -11,23 +11,31 @@ use crate::api::AttachMode;
 /// # Errors
 /// Where there is no such interface, or no program on it.
 pub(crate) async fn attached(name: &str) -> anyhow::Result<(u32, AttachMode)> {
-    let (connection, handle, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
+    let (connection, handle, _) =
+        rtnetlink::new_connection().context("opening a netlink socket")?;
     let connection = tokio::spawn(connection);
     let request = handle.link().get().match_name(name.to_owned());
     let answer = request.execute().try_next().await;
     connection.abort();
-    let link = answer.with_context(|| format!("asking for {name}"))?.with_context(|| format!("{name} is gone"))?;
-    let attached = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Xdp(xdp) => xdp.iter().find_map(|xdp| match xdp {
-            LinkXdp::Attached(attached) => Some(*attached),
+    let link = answer
+        .with_context(|| format!("asking for {name}"))?
+        .with_context(|| format!("{name} is gone"))?;
+    let attached = link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Xdp(xdp) => xdp.iter().find_map(|xdp| match xdp {
+                LinkXdp::Attached(attached) => Some(*attached),
+                _ => None,
+            }),
             _ => None,
-        }),
-        _ => None,
-    });
+        });
     let mode = match attached {
         Some(XdpAttached::Driver) => AttachMode::Native,
         Some(XdpAttached::SocketBuffer) => AttachMode::Generic,
-        other => bail!("the program is not attached to {name} as it should be: the kernel says {other:?}"),
+        other => bail!(
+            "the program is not attached to {name} as it should be: the kernel says {other:?}"
+        ),
     };
     Ok((link.header.index, mode))
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use lb_common::tables::Counters;
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -12,11 +12,11 @@ use tokio::{
 use crate::{
     api::{BackendStatus, Command, Detached, InterfaceStatus, ReasonStatus, Status, VipStatus},
     config::Config,
-    dataplane::DataPlane,
+    dataplane::{DataPlane, apply::apply},
     model::{
         ids::Ids,
         next_hop::Port,
-        plan::{Held, Step, plan},
+        plan::Held,
         seed::Keys,
         wanted::{Inputs, Wanted, WantedBackend, WantedVip},
     },
@@ -64,7 +64,11 @@ impl<D: DataPlane> Reconciler<D> {
         let vips = plane.vips()?;
         let backends = plane.backends()?;
         if !backends.is_empty() {
-            tracing::info!(vips = vips.len(), backends = backends.len(), "adopted what an earlier daemon left");
+            tracing::info!(
+                vips = vips.len(),
+                backends = backends.len(),
+                "adopted what an earlier daemon left"
+            );
         }
         Ok(Self {
             keys: Keys::derive(config.node.seed.expose()),
@@ -97,20 +101,36 @@ impl<D: DataPlane> Reconciler<D> {
     /// Where the configuration does not fit into the maps, or the kernel refuses to write one.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
         let backends = self.config.vips.iter().flat_map(|vip| &vip.backends);
-        let addresses: BTreeSet<IpAddr> = backends.filter(|b| b.mac.is_none()).map(|b| b.address).collect();
+        let addresses: BTreeSet<IpAddr> = backends
+            .filter(|b| b.mac.is_none())
+            .map(|b| b.address)
+            .collect();
         self.neighbours.watch(addresses.clone());
         let known = |snapshot: &Arc<Snapshot>| {
-            let is_known = |address| snapshot.next_hops.get(address).is_some_and(|hop| hop.mac_destination.is_some());
+            let is_known = |address| {
+                snapshot
+                    .next_hops
+                    .get(address)
+                    .is_some_and(|hop| hop.mac_destination.is_some())
+            };
             addresses.iter().all(is_known)
         };
         match timeout(RESOLUTION_PATIENCE, self.snapshots.wait_for(known)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => anyhow::bail!("the task that watches neighbours has ended"),
-            Err(_) => tracing::warn!("some backends' MAC addresses are not known yet: `weir status` names them"),
+            Err(_) => tracing::warn!(
+                "some backends' MAC addresses are not known yet: `weir status` names them"
+            ),
         }
         self.reconcile("start")?;
         self.generation = 1;
         Ok(())
+    }
+
+    /// Gives the data plane and the neighbours up, for when weir leaves for good.
+    pub(crate) async fn release(self) {
+        drop(self.plane);
+        self.neighbours.release().await;
     }
 
     /// Follows the network and answers commands until told to end.
@@ -161,15 +181,20 @@ impl<D: DataPlane> Reconciler<D> {
     fn reconcile(&mut self, cause: &str) -> anyhow::Result<()> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let ports = self.ports(&snapshot);
-        let inputs =
-            Inputs { config: &self.config, keys: &self.keys, ports: &ports, next_hops: &snapshot.next_hops };
+        let inputs = Inputs {
+            config: &self.config,
+            keys: &self.keys,
+            ports: &ports,
+            next_hops: &snapshot.next_hops,
+        };
         let wanted = Wanted::new(&inputs, &self.held, &mut self.ids)?;
-        for step in plan(&self.held, &wanted) {
-            execute(&mut self.plane, &step)?;
-            self.held.record(&step);
-            log(cause, &step);
-        }
-        self.held.release(&mut self.ids);
+        apply(
+            &mut self.plane,
+            &mut self.held,
+            &wanted,
+            &mut self.ids,
+            cause,
+        )?;
         self.wanted = Some(wanted);
         Ok(())
     }
@@ -177,29 +202,59 @@ impl<D: DataPlane> Reconciler<D> {
     fn ports(&self, snapshot: &Snapshot) -> Vec<Port> {
         let port = |name: &String| {
             let (ifindex, link) = snapshot.links.iter().find(|(_, link)| link.name == *name)?;
-            Some(Port { ifindex: *ifindex, mac: link.mac? })
+            Some(Port {
+                ifindex: *ifindex,
+                mac: link.mac?,
+            })
         };
-        self.config.node.interfaces.iter().filter_map(port).collect()
+        self.config
+            .node
+            .interfaces
+            .iter()
+            .filter_map(port)
+            .collect()
     }
 
     fn status(&self) -> Status {
         let snapshot = self.snapshots.borrow();
         let mut problems: Vec<String> = self.failure.iter().cloned().collect();
-        problems.extend(snapshot.problems.iter().map(|(address, problem)| format!("{address}: {problem}")));
+        problems.extend(
+            snapshot
+                .problems
+                .iter()
+                .map(|(address, problem)| format!("{address}: {problem}")),
+        );
         let mut counters = |result: anyhow::Result<_>| {
             result.unwrap_or_else(|error| {
                 problems.push(format!("{error:#}"));
-                Default::default()
+                Counters::default()
             })
         };
-        let vips = self.wanted.iter().flat_map(|wanted| &wanted.vips).zip(&self.config.vips);
+        let vips = self
+            .wanted
+            .iter()
+            .flat_map(|wanted| &wanted.vips)
+            .zip(&self.config.vips);
         let vips = vips
             .map(|(vip, config)| {
-                let backends = vip.backends.iter().zip(&config.backends).map(|(backend, config)| {
-                    backend_status(backend, config, counters(self.plane.backend_counters(backend.id)))
-                });
+                let backends =
+                    vip.backends
+                        .iter()
+                        .zip(&config.backends)
+                        .map(|(backend, config)| {
+                            backend_status(
+                                backend,
+                                config,
+                                counters(self.plane.backend_counters(backend.id)),
+                            )
+                        });
                 let backends = backends.collect();
-                vip_status(vip, config, backends, counters(self.plane.vip_counters(vip.entry.id)))
+                vip_status(
+                    vip,
+                    config,
+                    backends,
+                    counters(self.plane.vip_counters(vip.entry.id)),
+                )
             })
             .collect();
         let reasons = self.plane.reason_counters().unwrap_or_else(|error| {
@@ -219,9 +274,12 @@ impl<D: DataPlane> Reconciler<D> {
     }
 }
 
-type Count = lb_common::tables::Counters;
-
-fn vip_status(vip: &WantedVip, config: &crate::config::Vip, backends: Vec<BackendStatus>, count: Count) -> VipStatus {
+fn vip_status(
+    vip: &WantedVip,
+    config: &crate::config::Vip,
+    backends: Vec<BackendStatus>,
+    count: Counters,
+) -> VipStatus {
     VipStatus {
         id: vip.entry.id,
         name: vip.name.clone(),
@@ -237,9 +295,12 @@ fn vip_status(vip: &WantedVip, config: &crate::config::Vip, backends: Vec<Backen
     }
 }
 
-fn backend_status(backend: &WantedBackend, config: &crate::config::Backend, count: Count) -> BackendStatus {
+fn backend_status(
+    backend: &WantedBackend,
+    config: &crate::config::Backend,
+    count: Counters,
+) -> BackendStatus {
     let resolved = backend.entry.is_resolved();
-    let [a, b, c, d, e, f] = backend.entry.mac_destination;
     BackendStatus {
         id: backend.id,
         address: backend.address,
@@ -247,38 +308,13 @@ fn backend_status(backend: &WantedBackend, config: &crate::config::Backend, coun
         forward: config.forward,
         slots: backend.slots,
         resolved,
-        mac: resolved.then(|| format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")),
+        mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
         packets: count.packets,
         bytes: count.bytes,
         new_connections: count.new_connections,
     }
 }
 
-fn execute(plane: &mut impl DataPlane, step: &Step) -> anyhow::Result<()> {
-    match step {
-        Step::Node(node) => plane.set_node(node),
-        Step::Port(ifindex) => plane.add_port(*ifindex),
-        Step::Backend(id, backend) => plane.set_backend(*id, backend),
-        Step::Table(vip, table) => plane.set_table(*vip, &table.slot_table()),
-        Step::Vips(vips) => plane.set_vips(&vips.table),
-        Step::ClearTable(vip) => plane.clear_table(*vip),
-        Step::ClearBackend(id) => plane.set_backend(*id, &lb_common::backend::Backend::default()),
-    }
-    .context("the kernel refused to change a map")
-}
-
-fn log(cause: &str, step: &Step) {
-    match step {
-        Step::Node(_) => tracing::info!(cause, "node settings written"),
-        Step::Port(ifindex) => tracing::info!(cause, ifindex, "port added"),
-        Step::Backend(id, backend) => {
-            let address = crate::model::ip_address(backend.address);
-            let resolved = backend.is_resolved();
-            tracing::info!(cause, backend = id, vip = backend.vip, %address, resolved, "backend written");
-        }
-        Step::Table(vip, table) => tracing::info!(cause, vip, digest = %table.digest(), "lookup table swapped in"),
-        Step::Vips(vips) => tracing::info!(cause, vips = vips.entries.len(), "VIPs swapped in"),
-        Step::ClearTable(vip) => tracing::info!(cause, vip, "lookup table taken away"),
-        Step::ClearBackend(id) => tracing::info!(cause, backend = id, "backend taken away"),
-    }
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

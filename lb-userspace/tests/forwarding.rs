@@ -16,7 +16,7 @@ use lb_common::{
     reason::Reason,
     slot::SlotTable,
     tables::{Counters, Node as NodeEntry},
-    vip::VipTable,
+    vip::{VipEntry, VipTable},
 };
 use lb_userspace::{
     config::{
@@ -209,7 +209,7 @@ fn a_write_that_fails_is_where_the_next_attempt_begins() {
         memory: Memory::default(),
         writes: 4,
     };
-    let error = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids).unwrap_err();
+    let error = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap_err();
     assert_eq!(
         format!("{error:#}"),
         "write the lookup table of VIP 0: no room"
@@ -217,7 +217,7 @@ fn a_write_that_fails_is_where_the_next_attempt_begins() {
     assert_eq!(lab.steps(), "table vips");
     failing.writes = usize::MAX;
     let wanted = lab.wanted();
-    let done = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids).unwrap();
+    let done = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap();
     assert_eq!(done, 2);
     lab.memory = failing.memory;
     assert_eq!(lab.send("198.51.100.7", WEB4, 1).0, Reason::Forwarded);
@@ -272,7 +272,13 @@ impl Lab {
 
     fn apply(&mut self) -> anyhow::Result<usize> {
         let wanted = self.wanted();
-        apply(&mut self.memory, &mut self.held, &wanted, &mut self.ids)
+        apply(
+            &mut self.memory,
+            &mut self.held,
+            &wanted,
+            &mut self.ids,
+            "test",
+        )
     }
 
     fn steps(&mut self) -> String {
@@ -395,6 +401,10 @@ impl DataPlane for Failing {
     fn backends(&self) -> anyhow::Result<Vec<(u16, Entry)>> {
         self.memory.backends()
     }
+    fn vips(&self) -> anyhow::Result<Vec<VipEntry>> {
+        self.memory.vips()
+    }
+
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {
         self.memory.vip_counters(vip)
     }

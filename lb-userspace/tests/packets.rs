@@ -8,13 +8,13 @@ use std::cell::RefCell;
 
 use etherparse::PacketBuilder;
 use lb_common::{pipeline, reason::Reason};
-use lb_userspace::dataplane::{DataPlane as _, bpf::Action};
+use lb_userspace::dataplane::{DataPlane as _, bpf::Action, memory::Memory};
 use proptest::{
     collection::vec,
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use support::{Case, HostTables, LOOPBACK, VIP_V4, VIP_V6, World, tcp_v4, tcp_v6, udp_v4, udp_v6};
+use support::{Case, LOOPBACK, VIP_V4, VIP_V6, World, tcp_v4, tcp_v6, udp_v4, udp_v6};
 
 /// Runs a frame and says under which one reason it was counted.
 fn judge(world: &mut World, frame: &[u8]) -> (Action, Vec<u8>, Reason) {
@@ -322,7 +322,7 @@ fn every_prefix_of_a_valid_frame_is_counted_and_passes() {
             let prefix = &frame[..len];
             // The kernel takes no frame below 14 bytes: the same source runs on the host.
             let reason = if len < 14 {
-                pipeline::run(&mut *prefix.to_vec(), &HostTables::default(), LOOPBACK).reason
+                pipeline::run(&mut *prefix.to_vec(), &Memory::default(), LOOPBACK).reason
             } else {
                 let (action, packet, reason) = judge(&mut world, prefix);
                 assert_eq!(action, Action::Pass);
@@ -340,7 +340,6 @@ fn every_prefix_of_a_valid_frame_is_counted_and_passes() {
 fn random_frames_never_abort_and_match_the_host() {
     const FRAMES: u32 = 100_000;
     let mut world = World::new();
-    let host = world.host_tables();
     let bases = [
         tcp_v4(VIP_V4, 443, b"hello"),
         udp_v4(VIP_V4, 443, b"hello"),
@@ -374,7 +373,7 @@ fn random_frames_never_abort_and_match_the_host() {
         .run(&prop_oneof![1 => noise, 3 => changed], |frame| {
             let run = plane.borrow_mut().test_run(&frame).unwrap();
             let mut expected = frame;
-            let outcome = pipeline::run(&mut *expected, &host, LOOPBACK);
+            let outcome = pipeline::run(&mut *expected, &world.host, LOOPBACK);
             prop_assert_eq!(run.action, support::action(outcome.verdict()));
             prop_assert_eq!(run.packet, expected);
             Ok(())

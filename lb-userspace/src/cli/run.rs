@@ -6,6 +6,7 @@ use super::{Outcome, output};
 use crate::{
     config::Config,
     daemon,
+    dataplane::bpf::ProgramLog,
     logging::{self, Format},
 };
 
@@ -33,6 +34,9 @@ pub(super) struct Args {
     /// How log lines look; `RUST_LOG` says which there are (default: info)
     #[arg(long, value_enum, default_value_t)]
     log_format: Format,
+    /// Messages of the BPF program: `debug` has one for every packet dropped, which costs them time
+    #[arg(long, value_enum, default_value_t)]
+    program_log: ProgramLog,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
@@ -45,6 +49,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
     };
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(daemon::run(config, &args.config))?;
+    runtime.block_on(daemon::run(config, &args.config, args.program_log))?;
     Ok(Outcome::Done)
 }

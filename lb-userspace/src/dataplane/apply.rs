@@ -1,17 +1,17 @@
 //! Walks the steps of a plan on a data plane.
 
-use anyhow::Context as _;
 use lb_common::backend::Backend;
 
 use super::DataPlane;
 use crate::model::{
     ids::Ids,
+    ip_address,
     plan::{Held, Step, plan},
     wanted::Wanted,
 };
 
 /// Makes the data plane hold what is wanted, then frees the ids that nothing names any more. Returns how many
-/// writes it took.
+/// writes it took. `cause` is for the log.
 ///
 /// # Errors
 /// The first write that failed. `held` tells how far it came, so that the next call goes on from there.
@@ -20,11 +20,13 @@ pub fn apply(
     held: &mut Held,
     wanted: &Wanted,
     ids: &mut Ids,
+    cause: &str,
 ) -> anyhow::Result<usize> {
     let steps = plan(held, wanted);
     for step in &steps {
         write(data_plane, step)?;
         held.record(step);
+        log(cause, step);
     }
     held.release(ids);
     Ok(steps.len())
@@ -32,22 +34,31 @@ pub fn apply(
 
 fn write(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> {
     match step {
-        Step::Node(node) => data_plane.set_node(node).context("write the node"),
-        Step::Port(ifindex) => data_plane
-            .add_port(*ifindex)
-            .with_context(|| format!("add interface {ifindex}")),
-        Step::Backend(id, backend) => data_plane
-            .set_backend(*id, backend)
-            .with_context(|| format!("write backend {id}")),
-        Step::Table(vip, table) => data_plane
-            .set_table(*vip, &table.slot_table())
-            .with_context(|| format!("write the lookup table of VIP {vip}")),
-        Step::Vips(vips) => data_plane.set_vips(&vips.table).context("write the VIPs"),
-        Step::ClearTable(vip) => data_plane
-            .clear_table(*vip)
-            .with_context(|| format!("clear the lookup table of VIP {vip}")),
-        Step::ClearBackend(id) => data_plane
-            .set_backend(*id, &Backend::default())
-            .with_context(|| format!("clear backend {id}")),
+        Step::Node(node) => data_plane.set_node(node),
+        Step::Port(ifindex) => data_plane.add_port(*ifindex),
+        Step::Backend(id, backend) => data_plane.set_backend(*id, backend),
+        Step::Table(vip, table) => data_plane.set_table(*vip, &table.slot_table()),
+        Step::Vips(vips) => data_plane.set_vips(&vips.table),
+        Step::ClearTable(vip) => data_plane.clear_table(*vip),
+        Step::ClearBackend(id) => data_plane.set_backend(*id, &Backend::default()),
+    }
+}
+
+/// One line for every change of the data plane, with its cause.
+fn log(cause: &str, step: &Step) {
+    match step {
+        Step::Node(_) => tracing::info!(cause, "node settings written"),
+        Step::Port(ifindex) => tracing::info!(cause, ifindex, "frames may leave by this interface"),
+        Step::Backend(id, backend) => {
+            let address = ip_address(backend.address);
+            let resolved = backend.is_resolved();
+            tracing::info!(cause, backend = id, vip = backend.vip, %address, resolved, "backend written");
+        }
+        Step::Table(vip, table) => {
+            tracing::info!(cause, vip, digest = %table.digest(), "lookup table swapped in");
+        }
+        Step::Vips(vips) => tracing::info!(cause, vips = vips.entries.len(), "VIPs swapped in"),
+        Step::ClearTable(vip) => tracing::info!(cause, vip, "lookup table taken away"),
+        Step::ClearBackend(id) => tracing::info!(cause, backend = id, "backend taken away"),
     }
 }

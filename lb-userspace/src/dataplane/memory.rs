@@ -11,7 +11,7 @@ use lb_common::{
     reason::Reason,
     slot::SlotTable,
     tables::{Counters, Node, Tables},
-    vip::VipTable,
+    vip::{VipEntry, VipTable},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -72,6 +72,11 @@ impl DataPlane for Memory {
 
     fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>> {
         Ok(self.backends.iter().map(|(id, b)| (*id, *b)).collect())
+    }
+
+    fn vips(&self) -> anyhow::Result<Vec<VipEntry>> {
+        let vips = self.vips.iter().flat_map(|vips| vips.entries());
+        Ok(vips.copied().collect())
     }
 
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {

@@ -1,17 +1,14 @@
 //! The maps and programs, behind one trait: in the kernel ([`bpf`]), or in memory for tests.
 
-pub mod bpf;
-
-pub mod bpf;
-
 pub mod apply;
+pub mod bpf;
 pub mod memory;
 
 use lb_common::{
     backend::Backend,
     slot::SlotTable,
     tables::{Counters, Node},
-    vip::VipTable,
+    vip::{VipEntry, VipTable},
 };
 
 /// The maps that packets read, as the reconciler writes them.
@@ -33,6 +30,8 @@ pub trait DataPlane {
     fn add_port(&mut self, ifindex: u32) -> anyhow::Result<()>;
     /// The backends that the maps hold, by id, without empty entries.
     fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>>;
+    /// The VIPs that the maps hold.
+    fn vips(&self) -> anyhow::Result<Vec<VipEntry>>;
     /// A VIP's counters, summed over the CPUs.
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters>;
     /// A backend's counters, summed over the CPUs.

@@ -1,20 +1,19 @@
 //! A small world for packets: VIPs and backends in a private copy of the program and in host memory.
 
-use std::{cell::Cell, net::Ipv4Addr};
-
 use etherparse::PacketBuilder;
 use lb_common::{
     backend::{self, Backend, mode},
     flow::{Address, HASH_KEYS, HashKeys},
     reason::{Reason, Verdict},
     slot::{Slot, SlotTable},
-    tables::{Node, Tables},
+    tables::Node,
     vip::{VipEntry, VipKey, VipTable},
     wire::protocol,
 };
 use lb_userspace::dataplane::{
-    DataPlane as _,
+    DataPlane,
     bpf::{Action, BpfDataPlane},
+    memory::Memory,
 };
 use zerocopy::FromZeros as _;
 
@@ -53,12 +52,14 @@ pub(crate) struct Served {
 }
 
 pub(crate) struct World {
+    /// In the kernel.
     pub(crate) plane: BpfDataPlane,
+    /// In memory, with the same content.
+    pub(crate) host: Memory,
     pub(crate) v4: Served,
     pub(crate) v4_udp: Served,
     pub(crate) v6: Served,
     pub(crate) v6_udp: Served,
-    host: HostTables,
 }
 
 impl World {
@@ -67,40 +68,34 @@ impl World {
             rustix::process::geteuid().is_root(),
             "this test loads BPF programs and must run as root"
         );
-        let mut host = HostTables::default();
+        let mut plan = Plan::default();
         let v4 = Address::from_v4(VIP_V4);
         let v6 = Address::from_v6(VIP_V6);
-        let any = Address::from_v4(VIP_ANY);
-        let serve =
-            |host: &mut HostTables, address, port, protocol| host.serve(address, port, protocol);
-        let (v4_tcp, v4_udp) = (
-            serve(&mut host, v4, 443, protocol::TCP),
-            serve(&mut host, v4, 443, protocol::UDP),
-        );
-        let (v6_tcp, v6_udp) = (
-            serve(&mut host, v6, 443, protocol::TCP),
-            serve(&mut host, v6, 443, protocol::UDP),
-        );
-        serve(&mut host, any, 0, protocol::TCP);
-        let empty = serve(&mut host, v4, PORT_EMPTY, protocol::TCP);
-        host.tables[empty.vip as usize] = Some(SlotTable::new_box_zeroed().unwrap());
-        let unresolved = serve(&mut host, v4, PORT_UNRESOLVED, protocol::TCP);
-        host.backends[unresolved.id as usize].flags = 0;
-        let elsewhere = serve(&mut host, v4, PORT_ELSEWHERE, protocol::TCP);
-        host.backends[elsewhere.id as usize].ifindex = ELSEWHERE;
-        let no_table = serve(&mut host, v4, PORT_NO_TABLE, protocol::TCP);
-        host.tables[no_table.vip as usize] = None;
-        host.build();
+        let v4_tcp = plan.serve(v4, 443, protocol::TCP);
+        let v4_udp = plan.serve(v4, 443, protocol::UDP);
+        let v6_tcp = plan.serve(v6, 443, protocol::TCP);
+        let v6_udp = plan.serve(v6, 443, protocol::UDP);
+        plan.serve(Address::from_v4(VIP_ANY), 0, protocol::TCP);
+        let empty = plan.serve(v4, PORT_EMPTY, protocol::TCP);
+        plan.tables[empty.vip as usize] = Some(SlotTable::new_box_zeroed().unwrap());
+        let unresolved = plan.serve(v4, PORT_UNRESOLVED, protocol::TCP);
+        plan.backends[unresolved.id as usize].flags = 0;
+        let elsewhere = plan.serve(v4, PORT_ELSEWHERE, protocol::TCP);
+        plan.backends[elsewhere.id as usize].ifindex = ELSEWHERE;
+        let no_table = plan.serve(v4, PORT_NO_TABLE, protocol::TCP);
+        plan.tables[no_table.vip as usize] = None;
 
         let mut plane = BpfDataPlane::private().unwrap();
-        host.write(&mut plane);
+        plan.write(&mut plane);
+        let mut host = Memory::default();
+        plan.write(&mut host);
         Self {
             plane,
+            host,
             v4: v4_tcp,
             v4_udp,
             v6: v6_tcp,
             v6_udp,
-            host,
         }
     }
 
@@ -111,24 +106,17 @@ impl World {
         frame[6..12].copy_from_slice(&SOURCE_MAC);
         frame
     }
-
-    pub(crate) fn host_tables(&self) -> HostTables {
-        self.host.clone()
-    }
 }
 
-/// The maps in host memory.
-#[derive(Clone, Default)]
-pub(crate) struct HostTables {
-    node: Option<Node>,
+/// What the maps are to hold.
+#[derive(Default)]
+struct Plan {
     entries: Vec<VipEntry>,
-    vips: Option<Box<VipTable>>,
     tables: Vec<Option<Box<SlotTable>>>,
     backends: Vec<Backend>,
-    counted: Cell<u64>,
 }
 
-impl HostTables {
+impl Plan {
     fn serve(&mut self, address: Address, port: u16, protocol: u8) -> Served {
         let vip = self.entries.len() as u32;
         // Id 0 is nobody.
@@ -142,35 +130,31 @@ impl HostTables {
             mac_source: SOURCE_MAC,
             vip: vip as u16,
             ifindex: LOOPBACK,
-            address: Address::from_v4(Ipv4Addr::new(10, 0, 0, id as u8).octets()),
+            address: Address::from_v4([10, 0, 0, id as u8]),
             ..Backend::default()
         };
         let mut table = SlotTable::new_box_zeroed().unwrap();
         table.slots.fill(Slot::stable(id));
         self.tables.push(Some(table));
+        let key = VipKey::new(address, port.to_be_bytes(), protocol);
         self.entries.push(VipEntry {
-            key: VipKey::new(address, port.to_be_bytes(), protocol),
+            key,
             id: vip,
             flags: 0,
         });
         Served { vip, id, mac }
     }
 
-    fn build(&mut self) {
-        let mut vips = VipTable::new_box_zeroed().unwrap();
-        vips.build(&self.entries).unwrap();
-        self.vips = Some(vips);
+    fn write(&self, plane: &mut dyn DataPlane) {
         let mut keys = [0; HASH_KEYS];
-        keys.iter_mut()
-            .enumerate()
-            .for_each(|(i, key)| *key = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i as u64 + 1));
-        self.node = Some(Node {
-            hash_keys: HashKeys { keys },
-        });
-    }
-
-    fn write(&self, plane: &mut BpfDataPlane) {
-        plane.set_node(&self.node.unwrap()).unwrap();
+        for (key, i) in keys.iter_mut().zip(1u64..) {
+            *key = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i);
+        }
+        plane
+            .set_node(&Node {
+                hash_keys: HashKeys { keys },
+            })
+            .unwrap();
         for (id, backend) in self.backends.iter().enumerate().skip(1) {
             plane.set_backend(id as u16, backend).unwrap();
         }
@@ -179,30 +163,9 @@ impl HostTables {
                 plane.set_table(vip as u32, table).unwrap();
             }
         }
-        plane.set_vips(self.vips.as_ref().unwrap()).unwrap();
-    }
-}
-
-impl Tables for HostTables {
-    fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
-    }
-    fn vips(&self) -> Option<&VipTable> {
-        self.vips.as_deref()
-    }
-    fn slots(&self, vip: u32) -> Option<&SlotTable> {
-        self.tables.get(vip as usize)?.as_deref()
-    }
-    fn backend(&self, id: u16) -> Option<&Backend> {
-        self.backends.get(id as usize)
-    }
-    fn has_port(&self, _ifindex: u32) -> bool {
-        false
-    }
-    fn count_vip(&self, _vip: u32, _bytes: u64, _is_syn: bool) {}
-    fn count_backend(&self, _id: u16, _bytes: u64, _is_syn: bool) {}
-    fn count_reason(&self, _reason: Reason) {
-        self.counted.set(self.counted.get() + 1);
+        let mut vips = VipTable::new_box_zeroed().unwrap();
+        vips.build(&self.entries).unwrap();
+        plane.set_vips(&vips).unwrap();
     }
 }
 

@@ -91,7 +91,14 @@ impl Driver {
     ) -> anyhow::Result<f64> {
         let fd = xdp(&mut self.ebpf, floor.program())?.fd()?.try_clone()?;
         // A floor sends every packet back, whatever the sample's own fate is.
-        self.measure_fd(&fd, &Sample { action: XDP_TX, ..sample.clone() }, repeat)
+        self.measure_fd(
+            &fd,
+            &Sample {
+                action: XDP_TX,
+                ..sample.clone()
+            },
+            repeat,
+        )
     }
 
     /// Mean ns per packet of weir, the driver's own cost included.

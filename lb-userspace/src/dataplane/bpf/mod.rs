@@ -11,13 +11,13 @@ mod value;
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
-use aya::maps::{Array, MapData, PerCpuValues};
+use aya::maps::{Array, Map, MapData, PerCpuValues};
 use lb_common::{
     backend::Backend,
     reason::Reason,
     slot::SlotTable,
     tables::{Counters, Node},
-    vip::VipTable,
+    vip::{VipEntry, VipTable},
 };
 use zerocopy::FromZeros as _;
 
@@ -32,8 +32,11 @@ use self::{
 use super::DataPlane;
 use crate::config::XdpMode;
 
+/// Name under which the table of VIPs is pinned.
+const VIPS_PIN: &str = "vips";
+
 /// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum ProgramLog {
     /// None.
     #[default]
@@ -119,7 +122,7 @@ impl BpfDataPlane {
         aya_log::EbpfLogger::init(&mut self.object.ebpf).context("opening the BPF program's log")
     }
 
-    /// Pins an inner map in place of an older one, so that the next daemon finds it without CAP_SYS_ADMIN.
+    /// Pins an inner map in place of an older one, so that the next daemon finds it without `CAP_SYS_ADMIN`.
     fn pin_table(
         &self,
         name: &str,
@@ -177,7 +180,7 @@ impl DataPlane for BpfDataPlane {
             .vips
             .set(0, &inner, 0)
             .context("swapping the table of VIPs")?;
-        self.pin_table("vips", |path| {
+        self.pin_table(VIPS_PIN, |path| {
             inner.pin(path).context("pinning the table of VIPs")
         })
     }
@@ -200,6 +203,22 @@ impl DataPlane for BpfDataPlane {
             }
         }
         Ok(found)
+    }
+
+    fn vips(&self) -> anyhow::Result<Vec<VipEntry>> {
+        let Some(pins) = &self.pins else {
+            return Ok(Vec::new());
+        };
+        let path = pins.tables().join(VIPS_PIN);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let data = MapData::from_pin(path).context("opening the pinned table of VIPs")?;
+        let map: Inner<VipTable> = Map::Array(data)
+            .try_into()
+            .context("the pinned table of VIPs")?;
+        let Value(vips) = map.get(&0, 0).context("reading the pinned table of VIPs")?;
+        Ok(vips.entries().copied().collect())
     }
 
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {

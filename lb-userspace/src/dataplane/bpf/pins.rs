@@ -12,6 +12,7 @@ use rustix::{
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
 };
+use serde::{Deserialize, Serialize};
 
 /// Version of the pinned maps' layout; a program of another layout does not touch them.
 const LAYOUT: &str = "v1";
@@ -66,7 +67,7 @@ impl Pins {
 }
 
 /// What `weir detach` removed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Detached {
     /// The interfaces that the program was taken off.
     pub interfaces: Vec<String>,

@@ -1,4 +1,4 @@
-//! Running the real program on one packet, through BPF_PROG_TEST_RUN.
+//! Running the real program on one packet, through `BPF_PROG_TEST_RUN`.
 
 use anyhow::Context as _;
 use aya::{
