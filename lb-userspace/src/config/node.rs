@@ -216,10 +216,11 @@ fn seed_file(
     if scope == Scope::Offline {
         return Some(Secret::new(String::new()));
     }
+    let shown = path.display().to_string();
     let found = match read_text(&path) {
         Ok(text) if !text.trim().is_empty() => return Some(Secret::new(text.trim().to_owned())),
-        Ok(_) => format!("{path:?}, which is empty"),
-        Err(error) => format!("{path:?} ({error})"),
+        Ok(_) => format!("{shown:?}, which is empty"),
+        Err(error) => format!("{shown:?} ({error})"),
     };
     report.add(field.offset, &field.path, found, WANTED, HELP);
     None
