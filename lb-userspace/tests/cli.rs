@@ -86,6 +86,14 @@ fn check_on_the_host_wants_its_interfaces_and_seed_file() {
     assert_eq!(code(&weir(&["check", "--offline", &bad])), 0);
     assert_eq!(code(&weir(&["check", "--no-host", &bad])), 0);
 
+    fs::write(directory.path().join("nowhere"), " \n").unwrap();
+    let output = weir(&["check", &bad]);
+    assert!(
+        err(&output).contains("nowhere\", which is empty, wanted a readable file"),
+        "{}",
+        err(&output)
+    );
+
     // `run` refuses the same before it touches anything.
     let output = weir(&["run", "--config", &bad]);
     assert_eq!(code(&output), 1);

@@ -1,4 +1,4 @@
-//! Packets through the real program, by BPF_PROG_TEST_RUN: packet in, verdict and packet out.
+//! Packets through the real program, by `BPF_PROG_TEST_RUN`: packet in, verdict and packet out.
 //!
 //! Frames are built by etherparse, which shares no code with lb-common.
 
@@ -14,7 +14,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use support::{Case, LOOPBACK, VIP_V4, VIP_V6, World, tcp_v4, tcp_v6, udp_v4, udp_v6};
+use support::{Case, LOOPBACK, VIP_V4, VIP_V6, World, tcp_v4, tcp_v6, udp_v4, udp_v6, with_macs};
 
 /// Runs a frame and says under which one reason it was counted.
 fn judge(world: &mut World, frame: &[u8]) -> (Action, Vec<u8>, Reason) {
@@ -46,7 +46,7 @@ fn a_vips_packets_leave_for_the_backend_with_nothing_changed_but_the_mac_address
     ] {
         let before = world.plane.backend_counters(backend.id).unwrap();
         let vip_before = world.plane.vip_counters(backend.vip).unwrap();
-        let expected = world.with_macs(&frame, backend.mac);
+        let expected = with_macs(&frame, backend.mac);
         let case = Case {
             name,
             action: Action::Tx,
@@ -251,7 +251,7 @@ fn ipv4_options_and_padding_do_no_harm() {
     frame[17] += 4;
     // Ethernet pads short frames: the frame is longer than the packet.
     frame.extend([0; 6]);
-    let expected = world.with_macs(&frame, world.v4.mac);
+    let expected = with_macs(&frame, world.v4.mac);
     let case = Case {
         name: "options",
         action: Action::Tx,

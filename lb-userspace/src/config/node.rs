@@ -216,7 +216,6 @@ fn seed_file(
     if scope == Scope::Offline {
         return Some(Secret::new(String::new()));
     }
-    // Quoted as a string, so that a strange name cannot command the terminal.
     let shown = path.display().to_string();
     let found = match read_text(&path) {
         Ok(text) if !text.trim().is_empty() => return Some(Secret::new(text.trim().to_owned())),

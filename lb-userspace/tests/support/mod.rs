@@ -1,4 +1,9 @@
 //! A small world for packets: VIPs and backends in a private copy of the program and in host memory.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -22,7 +27,7 @@ pub(crate) const VIP_ANY: [u8; 4] = [203, 0, 113, 11];
 pub(crate) const VIP_V6: [u8; 16] = [
     0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
-/// BPF_PROG_TEST_RUN's frames come by the loopback interface.
+/// The frames of `BPF_PROG_TEST_RUN` come by the loopback interface.
 pub(crate) const LOOPBACK: u32 = 1;
 /// An interface that no machine has.
 pub(crate) const ELSEWHERE: u32 = 0x7fff_fff0;
@@ -98,14 +103,14 @@ impl World {
             v6_udp,
         }
     }
+}
 
-    /// The frame as it must leave.
-    pub(crate) fn with_macs(&self, frame: &[u8], destination: [u8; 6]) -> Vec<u8> {
-        let mut frame = frame.to_vec();
-        frame[..6].copy_from_slice(&destination);
-        frame[6..12].copy_from_slice(&SOURCE_MAC);
-        frame
-    }
+/// The frame as it must leave for a backend.
+pub(crate) fn with_macs(frame: &[u8], destination: [u8; 6]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    frame[..6].copy_from_slice(&destination);
+    frame[6..12].copy_from_slice(&SOURCE_MAC);
+    frame
 }
 
 /// What the maps are to hold.
