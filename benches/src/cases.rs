@@ -104,61 +104,58 @@ pub(crate) fn prepare(weir: &mut BpfDataPlane) -> anyhow::Result<Vec<Case>> {
         .map_err(|error| anyhow::anyhow!("{error:?}"))?;
     weir.set_vips(&vips)?;
 
-    let tcp4 = || tcp_v4(VIP_V4);
-    let tcp6 = tcp_v6;
+    let (tcp4, tcp6, udp4, other) = (
+        tcp_v4(VIP_V4)?,
+        tcp_v6()?,
+        udp_v4()?,
+        tcp_v4([203, 0, 113, 99])?,
+    );
     let swap = Program::Floor(Floor::Swap);
-    let case = |name, program, frame, flows, action| Case {
+    let case = |name, program, frame: &Vec<u8>, flows, action| Case {
         name,
         program,
-        frame,
+        frame: frame.clone(),
         flows,
         action,
     };
     Ok(vec![
-        case("floor: empty", Program::Floor(Floor::Empty), tcp4(), 1, TX),
-        case("floor: parse and swap, v4", swap, tcp4(), 1, TX),
-        case("floor: parse and swap, v6", swap, tcp6(), 1, TX),
-        case("l2, v4 TCP, 1 flow", Program::Weir, tcp4(), 1, TX),
-        case("l2, v4 TCP, 64k flows", Program::Weir, tcp4(), 1 << 16, TX),
-        case("l2, v4 TCP, 16M flows", Program::Weir, tcp4(), 1 << 24, TX),
-        case("l2, v4 UDP, 1 flow", Program::Weir, udp_v4(), 1, TX),
-        case("l2, v6 TCP, 1 flow", Program::Weir, tcp6(), 1, TX),
-        case("l2, v6 TCP, 64k flows", Program::Weir, tcp6(), 1 << 16, TX),
-        case(
-            "not a VIP, v4 TCP",
-            Program::Weir,
-            tcp_v4([203, 0, 113, 99]),
-            1,
-            PASS,
-        ),
+        case("floor: empty", Program::Floor(Floor::Empty), &tcp4, 1, TX),
+        case("floor: parse and swap, v4", swap, &tcp4, 1, TX),
+        case("floor: parse and swap, v6", swap, &tcp6, 1, TX),
+        case("l2, v4 TCP, 1 flow", Program::Weir, &tcp4, 1, TX),
+        case("l2, v4 TCP, 64k flows", Program::Weir, &tcp4, 1 << 16, TX),
+        case("l2, v4 TCP, 16M flows", Program::Weir, &tcp4, 1 << 24, TX),
+        case("l2, v4 UDP, 1 flow", Program::Weir, &udp4, 1, TX),
+        case("l2, v6 TCP, 1 flow", Program::Weir, &tcp6, 1, TX),
+        case("l2, v6 TCP, 64k flows", Program::Weir, &tcp6, 1 << 16, TX),
+        case("not a VIP, v4 TCP", Program::Weir, &other, 1, PASS),
     ])
 }
 
-fn tcp_v4(to: [u8; 4]) -> Vec<u8> {
+fn tcp_v4(to: [u8; 4]) -> anyhow::Result<Vec<u8>> {
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([198, 51, 100, 7], to, 64);
     let mut frame = Vec::new();
-    // Writing to a vector cannot fail.
-    let _ = builder
+    builder
         .tcp(40000, PORT, 1, 65535)
         .ack(1)
-        .write(&mut frame, &[0; 10]);
-    frame
+        .write(&mut frame, &[0; 10])?;
+    Ok(frame)
 }
 
-fn udp_v4() -> Vec<u8> {
+fn udp_v4() -> anyhow::Result<Vec<u8>> {
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([198, 51, 100, 7], VIP_V4, 64);
     let mut frame = Vec::new();
-    let _ = builder.udp(40000, PORT).write(&mut frame, &[0; 22]);
-    frame
+    builder.udp(40000, PORT).write(&mut frame, &[0; 22])?;
+    Ok(frame)
 }
 
-fn tcp_v6() -> Vec<u8> {
+fn tcp_v6() -> anyhow::Result<Vec<u8>> {
     let source = [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6(source, VIP_V6, 64);
     let mut frame = Vec::new();
-    let _ = builder
+    builder
         .tcp(40000, PORT, 1, 65535)
         .ack(1)
-        .write(&mut frame, &[0; 10]);
-    frame
+        .write(&mut frame, &[0; 10])?;
+    Ok(frame)
 }

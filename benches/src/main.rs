@@ -1,6 +1,6 @@
 //! `weir-bench`: what a packet costs, in ns, beside the floors of the same run.
 //!
-//! Method: a driver program runs in every repeat of BPF_PROG_TEST_RUN, restores the packet, chooses the next
+//! Method: a driver program runs in every repeat of `BPF_PROG_TEST_RUN`, restores the packet, chooses the next
 //! flow and tail-calls the program under test (lb-ebpf/src/bench). Its own cost is measured in the same round
 //! with a program that does nothing, and subtracted. Rounds are interleaved; the table has the median, the
 //! minimum and the maximum of the rounds. Believe ratios, and differences above 15 %.

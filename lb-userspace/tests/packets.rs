@@ -1,6 +1,11 @@
 //! Packets through the real program, by `BPF_PROG_TEST_RUN`: packet in, verdict and packet out.
 //!
 //! Frames are built by etherparse, which shares no code with lb-common.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code: a panic is a failed test"
+)]
 
 mod support;
 

@@ -1,9 +1,4 @@
 //! A small world for packets: VIPs and backends in a private copy of the program and in host memory.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "test code: a panic is a failed test"
-)]
 
 use etherparse::PacketBuilder;
 use lb_common::{
