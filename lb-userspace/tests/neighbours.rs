@@ -123,6 +123,26 @@ fn a_backend_behind_a_router_takes_the_routers_mac_address() {
 }
 
 #[test]
+fn a_route_to_nowhere_says_so() {
+    let (lb, _peer) = pair();
+    lb.ip("route add blackhole 192.0.2.0/24");
+    lb.ip("route add prohibit 198.51.100.0/24");
+    lb.run(async || {
+        let (neighbours, mut snapshots) = Neighbours::start().await.unwrap();
+        neighbours.watch(["192.0.2.1", "198.51.100.1"].map(address).into());
+        for (to, text) in [
+            ("192.0.2.1", "no route: the route is a blackhole"),
+            ("198.51.100.1", "no route: permission denied"),
+        ] {
+            until(&mut snapshots, text, |s| {
+                problem(s, to).is_some_and(|problem| problem.to_string() == text)
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
 fn an_address_of_the_node_itself_is_a_problem() {
     let (lb, _peer) = pair();
     lb.run(async || {

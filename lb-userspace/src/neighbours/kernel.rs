@@ -21,6 +21,7 @@ use rtnetlink::{
     },
     sys::AsyncSocket as _,
 };
+use rustix::io::Errno;
 use tokio::{task::AbortHandle, time::timeout};
 
 use super::{
@@ -131,7 +132,12 @@ impl Kernel {
         match answer(answers.next()).await? {
             Some(Ok(message)) => Ok(message::route(&message, to)),
             Some(Err(rtnetlink::Error::NetlinkError(error))) => {
-                Ok(Err(Problem::NoRoute(describe(&error.to_io()))))
+                let error = error.to_io();
+                Ok(Err(Problem::NoRoute(match error.kind() {
+                    // What the kernel answers, of all things.
+                    io::ErrorKind::InvalidInput => "the route is a blackhole".to_owned(),
+                    _ => describe(&error),
+                })))
             }
             Some(Err(error)) => Err(io::Error::other(error)),
             None => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -190,11 +196,12 @@ fn into_io(error: rtnetlink::Error) -> io::Error {
     }
 }
 
-/// The error as libc tells it, without the number that Rust adds.
-fn describe(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::InvalidInput {
-        // What the kernel answers, of all things.
-        return "the route is a blackhole".to_owned();
+/// The error as libc tells it, without the number that Rust adds, and with what is known of its cause.
+pub(super) fn describe(error: &io::Error) -> String {
+    if Errno::from_io_error(error) == Some(Errno::NOBUFS) {
+        return "the neighbour table is full; raise net.ipv4.neigh.default.gc_thresh3 \
+            or net.ipv6.neigh.default.gc_thresh3"
+            .to_owned();
     }
     let text = error.to_string();
     match text.split_once(" (os error") {

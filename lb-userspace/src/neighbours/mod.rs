@@ -68,6 +68,16 @@ pub enum Problem {
         /// The interface's name.
         interface: String,
     },
+    /// The kernel does not take the gateway into its neighbour table.
+    #[error("the kernel refuses to resolve {gateway} on {interface}: {error}")]
+    Refused {
+        /// The backend itself, or the router that leads there.
+        gateway: IpAddr,
+        /// The interface's name.
+        interface: String,
+        /// What the kernel answered, and what mends it where that is known.
+        error: String,
+    },
     /// The gateway answered once, and now it does not.
     #[error("{gateway} on {interface} does not answer; its last MAC address is used")]
     Silent {

@@ -18,6 +18,8 @@ pub(super) struct Resolver {
     routes: BTreeMap<IpAddr, Result<Hop, Problem>>,
     /// Gateways of watched addresses, by what was last told of them.
     gateways: BTreeMap<Hop, Gateway>,
+    /// Gateways that the kernel refused to manage when last asked, with its answers.
+    refused: BTreeMap<Hop, String>,
     /// The last way to each watched address that had a MAC address.
     last: BTreeMap<IpAddr, NextHop>,
 }
@@ -66,6 +68,11 @@ impl Resolver {
         for neighbour in neighbours {
             self.note(neighbour);
         }
+    }
+
+    /// Takes what the kernel answered where it refused to manage a neighbour.
+    pub(super) fn refuse(&mut self, refused: BTreeMap<Hop, String>) {
+        self.refused = refused;
     }
 
     /// The neighbours that the ways lead over.
@@ -132,16 +139,21 @@ impl Resolver {
                 interface: interface(),
             })?;
         let known = self.gateways.get(&hop).copied().unwrap_or_default();
-        let problem = match known {
-            Gateway { mac: None, .. } => Some(Problem::Unresolved {
+        let problem = match (known, self.refused.get(&hop)) {
+            (Gateway { mac: None, .. }, Some(error)) => Some(Problem::Refused {
+                gateway,
+                interface: interface(),
+                error: error.clone(),
+            }),
+            (Gateway { mac: None, .. }, None) => Some(Problem::Unresolved {
                 gateway,
                 interface: interface(),
             }),
-            Gateway { failed: true, .. } => Some(Problem::Silent {
+            (Gateway { failed: true, .. }, _) => Some(Problem::Silent {
                 gateway,
                 interface: interface(),
             }),
-            Gateway { .. } => None,
+            (Gateway { .. }, _) => None,
         };
         let next_hop = NextHop {
             ifindex,

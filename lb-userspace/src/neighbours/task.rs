@@ -1,6 +1,12 @@
 //! The task: looks at everything when something changed, at neighbours one by one, and publishes.
 
-use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use rtnetlink::{
@@ -13,8 +19,8 @@ use tokio::{
 };
 
 use super::{
-    Snapshot,
-    kernel::{Events, Kernel},
+    Problem, Snapshot,
+    kernel::{Events, Kernel, describe},
     message::{self, Hop, Neighbour},
     resolver::{Effect, Resolver},
 };
@@ -160,7 +166,8 @@ impl Task {
         let routes = self.kernel.routes(self.resolver.watched()).await?;
         let neighbours = self.kernel.neighbours().await?;
         self.resolver.learn(links, routes, &neighbours);
-        manage(&self.kernel, &self.resolver, &neighbours).await;
+        let refused = manage(&self.kernel, &self.resolver, &neighbours).await;
+        self.resolver.refuse(refused);
         Ok(())
     }
 
@@ -187,41 +194,61 @@ impl Task {
 }
 
 /// Has the kernel keep those neighbours resolved that ways lead over, and no others on weir's account.
-async fn manage(kernel: &Kernel, resolver: &Resolver, neighbours: &[Neighbour]) {
+///
+/// Returns those that the kernel refused, with its answers.
+async fn manage(
+    kernel: &Kernel,
+    resolver: &Resolver,
+    neighbours: &[Neighbour],
+) -> BTreeMap<Hop, String> {
     let wanted: BTreeSet<Hop> = resolver.hops().collect();
-    let ours = neighbours.iter().filter(|n| n.ours).map(|n| n.hop);
-    for hop in ours.filter(|hop| !wanted.contains(hop)) {
-        warn(hop, "give up a neighbour", kernel.give_up(hop).await);
+    for hop @ (ifindex, address) in neighbours.iter().filter(|n| n.ours).map(|n| n.hop) {
+        if !wanted.contains(&hop)
+            && let Err(error) = kernel.give_up(hop).await
+        {
+            tracing::debug!(ifindex, %address, %error, "give up a neighbour");
+        }
     }
-    let kept: BTreeSet<Hop> = neighbours
-        .iter()
-        .filter(|n| n.kept)
-        .map(|n| n.hop)
-        .collect();
-    for hop in wanted.difference(&kept) {
-        warn(*hop, "manage a neighbour", kernel.manage(*hop).await);
+    let kept = neighbours.iter().filter(|n| n.kept).map(|n| n.hop);
+    let kept: BTreeSet<Hop> = kept.collect();
+    let mut refused = BTreeMap::new();
+    for &hop in wanted.difference(&kept) {
+        if let Err(error) = kernel.manage(hop).await {
+            refused.insert(hop, describe(&error));
+        }
     }
+    refused
 }
 
-fn warn((ifindex, address): Hop, what: &str, result: io::Result<()>) {
-    if let Err(error) = result {
-        tracing::warn!(ifindex, %address, %error, "{what}");
-    }
-}
+/// A snapshot may change in thousands of places at once; so many are told one by one.
+const LINES: usize = 20;
 
 fn log_changes(from: &Snapshot, to: &Snapshot) {
-    for (address, hop) in &to.next_hops {
-        if from.next_hops.get(address) != Some(hop) {
-            let mac = hop
-                .mac_destination
-                .map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
-            let (gateway, ifindex) = (hop.gateway, hop.ifindex);
-            tracing::info!(%address, %gateway, ifindex, mac, "next hop");
-        }
+    let hops = to.next_hops.iter();
+    let hops: Vec<_> = hops
+        .filter(|(address, hop)| from.next_hops.get(address) != Some(hop))
+        .collect();
+    for (address, hop) in hops.iter().take(LINES) {
+        let mac = hop
+            .mac_destination
+            .map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
+        let (gateway, ifindex) = (hop.gateway, hop.ifindex);
+        tracing::info!(%address, %gateway, ifindex, mac, "next hop");
     }
-    for (address, problem) in &to.problems {
-        if from.problems.get(address) != Some(problem) {
+    let problems = to.problems.iter();
+    let problems: Vec<_> = problems
+        .filter(|(address, problem)| from.problems.get(address) != Some(problem))
+        .collect();
+    for (address, problem) in problems.iter().take(LINES) {
+        // Each way begins so, for a moment.
+        if matches!(problem, Problem::Unresolved { .. }) {
+            tracing::debug!(%address, "{problem}");
+        } else {
             tracing::warn!(%address, "{problem}");
         }
+    }
+    if hops.len().max(problems.len()) > LINES {
+        let (next_hops, problems) = (hops.len(), problems.len());
+        tracing::info!(next_hops, problems, "many ways to backends changed at once");
     }
 }

@@ -156,6 +156,18 @@ fn an_interface_without_mac_addresses_is_a_problem_and_not_managed() {
 }
 
 #[test]
+fn a_neighbour_that_the_kernel_refuses_is_told_with_its_answer() {
+    let mut resolver = on_link();
+    resolver.refuse([((2, backend()), "the table is full".to_owned())].into());
+    assert_eq!(
+        resolver.snapshot().problems[&backend()].to_string(),
+        "the kernel refuses to resolve 10.0.0.11 on eth0: the table is full"
+    );
+    resolver.note(&neighbour((2, backend()), Some(FIRST), false));
+    assert!(resolver.snapshot().problems.is_empty());
+}
+
+#[test]
 fn what_is_no_longer_watched_is_forgotten() {
     let mut resolver = on_link();
     resolver.note(&neighbour((2, backend()), Some(FIRST), false));
