@@ -91,11 +91,18 @@ const _: () = assert!(size_of::<Flow>() == 40);
 pub const HASH_KEYS: usize = 11;
 
 /// The secret keys of the flow hash, derived from the fleet's seed: equal seeds, equal hashes.
-#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub struct HashKeys {
     /// Uniform random 64-bit numbers.
     pub keys: [u64; HASH_KEYS],
+}
+
+/// Secret, so that nobody logs them by accident.
+impl core::fmt::Debug for HashKeys {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("<secret>")
+    }
 }
 
 impl HashKeys {

@@ -140,7 +140,7 @@ impl Wanted {
             node: Node {
                 hash_keys: inputs.keys.hash_keys,
             },
-            ports: inputs.ports.iter().map(|port| port.ifindex).collect(),
+            ports: ports(inputs),
             vip_table: Arc::new(Vips::new(vips.iter().map(|vip| vip.entry).collect())?),
             vips,
         })
@@ -273,6 +273,13 @@ impl Vips {
             Err(vip::Full) => Err(Error::VipTable(entries.len())),
         }
     }
+}
+
+/// The interfaces that packets come by, and those that lead to a backend.
+fn ports(inputs: &Inputs<'_>) -> BTreeSet<u32> {
+    let ways_in = inputs.ports.iter().map(|port| port.ifindex);
+    let ways_out = inputs.next_hops.values().map(|hop| hop.ifindex);
+    ways_in.chain(ways_out).collect()
 }
 
 /// What packets find under the id of a backend.

@@ -105,8 +105,12 @@ pub fn detach(pin_path: &Path) -> anyhow::Result<Detached> {
     }
     detached.interfaces.sort();
     drop(lock);
-    if !entries(pin_path)?.is_empty() {
-        // Somebody else's pins.
+    // The kernel puts `maps.debug` and `progs.debug` into every bpffs; anything else is somebody's pin.
+    let is_pin = |path: &PathBuf| {
+        path.extension()
+            .is_none_or(|extension| extension != "debug")
+    };
+    if entries(pin_path)?.iter().any(is_pin) {
         return Ok(detached);
     }
     release(pin_path)?;
