@@ -29,7 +29,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -140,7 +139,7 @@ pub fn hold() -> Result<()> {
     let topology = Topology::build(&lab, &Plan::default())?;
     println!("{} {}", lab.id(), topology.backends.len());
     loop {
-        thread::sleep(Duration::from_secs(3600));
+        thread::park();
     }
 }
 

@@ -81,7 +81,7 @@ pub fn leftovers(id: &LabId) -> Result<Vec<String>> {
             .filter(|line| line.contains(&text))
             .map(|line| format!("mount {line}")),
     );
-    left.extend(processes_naming(&[text, id.prefix()])?);
+    left.extend(processes_of(id)?);
     Ok(left)
 }
 
@@ -155,29 +155,35 @@ fn kill_all(namespace: &str) -> Result<()> {
                 .filter_map(Pid::from_raw)
                 .collect();
             for pid in &pids {
-                // It may have ended since it was listed.
-                drop(kill_process(*pid, Signal::KILL));
+                // One that cannot be killed has ended since it was listed.
+                kill_process(*pid, Signal::KILL).ok();
             }
             Ok(pids.is_empty())
         },
     )
 }
 
-/// Lists processes whose command line holds one of `texts`.
-fn processes_naming(texts: &[String]) -> Result<Vec<String>> {
+/// Lists the processes that carry a lab's id in their environment, wherever they are.
+fn processes_of(id: &LabId) -> Result<Vec<String>> {
+    let mark = format!("{}={id}", LabId::VARIABLE);
     let pids = entries("/proc")?
         .into_iter()
-        .filter(|name| name.parse::<u32>().is_ok_and(|pid| pid != process::id()));
-    let lines = pids.filter_map(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        Some(format!(
-            "process {pid} {}",
-            String::from_utf8_lossy(&line).replace('\0', " ")
-        ))
+        .filter(|name| name.parse::<u32>().is_ok());
+    let marked = pids.filter(|pid| {
+        // A process that ends meanwhile has no environment any more.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|word| word == mark.as_bytes())
     });
-    Ok(lines
-        .filter(|line| texts.iter().any(|text| line.contains(text)))
-        .collect())
+    let shown = marked.map(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        format!(
+            "process {pid} {}",
+            String::from_utf8_lossy(&line).replace('\0', " ").trim()
+        )
+    });
+    Ok(shown.collect())
 }
 
 /// Lists the names in a folder; a folder that is not there holds none.

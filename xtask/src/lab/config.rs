@@ -96,13 +96,13 @@ impl WeirConfig {
              xdp_mode       = \"native\"\n\
              seed           = \"lab\"\n\
              # A bpffs of this lab's own, so that labs never meet.\n\
-             pin_path       = {:?}\n\
-             api_socket     = {:?}\n\
+             pin_path       = \"{}\"\n\
+             api_socket     = \"{}\"\n\
              metrics_listen = \"127.0.0.1:9407\"\n\
              on_exit        = {:?}\n",
             self.interfaces,
-            folder.join("bpf/weir"),
-            folder.join("weir.sock"),
+            folder.join("bpf/weir").display(),
+            folder.join("weir.sock").display(),
             self.on_exit,
         );
         for vip in &self.vips {

@@ -24,6 +24,9 @@ pub struct LabId {
 }
 
 impl LabId {
+    /// The environment variable by which a process of a lab can be told.
+    pub(super) const VARIABLE: &str = "WEIR_LAB";
+
     /// Returns an id that nobody else uses.
     pub(super) fn unused() -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);

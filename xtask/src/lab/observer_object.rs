@@ -13,9 +13,9 @@ pub(super) const PROGRAM: &str = "weir_observe";
 /// The map's name.
 pub(super) const MAP: &str = "counts";
 
-/// BPF_MAP_TYPE_HASH, key size, value size, entries, flags.
+/// `BPF_MAP_TYPE_HASH`, key size, value size, entries, flags.
 const MAP_DEFINITION: [u32; 5] = [1, 16, 8, 64, 0];
-/// R_BPF_64_64: the address of a map, in a two-slot load.
+/// `R_BPF_64_64`: the address of a map, in a two-slot load.
 const R_BPF_64_64: u32 = 1;
 
 // Where the jumps go, and where the map's address is, in instructions from the beginning.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{exec, namespace::Namespace, wait};
+use super::{exec, id::LabId, namespace::Namespace, wait};
 
 /// A running process; its lab kills it, at the latest.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ impl Process {
             let file = File::options().create(true).append(true).open(&log);
             let file = file.with_context(|| format!("open {}", log.display()))?;
             command
+                .env(LabId::VARIABLE, namespace.lab().to_string())
                 .stdin(Stdio::null())
                 .stdout(file.try_clone()?)
                 .stderr(file);

@@ -59,7 +59,7 @@ impl Segment {
 }
 
 impl Nic {
-    /// Puts a counting XDP_PASS program on the far end of the cable.
+    /// Puts a counting `XDP_PASS` program on the far end of the cable.
     ///
     /// A host whose own XDP program sends (`XDP_TX`, or a redirect to this interface) needs one there: a veth delivers
     /// such frames only to a peer that runs XDP itself, and drops them without a word otherwise.
