@@ -6,7 +6,7 @@ use std::{env, ffi::OsString, os::unix::process::CommandExt as _, process::Comma
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::workspace::find_program;
+use crate::workspace::{find_program, xtask_binary};
 
 /// Environment that cargo and rustup need and that sudo would drop.
 const KEPT: [&str; 6] = [
@@ -40,9 +40,8 @@ pub fn again_as_root(what: &str, arguments: &[OsString]) -> Result<std::convert:
     println!("==> {what} needs root: going on through sudo");
     let mut command = Command::new(sudo);
     command.args(["-E", "env"]).args(kept_environment());
-    command
-        .arg(env::current_exe().context("find the running binary")?)
-        .args(arguments);
+    // Not the running binary's own path: cargo may have replaced that file meanwhile.
+    command.arg(xtask_binary()?).args(arguments);
     Err(command.exec()).context("start sudo")
 }
 

@@ -30,9 +30,10 @@ const ALL: [&str; 3] = ["--workspace", "--exclude", "lb-ebpf"];
 /// Runs the tests; the runner's own summary comes last.
 pub fn run(options: &Options) -> Result<ExitCode> {
     setup::run()?;
-    // The end-to-end tests start this binary as a process, so no test target makes cargo build it.
+    // The end-to-end tests start weir as a process, so no test target makes cargo build it. All packages at
+    // once, as in the test run: another selection has other features, and would be compiled again.
     step("build weir and its XDP program", || {
-        run_visibly(workspace::cargo().args(["build", "-p", "lb-userspace"]))
+        run_visibly(workspace::cargo().arg("build").args(ALL))
     })?;
 
     let nextest = has_nextest();
@@ -57,6 +58,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     match (options.unit, options.e2e) {
         (true, _) => command.args(ALL).args(["--lib", "--bins"]),
+        (_, true) if nextest => command
+            .args(ALL)
+            .args(["-E", "package(xtask) & kind(test)"]),
         (_, true) => command.args(["-p", "xtask", "--test", "*"]),
         _ => command.args(ALL),
     };
