@@ -6,6 +6,8 @@ use crate::traffic::client::Summary;
 
 /// How far a share may be from its weight, in percentage points.
 const TOLERANCE: f64 = 5.0;
+/// With fewer answers, chance alone moves a share further than that.
+const ENOUGH: u32 = 1000;
 
 /// What one IP family's requests showed.
 #[derive(Debug, Clone)]
@@ -108,6 +110,16 @@ impl Findings {
                 answers.failed,
             );
         }
+        if self
+            .families
+            .iter()
+            .any(|family| family.answers.answered() < ENOUGH)
+        {
+            let _infallible = writeln!(
+                text,
+                "fewer than {ENOUGH} answers: the shares are not judged"
+            );
+        }
         if self.complaints().is_empty() {
             text.push_str("every answer went from the backend straight to the client\n");
         }
@@ -150,7 +162,7 @@ impl Findings {
         }
         for (backend, &weight) in self.backends.iter().zip(&self.weights) {
             let (wanted, got) = (self.expected_share(weight), answers.share(backend));
-            if (wanted - got).abs() > TOLERANCE {
+            if answers.answered() >= ENOUGH && (wanted - got).abs() > TOLERANCE {
                 complaints.push(format!(
                     "{name}: {backend} took {got:.1}% of the requests, {wanted:.1}% are its weight"
                 ));
@@ -223,8 +235,14 @@ mod tests {
         askew.families[0]
             .answers
             .by_backend
-            .insert("a".to_owned(), 100);
+            .insert("a".to_owned(), 2000);
         assert_eq!(askew.complaints().len(), 2);
+
+        askew.families[0]
+            .answers
+            .by_backend
+            .insert("a".to_owned(), 1);
+        assert_eq!(askew.complaints(), Vec::<String>::new(), "too few to judge");
 
         let mut silent = good();
         silent.families[0].sent_for_client = 0;
