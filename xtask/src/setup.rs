@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::workspace;
 
@@ -51,8 +51,9 @@ pub fn run() -> Result<()> {
             by_hand,
             install,
         } = need;
-        crate::progress::step(&format!("install {name}"), install)
-            .with_context(|| format!("could not install {name} here; run this by hand, then try again:\n\n    {by_hand}\n"))?;
+        crate::progress::step(&format!("install {name}"), install).map_err(|error| {
+            anyhow!("could not install {name} here: {error:#}\nrun this by hand, then try again:\n\n    {by_hand}\n")
+        })?;
     }
     let still: Vec<_> = missing()?
         .into_iter()
