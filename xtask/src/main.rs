@@ -1,2 +1,71 @@
-//! weir.
-fn main() {}
+//! `cargo xtask …`: everything that is done to weir's sources, behind one command.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    reason = "the answers of the hidden lab commands are data"
+)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use xtask::{bench, demo, lab, setup, test, traffic};
+
+/// weir's habits.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find what weir needs to be built and tested, and install what is missing.
+    Setup,
+    /// Balance real HTTP requests over three backends in network namespaces, and show the shares.
+    Demo(demo::Options),
+    /// Run the unit, packet and end-to-end tests.
+    Test(test::Options),
+    /// Measure the packet's way in ns/packet.
+    Bench(bench::Options),
+    /// Answer HTTP and UDP with this backend's name (runs inside a lab host).
+    #[command(hide = true)]
+    LabServe(traffic::server::Options),
+    /// Make HTTP requests and print who answered, as JSON (runs inside a lab host).
+    #[command(hide = true)]
+    LabFetch(traffic::client::Options),
+    /// Make a lab and hold it until a signal comes (what the tests of the clean-up kill).
+    #[command(hide = true)]
+    LabHold,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup => setup::run().map(|()| ExitCode::SUCCESS),
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::LabServe(options) => traffic::server::run(&options).map(|()| ExitCode::SUCCESS),
+        Command::LabFetch(options) => {
+            let summary = traffic::client::fetch(&options)?;
+            println!("{}", serde_json::to_string(&summary)?);
+            Ok(if summary.failed == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Command::LabHold => lab::hold().map(|()| ExitCode::SUCCESS),
+    }
+}

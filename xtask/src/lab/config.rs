@@ -1,0 +1,187 @@
+//! Config files for weir, written so that a person can read them.
+
+use std::{fmt::Write as _, net::IpAddr, path::Path};
+
+use super::topology::{Topology, VIP_V4, VIP_V6};
+
+/// What the daemon is to do.
+#[derive(Debug, Clone)]
+pub struct WeirConfig {
+    /// Interfaces to attach to.
+    pub interfaces: Vec<String>,
+    /// `keep` or `detach`.
+    pub on_exit: &'static str,
+    /// What clients dial.
+    pub vips: Vec<Vip>,
+}
+
+/// A virtual service.
+#[derive(Debug, Clone)]
+pub struct Vip {
+    /// Its name in status and metrics.
+    pub name: String,
+    /// The address that clients dial.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// Who serves it.
+    pub backends: Vec<Backend>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// One server of a VIP.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Its own address.
+    pub address: IpAddr,
+    /// Its part of the new flows, against the other weights.
+    pub weight: u32,
+}
+
+impl WeirConfig {
+    /// Serves HTTP and UDP echo on both VIPs by all backends of a topology; missing weights are 100.
+    #[must_use]
+    pub fn for_topology(topology: &Topology, weights: &[u32]) -> Self {
+        let vip = |name: &str, address: IpAddr, port: u16, protocol| Vip {
+            name: format!("{name}-{}", if address.is_ipv4() { "v4" } else { "v6" }),
+            address,
+            port,
+            protocol,
+            backends: backends(topology, address, weights),
+        };
+        let vips = [VIP_V4, VIP_V6].into_iter().flat_map(|address| {
+            [
+                vip(
+                    "web",
+                    address,
+                    Topology::http(address).port(),
+                    Protocol::Tcp,
+                ),
+                vip(
+                    "echo",
+                    address,
+                    Topology::udp(address).port(),
+                    Protocol::Udp,
+                ),
+            ]
+        });
+        let mut interfaces = vec!["eth0".to_owned()];
+        if topology.far_observer.is_some() {
+            interfaces.push("eth1".to_owned());
+        }
+        Self {
+            interfaces,
+            on_exit: "keep",
+            vips: vips.collect(),
+        }
+    }
+
+    /// Returns the TOML; the pins and the socket lie in the lab's folder.
+    pub(super) fn to_toml(&self, folder: &Path) -> String {
+        let mut text = format!(
+            "# Written by the lab: weir balances these VIPs in the host `lb`.\n\
+             [node]\n\
+             name           = \"lb-1\"\n\
+             interfaces     = {:?}\n\
+             xdp_mode       = \"native\"\n\
+             seed           = \"lab\"\n\
+             # A bpffs of this lab's own, so that labs never meet.\n\
+             pin_path       = \"{}\"\n\
+             api_socket     = \"{}\"\n\
+             metrics_listen = \"127.0.0.1:9407\"\n\
+             on_exit        = {:?}\n",
+            self.interfaces,
+            folder.join("bpf/weir").display(),
+            folder.join("weir.sock").display(),
+            self.on_exit,
+        );
+        for vip in &self.vips {
+            vip.write(&mut text);
+        }
+        text
+    }
+}
+
+impl Vip {
+    fn write(&self, text: &mut String) {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        // Writing to a String cannot fail.
+        let _infallible = write!(
+            text,
+            "\n[[vip]]\nname     = {:?}\naddress  = \"{}\"\nport     = {}\nprotocol = {protocol:?}\nforward  = \"l2\"\n",
+            self.name, self.address, self.port,
+        );
+        for backend in &self.backends {
+            let _infallible = write!(
+                text,
+                "[[vip.backend]]\naddress = \"{}\"\nweight  = {}\n",
+                backend.address, backend.weight
+            );
+        }
+    }
+}
+
+fn backends(topology: &Topology, like: IpAddr, weights: &[u32]) -> Vec<Backend> {
+    let weights = weights.iter().copied().chain(std::iter::repeat(100));
+    topology
+        .backends
+        .iter()
+        .zip(weights)
+        .map(|(host, weight)| Backend {
+            address: host.address(like),
+            weight,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_what_the_design_names() {
+        let backends = vec![Backend {
+            address: "10.77.0.11".parse().unwrap(),
+            weight: 200,
+        }];
+        let vip = Vip {
+            name: "web".to_owned(),
+            address: VIP_V4,
+            port: 80,
+            protocol: Protocol::Tcp,
+            backends,
+        };
+        let config = WeirConfig {
+            interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            on_exit: "keep",
+            vips: vec![vip],
+        };
+        let text = config.to_toml(Path::new("/run/lab"));
+        for line in [
+            "interfaces     = [\"eth0\", \"eth1\"]",
+            "pin_path       = \"/run/lab/bpf/weir\"",
+            "address  = \"203.0.113.10\"",
+            "protocol = \"tcp\"",
+            "[[vip.backend]]",
+            "weight  = 200",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Segments and the cables to them: a bridge, and a veth pair for each host on it.
+
+use anyhow::{Context as _, Result};
+
+use super::{exec, namespace::Namespace, observer::Observer};
+
+/// A layer-2 segment: a bridge in a host that acts as the switch.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    switch: Namespace,
+    bridge: String,
+}
+
+/// A host's end of a cable.
+#[derive(Debug, Clone)]
+pub struct Nic {
+    /// The host.
+    pub host: Namespace,
+    /// The interface's name in the host.
+    pub name: String,
+    switch: Namespace,
+    port: String,
+}
+
+impl Segment {
+    /// Makes a bridge in `switch`.
+    pub fn create(switch: &Namespace, bridge: &str) -> Result<Self> {
+        switch.ip(&format!("link add {bridge} type bridge mcast_snooping 0"))?;
+        switch.ip(&format!("link set {bridge} up"))?;
+        Ok(Self {
+            switch: switch.clone(),
+            bridge: bridge.to_owned(),
+        })
+    }
+
+    /// Wires a host to the segment and gives it addresses (with prefix lengths), usable at once.
+    pub fn plug(&self, host: &Namespace, nic: &str, addresses: &[String]) -> Result<Nic> {
+        // An interface's name holds 15 characters.
+        let port: String = format!("{}-{nic}", host.host()).chars().take(15).collect();
+        let (switch, there) = (&self.switch, host.name());
+        switch.ip(&format!(
+            "link add {port} type veth peer name {nic} netns {there}"
+        ))?;
+        // A veth leaves the checksums of what its host sends open, and nobody after an XDP program closes them.
+        host.run("ethtool", ["-K", nic, "tx", "off"])?;
+        for address in addresses {
+            let flags = if address.contains(':') { "nodad" } else { "" };
+            host.ip(&format!("address add {address} dev {nic} {flags}"))?;
+        }
+        host.ip(&format!("link set {nic} up"))?;
+        switch.ip(&format!("link set {port} master {} up", self.bridge))?;
+        Ok(Nic {
+            host: host.clone(),
+            name: nic.to_owned(),
+            switch: switch.clone(),
+            port,
+        })
+    }
+}
+
+impl Nic {
+    /// Puts a counting `XDP_PASS` program on the far end of the cable.
+    ///
+    /// A host whose own XDP program sends (`XDP_TX`, or a redirect to this interface) needs one there: a veth delivers
+    /// such frames only to a peer that runs XDP itself, and drops them without a word otherwise.
+    pub fn observe(&self) -> Result<Observer> {
+        let folder = self.host.lab().folder().join("bpf");
+        let observer = exec::gated(|| Observer::load(&folder, &self.port))?;
+        let pin = observer.program_pin();
+        self.switch
+            .ip(&format!(
+                "link set dev {} xdpdrv pinned {}",
+                self.port,
+                pin.display()
+            ))
+            .with_context(|| format!("attach the observer to {}", self.port))?;
+        Ok(observer)
+    }
+
+    /// Returns the MAC address.
+    pub fn mac(&self) -> Result<String> {
+        let links: serde_json::Value =
+            serde_json::from_str(&self.host.ip(&format!("-j link show dev {}", self.name))?)?;
+        let mac = links
+            .pointer("/0/address")
+            .and_then(serde_json::Value::as_str);
+        mac.map(str::to_owned)
+            .with_context(|| format!("{} has no MAC address", self.name))
+    }
+}

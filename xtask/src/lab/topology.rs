@@ -1,0 +1,253 @@
+//! The usual lab: a client, a switch, a load balancer and backends that hold the VIP.
+//!
+//! ```text
+//!   client ──┐                  ┌── backend-1     203.0.113.10 and 2001:db8::10 on lo
+//!            ├── switch (br0) ──┼── backend-2
+//!   lb ──────┘                  └── backend-3
+//! ```
+//!
+//! The client routes the VIPs to the load balancer; backends answer the client across the bridge. With far
+//! backends there is a second segment (br1), to which the load balancer and the client have an `eth1`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    Lab,
+    namespace::Namespace,
+    observer::Observer,
+    process::Process,
+    segment::{Nic, Segment},
+    wait,
+};
+use crate::workspace;
+
+/// The IPv4 address that clients dial.
+pub const VIP_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10));
+/// The IPv6 address that clients dial.
+pub const VIP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10));
+/// Where backends serve HTTP.
+const HTTP: u16 = 80;
+/// Where backends echo UDP.
+const UDP: u16 = 9000;
+/// Host numbers on a segment.
+const LB: u8 = 1;
+const CLIENT: u8 = 2;
+const FIRST_BACKEND: u8 = 11;
+
+/// How many backends to make, and where.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Backends on the load balancer's own segment.
+    pub near: u8,
+    /// Backends on a second segment, behind another interface of the load balancer.
+    pub far: u8,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { near: 3, far: 0 }
+    }
+}
+
+/// A host with its first interface.
+#[derive(Debug)]
+pub struct Host {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its interface on the segment.
+    pub nic: Nic,
+    /// Its IPv4 address there.
+    pub v4: IpAddr,
+    /// Its IPv6 address there.
+    pub v6: IpAddr,
+}
+
+/// The whole lab, ready for a load balancer.
+#[derive(Debug)]
+pub struct Topology {
+    /// Who dials the VIPs.
+    pub client: Host,
+    /// Where weir is to run; its far cable end runs the observer.
+    pub lb: Host,
+    /// Who serves; far backends come last.
+    pub backends: Vec<Host>,
+    /// Counts what the load balancer sends, by source address; watches the VIPs and the client.
+    pub observer: Observer,
+    /// The same for the load balancer's second interface, `eth1`, if there is one.
+    pub far_observer: Option<Observer>,
+    /// The backends' server processes.
+    pub servers: Vec<Process>,
+}
+
+impl Topology {
+    /// Makes the hosts, wires them, and waits until every backend serves.
+    pub fn build(lab: &Lab, plan: &Plan) -> Result<Self> {
+        let switch = lab.namespace("switch")?;
+        let near = Segment::create(&switch, "br0")?;
+        let client = host(lab, &near, "client", 0, CLIENT)?;
+        let lb = host(lab, &near, "lb", 0, LB)?;
+        let mut observer = lb.nic.observe()?;
+        watch(&mut observer, &client)?;
+        for (vip, via) in [(VIP_V4, lb.v4), (VIP_V6, lb.v6)] {
+            client
+                .namespace
+                .ip(&format!("route add {vip} via {via} dev eth0"))?;
+        }
+
+        let mut backends = Vec::new();
+        for number in 0..plan.near {
+            backends.push(backend(lab, &near, number, 0)?);
+        }
+        let mut far_observer = None;
+        if plan.far > 0 {
+            let far = Segment::create(&switch, "br1")?;
+            far.plug(&client.namespace, "eth1", &addresses(1, CLIENT))?;
+            let mut observer = far
+                .plug(&lb.namespace, "eth1", &addresses(1, LB))?
+                .observe()?;
+            watch(&mut observer, &client)?;
+            far_observer = Some(observer);
+            for number in plan.near..plan.near + plan.far {
+                let backend = backend(lab, &far, number, 1)?;
+                // The way to the client's address is the client's own foot in this segment.
+                for (to, via) in [(client.v4, v4(1, CLIENT)), (client.v6, v6(1, CLIENT))] {
+                    backend
+                        .namespace
+                        .ip(&format!("route add {to} via {via} dev eth0"))?;
+                }
+                backends.push(backend);
+            }
+        }
+        let servers = backends.iter().map(serve).collect::<Result<_>>()?;
+        backends.iter().try_for_each(serves)?;
+        Ok(Self {
+            client,
+            lb,
+            backends,
+            observer,
+            far_observer,
+            servers,
+        })
+    }
+
+    /// Returns the backends' names in order, as their servers give them.
+    #[must_use]
+    pub fn backend_names(&self) -> Vec<String> {
+        self.backends
+            .iter()
+            .map(|backend| backend.namespace.host().to_owned())
+            .collect()
+    }
+
+    /// Returns where a VIP serves HTTP.
+    #[must_use]
+    pub fn http(vip: IpAddr) -> SocketAddr {
+        (vip, HTTP).into()
+    }
+
+    /// Returns where a VIP echoes UDP.
+    #[must_use]
+    pub fn udp(vip: IpAddr) -> SocketAddr {
+        (vip, UDP).into()
+    }
+
+    /// Returns how many frames the load balancer has sent, by any interface, from a VIP or from the client.
+    pub fn sent_by_lb(&self, source: IpAddr) -> Result<u64> {
+        let far = self
+            .far_observer
+            .as_ref()
+            .map_or(Ok(0), |observer| observer.seen(source))?;
+        Ok(self.observer.seen(source)? + far)
+    }
+}
+
+impl Host {
+    /// Returns the host's address in the family of `like`.
+    #[must_use]
+    pub fn address(&self, like: IpAddr) -> IpAddr {
+        if like.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+fn v4(segment: u8, number: u8) -> IpAddr {
+    Ipv4Addr::new(10, 77, segment, number).into()
+}
+
+fn v6(segment: u8, number: u8) -> IpAddr {
+    Ipv6Addr::new(0xfd77, 0, 0, u16::from(segment), 0, 0, 0, u16::from(number)).into()
+}
+
+fn addresses(segment: u8, number: u8) -> [String; 2] {
+    [
+        format!("{}/24", v4(segment, number)),
+        format!("{}/64", v6(segment, number)),
+    ]
+}
+
+fn host(lab: &Lab, on: &Segment, name: &str, segment: u8, number: u8) -> Result<Host> {
+    let namespace = lab.namespace(name)?;
+    let nic = on.plug(&namespace, "eth0", &addresses(segment, number))?;
+    Ok(Host {
+        namespace,
+        nic,
+        v4: v4(segment, number),
+        v6: v6(segment, number),
+    })
+}
+
+/// Makes a host that holds the VIPs and does not say so to the segment.
+fn backend(lab: &Lab, on: &Segment, number: u8, segment: u8) -> Result<Host> {
+    let backend = host(
+        lab,
+        on,
+        &format!("backend-{}", number + 1),
+        segment,
+        FIRST_BACKEND + number,
+    )?;
+    backend
+        .namespace
+        .sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+    backend
+        .namespace
+        .sysctl("net/ipv4/conf/all/arp_announce", "2")?;
+    backend
+        .namespace
+        .ip(&format!("address add {VIP_V4}/32 dev lo"))?;
+    backend
+        .namespace
+        .ip(&format!("address add {VIP_V6}/128 dev lo nodad"))?;
+    Ok(backend)
+}
+
+fn watch(observer: &mut Observer, client: &Host) -> Result<()> {
+    [VIP_V4, VIP_V6, client.v4, client.v6]
+        .into_iter()
+        .try_for_each(|source| observer.watch(source))
+}
+
+fn serve(backend: &Host) -> Result<Process> {
+    let name = backend.namespace.host();
+    let mut command = backend.namespace.command(workspace::xtask_binary()?);
+    command.args(["lab-serve", "--name", name]);
+    for vip in [VIP_V4, VIP_V6] {
+        command.args(["--udp", &Topology::udp(vip).to_string()]);
+    }
+    Process::start(&backend.namespace, name, &mut command)
+}
+
+/// Waits until a backend accepts connections on the VIP.
+fn serves(backend: &Host) -> Result<()> {
+    backend.namespace.inside(|| {
+        let what = format!("{} to serve", backend.namespace.host());
+        wait::eventually(&what, Duration::from_secs(10), || {
+            TcpStream::connect(Topology::http(VIP_V4))
+                .map(drop)
+                .context("connect")
+        })
+    })
+}

@@ -1,0 +1,237 @@
+//! The daemon under test, as a process inside a host.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use super::{Lab, config::WeirConfig, exec, namespace::Namespace, process::Process, wait};
+use crate::workspace;
+
+/// How long the daemon may take to load, attach, fill its tables and find every backend's MAC address.
+const START: Duration = Duration::from_secs(30);
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(10);
+
+/// A running `weir run`.
+#[derive(Debug)]
+pub struct Weir {
+    binary: PathBuf,
+    host: Namespace,
+    config: PathBuf,
+    folder: PathBuf,
+    process: Process,
+}
+
+/// What `weir status -o json` tells.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Status {
+    /// Whether the program is attached and its tables are written.
+    pub ready: bool,
+    /// The interfaces it is attached to.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The VIPs.
+    pub vips: Vec<VipStatus>,
+    /// What became of every packet.
+    pub reasons: Vec<ReasonStatus>,
+}
+
+/// An interface of the load balancer.
+#[derive(Debug, Clone, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+}
+
+/// A VIP and its counters.
+#[derive(Debug, Clone, Deserialize)]
+pub struct VipStatus {
+    /// Its name.
+    pub name: String,
+    /// Frames forwarded.
+    pub packets: u64,
+    /// New connections.
+    pub new_connections: u64,
+    /// Its backends.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend of a VIP and its counters.
+#[derive(Debug, Clone, Deserialize)]
+pub struct BackendStatus {
+    /// Its own address.
+    pub address: std::net::IpAddr,
+    /// Its weight.
+    pub weight: u32,
+    /// Slots of the lookup table that name it.
+    pub slots: u32,
+    /// Whether its MAC address is known.
+    pub resolved: bool,
+    /// Frames forwarded to it.
+    pub packets: u64,
+}
+
+/// How many packets ended for one reason.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ReasonStatus {
+    /// The reason.
+    pub reason: String,
+    /// `tx`, `redirect`, `pass`, `drop` or `aborted`.
+    pub verdict: String,
+    /// How many.
+    pub packets: u64,
+}
+
+impl Status {
+    /// Returns how many frames the XDP program has sent on to backends.
+    #[must_use]
+    pub fn forwarded(&self) -> u64 {
+        let sent = self
+            .reasons
+            .iter()
+            .filter(|reason| matches!(reason.verdict.as_str(), "tx" | "redirect"));
+        sent.map(|reason| reason.packets).sum()
+    }
+
+    /// Returns the VIP of a name.
+    pub fn vip(&self, name: &str) -> Result<&VipStatus> {
+        self.vips
+            .iter()
+            .find(|vip| vip.name == name)
+            .with_context(|| format!("weir knows no VIP {name}"))
+    }
+
+    fn serves(&self) -> bool {
+        self.ready
+            && self
+                .vips
+                .iter()
+                .flat_map(|vip| &vip.backends)
+                .all(|backend| backend.resolved)
+    }
+}
+
+impl Weir {
+    /// Writes the config and starts the daemon in `host`; returns once every backend can be reached.
+    pub fn start(lab: &Lab, host: &Namespace, config: &WeirConfig) -> Result<Self> {
+        let path = lab.write("weir.toml", &config.to_toml(&lab.folder()))?;
+        let binary = workspace::weir_binary()?;
+        let process = launch(&binary, host, &path)?;
+        let mut weir = Self {
+            binary,
+            host: host.clone(),
+            config: path,
+            folder: lab.folder(),
+            process,
+        };
+        weir.wait_until_serving()?;
+        Ok(weir)
+    }
+
+    /// Starts the daemon again after its end, with the same config.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = launch(&self.binary, &self.host, &self.config)?;
+        self.wait_until_serving()
+    }
+
+    /// Returns the config file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Returns the folder of the pins.
+    #[must_use]
+    pub fn pin_path(&self) -> PathBuf {
+        self.folder.join("bpf/weir")
+    }
+
+    /// Returns the file that the daemon logs to.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        self.process.log()
+    }
+
+    /// Asks the daemon what it does.
+    pub fn status(&self) -> Result<Status> {
+        let text = self.cli(&[
+            "status",
+            "-o",
+            "json",
+            "--socket",
+            &self.folder.join("weir.sock").to_string_lossy(),
+        ])?;
+        serde_json::from_str(&text).with_context(|| format!("read the status {text}"))
+    }
+
+    /// Ends the daemon by SIGTERM and waits for it.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.end_by(Signal::TERM)
+    }
+
+    /// Ends the daemon by a signal and waits for it.
+    pub fn end_by(&mut self, signal: Signal) -> Result<ExitStatus> {
+        self.process.end_by(signal, END)
+    }
+
+    /// Takes the program off the interfaces and removes the pins.
+    pub fn detach(&self) -> Result<()> {
+        self.cli(&["detach", "--config", &self.config.to_string_lossy()])
+            .map(drop)
+    }
+
+    /// Runs a weir command inside the host and returns what it printed; an unsuccessful end is an error.
+    pub fn cli(&self, arguments: &[&str]) -> Result<String> {
+        exec::run(self.host.command(&self.binary).args(arguments))
+    }
+
+    /// Tells whether an XDP program is attached to an interface of the host, by what the kernel says.
+    pub fn xdp_on(&self, nic: &str) -> Result<bool> {
+        Ok(self
+            .host
+            .ip(&format!("-j link show dev {nic}"))?
+            .contains("\"xdp\""))
+    }
+
+    fn wait_until_serving(&mut self) -> Result<()> {
+        let mut last = String::from("it never answered");
+        let waited = wait::until("weir to be ready with all backends resolved", START, || {
+            if let Some(status) = self.process.ended()? {
+                bail!("weir ended with {status}");
+            }
+            match self.status() {
+                Ok(status) if status.serves() => Ok(true),
+                Ok(status) => {
+                    last = format!("{status:?}");
+                    Ok(false)
+                }
+                Err(error) => {
+                    last = format!("{error:#}");
+                    Ok(false)
+                }
+            }
+        });
+        waited.with_context(|| {
+            format!(
+                "last status: {last}\nits log ends:\n{}\n",
+                self.process.log_tail()
+            )
+        })
+    }
+}
+
+fn launch(binary: &Path, host: &Namespace, config: &Path) -> Result<Process> {
+    let mut command: Command = host.command(binary);
+    command
+        .args(["run", "--config"])
+        .arg(config)
+        .stdin(Stdio::null());
+    Process::start(host, "weir", &mut command)
+}

@@ -1,0 +1,5 @@
+//! The servers and clients of the lab: small, in Rust, so that no package is needed for them.
+
+pub mod client;
+pub mod server;
+pub mod udp;
