@@ -210,10 +210,7 @@ fn a_write_that_fails_is_where_the_next_attempt_begins() {
         writes: 4,
     };
     let error = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap_err();
-    assert_eq!(
-        format!("{error:#}"),
-        "no room"
-    );
+    assert_eq!(format!("{error:#}"), "no room");
     assert_eq!(lab.steps(), "table vips");
     failing.writes = usize::MAX;
     let wanted = lab.wanted();

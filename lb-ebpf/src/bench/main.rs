@@ -1,13 +1,19 @@
 //! What measurements load beside weir: a driver that restores the packet before every run, and the
 //! floors, programs that do only what cannot be avoided.
 //!
-//! BPF_PROG_TEST_RUN does not reset a packet between repeats, so a program that rewrites headers would see
+//! `BPF_PROG_TEST_RUN` does not reset a packet between repeats, so a program that rewrites headers would see
 //! its own output from the second repeat on. The driver runs in every repeat instead: it undoes what the last
 //! run did to the packet's length, writes the first bytes back, chooses the next flow, and tail-calls the
 //! program under test. Its own cost is measured with the `floor_empty` program and subtracted.
 
 #![no_std]
 #![no_main]
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    reason = "the macro of an entry point makes a function of this form, and the loader finds it by its name"
+)]
 
 #[path = "../section.rs"]
 mod section;
@@ -49,7 +55,7 @@ fn drive(ctx: &XdpContext) -> Option<()> {
     // The black box keeps the compiler from subtracting the pointers as 32-bit numbers, which the verifier refuses.
     let len = black_box(ctx.data_end().wrapping_sub(ctx.data()));
     if len != plan.len as usize {
-        let grown = (len as i32).wrapping_sub(plan.len as i32);
+        let grown = (len as u32).wrapping_sub(plan.len).cast_signed();
         // SAFETY: the context is the one that the kernel called the program with.
         let failed = unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) };
         if failed != 0 {

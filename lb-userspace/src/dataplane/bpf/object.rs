@@ -142,3 +142,50 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     map.try_into()
         .with_context(|| format!("the map {name} has another type"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A panic links without a word and is refused only by the kernel, or worse: never reached in tests.
+    #[test]
+    fn no_panic_is_linked_into_the_object() {
+        for needle in ["panicking", "panic_fmt", "panic_bounds_check"] {
+            let found = symbols(OBJECT).any(|name| name.contains(needle));
+            assert!(!found, "{needle} is linked into the BPF object");
+        }
+        assert!(
+            symbols(OBJECT).any(|name| name == PROGRAM),
+            "the symbols were not read"
+        );
+    }
+
+    /// Names of the functions and variables of an object. (Its strings alone would tell too much: BTF names
+    /// every module that was compiled.)
+    fn symbols(object: &[u8]) -> impl Iterator<Item = String> {
+        let mut names = Vec::new();
+        let u64_at =
+            |at: usize| u64::from_le_bytes(object[at..at + 8].try_into().unwrap()) as usize;
+        let u32_at =
+            |at: usize| u32::from_le_bytes(object[at..at + 4].try_into().unwrap()) as usize;
+        let u16_at =
+            |at: usize| usize::from(u16::from_le_bytes(object[at..at + 2].try_into().unwrap()));
+        // ELF64: section headers are named at 40, their size and number at 58 and 60.
+        let (headers, size, count) = (u64_at(40), u16_at(58), u16_at(60));
+        let section = |index: usize| headers + index * size;
+        for index in 0..count {
+            // SHT_SYMTAB, whose names lie in the section that it links to.
+            if u32_at(section(index) + 4) != 2 {
+                continue;
+            }
+            let (start, len) = (u64_at(section(index) + 24), u64_at(section(index) + 32));
+            let strings = u64_at(section(u32_at(section(index) + 40)) + 24);
+            for symbol in (start..start + len).step_by(24) {
+                let name = strings + u32_at(symbol);
+                let end = object[name..].iter().position(|byte| *byte == 0).unwrap() + name;
+                names.push(String::from_utf8_lossy(&object[name..end]).into_owned());
+            }
+        }
+        names.into_iter()
+    }
+}
