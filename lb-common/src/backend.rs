@@ -8,12 +8,22 @@ use crate::flow::Address;
 pub mod mode {
     /// Ethernet addresses rewritten; the backend shares a segment with this node.
     pub const L2: u8 = 1;
+    /// IP in IP (RFC 2003, RFC 2473): IPv4 in IPv4, IPv4 in IPv6 or IPv6 in IPv6.
+    pub const IPIP: u8 = 2;
+    /// Generic UDP encapsulation, variant 1 (draft-ietf-intarea-gue): the IP packet right after the UDP header.
+    pub const GUE: u8 = 3;
 }
 
 /// Facts about a backend that change while it lives.
 pub mod flags {
     /// `mac_destination`, `mac_source` and `ifindex` are known.
     pub const RESOLVED: u8 = 1;
+    /// Frames leave with the tags of `vlans` (none, if `vlan_count` is 0), whatever tags they came with.
+    /// Without this flag tags are kept where the frame leaves by the interface it came by, and taken off
+    /// where it leaves by another.
+    pub const VLANS_SET: u8 = 2;
+    /// The outer of two tags is a service tag (802.1ad).
+    pub const SERVICE_VLAN: u8 = 4;
 }
 
 /// A backend: one (VIP, address, mode), and the way to it. One cache line.
@@ -21,9 +31,7 @@ pub mod flags {
 /// VIP, address and mode never change while anything names the entry's id. The way (MAC addresses,
 /// interface) follows the network; each MAC address lies in an aligned 8-byte word of its own, so that a
 /// packet sees the old one or the new one.
-#[derive(
-    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
-)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct Backend {
     /// MAC address of the next hop toward the backend.
@@ -38,12 +46,22 @@ pub struct Backend {
     pub vip: u16,
     /// The interface that leads there. Host order.
     pub ifindex: u32,
+    /// The largest IP packet, in bytes and with its outer headers, that may leave toward the backend. Host order.
+    pub mtu: u16,
+    /// How many tags frames leave with: 0, 1 or 2.
+    pub vlan_count: u8,
     /// Zero.
-    pub reserved0: u32,
-    /// The backend's own address.
+    pub reserved: u8,
+    /// The backend's own address: where encapsulated packets go.
     pub address: Address,
-    /// Zero.
-    pub reserved: [u64; 3],
+    /// Source address of the outer header, of the same family as `address`.
+    pub source: Address,
+    /// Tag control information of the tags, the outer one first, in network order.
+    pub vlans: [[u8; 2]; 2],
+    /// Destination port of [`mode::GUE`], network order.
+    pub gue_port: [u8; 2],
+    /// Sum of the outer IPv4 header's constant words ([`crate::encap::constant_sum`]). Host order.
+    pub outer_sum: u16,
 }
 
 const _: () = assert!(size_of::<Backend>() == 64);

@@ -1,8 +1,12 @@
-//! From a frame's bytes to its flow, by the RFCs: one pass, no loop.
+//! From a frame's bytes to its flow, by the RFCs.
 //!
 //! What is checked: IPv4 version, header and total length (RFC 791), IPv6 version and payload length
 //! (RFC 8200), TCP data offset (RFC 9293), UDP length (RFC 768), and that the frame holds all that the
 //! IP header claims. The IPv4 header checksum is left to the receiving host, which checks it anyway.
+//!
+//! [`plain`] takes what nearly all packets are and nothing else: no VLAN tag, no IPv4 options, no IPv6
+//! extension header, no fragment, TCP or UDP. All its offsets are constants. [`link`] and [`network`] take
+//! everything; the pipeline runs them out of line.
 
 use crate::{
     flow::{Address, Flow},
@@ -12,159 +16,369 @@ use crate::{
         ethernet::{self, Ethernet},
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
+        ipv6_extension::{Extension, Fragment},
         protocol,
         tcp::{self, Tcp},
         udp::{self, Udp},
+        vlan::{self, Vlan},
     },
 };
 
-/// What the rest of the pipeline needs to know of a packet.
+/// How many IPv6 extension headers are walked through: every kind once, and destination options twice
+/// (RFC 8200, section 4.1, recommends no more).
+const MAX_EXTENSIONS: usize = 6;
+
+/// VLAN tags of a frame, the outer one first.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tags {
+    /// How many: 0, 1 or 2.
+    pub count: u8,
+    /// Whether the outer tag is a service tag (802.1ad).
+    pub is_service: bool,
+    /// Tag control information, in network order.
+    pub tci: [[u8; 2]; 2],
+}
+
+impl Tags {
+    /// Where the IP header of a frame with these tags lies, in bytes from the frame's start.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ip_offset(&self) -> usize {
+        ethernet::LEN.wrapping_add(vlan::LEN.wrapping_mul((self.count & 3) as usize))
+    }
+}
+
+/// An IP packet in a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Ip {
+    /// The frame's tags.
+    pub tags: Tags,
+    /// Whether the packet is IPv6.
+    pub is_v6: bool,
+    /// Length of the packet with its header, in bytes.
+    pub len: u32,
+    /// Length of the whole frame, in bytes, without the FCS.
+    pub frame_len: u32,
+}
+
+/// A packet of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Parsed {
+    /// The IP packet.
+    pub ip: Ip,
     /// Who speaks to whom.
     pub flow: Flow,
     /// Whether a TCP packet asks for a new connection.
     pub is_syn: bool,
-    /// The length of the whole frame in bytes, without the FCS.
-    pub frame_len: u64,
 }
 
-/// Parses a frame.
+/// Parses a plain TCP or UDP packet. `None` says nothing about the packet but that it is not plain.
+#[inline(always)]
+pub fn plain<P: Packet>(packet: &P) -> Option<Parsed> {
+    match packet.at::<Ethernet>(0)?.ether_type.get() {
+        ethernet::IPV4 => {
+            const START: usize = ethernet::LEN + ipv4::LEN;
+            let ip = packet.at::<Ipv4>(ethernet::LEN)?;
+            // Version 4 and no options.
+            if ip.version_ihl != 0x45 || ip.is_fragment() {
+                return None;
+            }
+            let len = u32::from(ip.total_len.get());
+            let payload = Payload {
+                source: Address::from_v4(ip.source),
+                destination: Address::from_v4(ip.destination),
+                protocol: ip.protocol,
+                start: START,
+                len: len.checked_sub(ipv4::LEN as u32)?,
+            };
+            payload.plain(packet, Ip { tags: Tags::default(), is_v6: false, len, frame_len: 0 })
+        }
+        ethernet::IPV6 => {
+            const START: usize = ethernet::LEN + ipv6::LEN;
+            let ip = packet.at::<Ipv6>(ethernet::LEN)?;
+            let payload = Payload {
+                source: Address::from_v6(ip.source),
+                destination: Address::from_v6(ip.destination),
+                protocol: ip.next_header,
+                start: START,
+                len: u32::from(ip.payload_len.get()),
+            };
+            if ip.version() != 6 || payload.has_mapped_address() {
+                return None;
+            }
+            let len = payload.len.wrapping_add(ipv6::LEN as u32);
+            payload.plain(packet, Ip { tags: Tags::default(), is_v6: true, len, frame_len: 0 })
+        }
+        _ => None,
+    }
+}
+
+/// Parses Ethernet and up to two VLAN tags. Returns the tags and the EtherType of what follows.
 ///
 /// # Errors
-/// The reason why the frame can be no packet of a flow: not IP, not TCP or UDP, a fragment, truncated, malformed.
+/// [`Reason::Truncated`], or [`Reason::VlanTags`] for more tags.
 #[inline(always)]
-pub fn parse<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Reason> {
-    let ether_type = packet
-        .at::<Ethernet>(0)
-        .ok_or(Reason::Truncated)?
-        .ether_type
-        .get();
-    match ether_type {
-        ethernet::IPV4 => parse_ipv4(packet),
-        ethernet::IPV6 => parse_ipv6(packet),
-        _ => Err(Reason::NotIp),
+pub fn link<P: Packet>(packet: &P) -> Result<(Tags, u16), Reason> {
+    let mut ether_type = packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.ether_type.get();
+    let mut tags = Tags::default();
+    if !is_tag(ether_type) {
+        return Ok((tags, ether_type));
     }
+    tags.is_service = ether_type == ethernet::SERVICE_VLAN;
+    let tag = packet.at::<Vlan>(ethernet::LEN).ok_or(Reason::Truncated)?;
+    ether_type = tag.ether_type.get();
+    let outer = tag.tci;
+    tags.count = 1;
+    tags.tci = [outer, [0; 2]];
+    if is_tag(ether_type) {
+        let tag = packet.at::<Vlan>(const { ethernet::LEN + vlan::LEN }).ok_or(Reason::Truncated)?;
+        ether_type = tag.ether_type.get();
+        tags.count = 2;
+        tags.tci = [outer, tag.tci];
+    }
+    if is_tag(ether_type) { Err(Reason::VlanTags) } else { Ok((tags, ether_type)) }
 }
 
 #[inline(always)]
-fn parse_ipv4<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Reason> {
-    let ip = packet.at::<Ipv4>(ethernet::LEN).ok_or(Reason::Truncated)?;
+const fn is_tag(ether_type: u16) -> bool {
+    ether_type == ethernet::VLAN || ether_type == ethernet::SERVICE_VLAN
+}
+
+/// An IP packet whose payload has not been looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// The packet.
+    pub ip: Ip,
+    /// Source, destination, protocol, and where the payload lies.
+    pub payload: Payload,
+    /// Which part of a larger packet it is.
+    pub fragment: Option<FragmentOf>,
+    /// Whether it has IPv4 options.
+    pub has_options: bool,
+}
+
+/// One fragment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FragmentOf {
+    /// Identification as it lies on the wire.
+    pub id: u32,
+    /// Whether it is the first, with the transport header.
+    pub is_first: bool,
+}
+
+/// Parses IPv4 with options, or IPv6 with extension headers, at the offset that the tags leave.
+///
+/// # Errors
+/// The reason why this is no IP packet that weir understands.
+#[inline(always)]
+pub fn network<P: Packet>(packet: &P, tags: Tags, is_v6: bool) -> Result<Network, Reason> {
+    let network = if is_v6 { network_v6(packet, tags) } else { network_v4(packet, tags) };
+    let mut network = network?;
+    network.ip.frame_len = frame_len(packet, tags.ip_offset(), network.ip.len)?;
+    Ok(network)
+}
+
+#[inline(always)]
+fn network_v4<P: Packet>(packet: &P, tags: Tags) -> Result<Network, Reason> {
+    let offset = tags.ip_offset();
+    let ip = packet.at::<Ipv4>(offset).ok_or(Reason::Truncated)?;
     let header_len = ip.header_len();
-    let total_len = usize::from(ip.total_len.get());
-    if ip.version() != 4 || header_len < ipv4::LEN || total_len < header_len {
+    let len = u32::from(ip.total_len.get());
+    if ip.version() != 4 || header_len < ipv4::LEN || len < header_len as u32 {
         return Err(Reason::MalformedIp);
     }
-    if ip.is_fragment() {
-        return Err(Reason::Fragment);
-    }
-    let start = ethernet::LEN.wrapping_add(header_len);
-    let transport = Transport {
-        source: Address::from_v4(ip.source),
-        destination: Address::from_v4(ip.destination),
-        protocol: ip.protocol,
-        start,
-        len: total_len.wrapping_sub(header_len),
+    let [id0, id1] = ip.id.to_bytes();
+    let fragment = FragmentOf {
+        id: u32::from_ne_bytes([0, 0, id0, id1]),
+        is_first: ip.flags_fragment.get() & ipv4::OFFSET == 0,
     };
-    transport.parse(packet)
+    Ok(Network {
+        ip: Ip { tags, is_v6: false, len, frame_len: 0 },
+        payload: Payload {
+            source: Address::from_v4(ip.source),
+            destination: Address::from_v4(ip.destination),
+            protocol: ip.protocol,
+            start: offset.wrapping_add(header_len),
+            len: len.wrapping_sub(header_len as u32),
+        },
+        fragment: ip.is_fragment().then_some(fragment),
+        has_options: header_len != ipv4::LEN,
+    })
 }
 
 #[inline(always)]
-fn parse_ipv6<P: Packet + ?Sized>(packet: &P) -> Result<Parsed, Reason> {
-    let ip = packet.at::<Ipv6>(ethernet::LEN).ok_or(Reason::Truncated)?;
-    if ip.version() != 6 {
-        return Err(Reason::MalformedIp);
-    }
-    let source = Address::from_v6(ip.source);
-    let destination = Address::from_v6(ip.destination);
-    // A mapped address on the wire could pass for the IPv4 VIP of the same bytes.
-    if source.is_v4() || destination.is_v4() {
-        return Err(Reason::MalformedIp);
-    }
-    let transport = Transport {
-        source,
-        destination,
+fn network_v6<P: Packet>(packet: &P, tags: Tags) -> Result<Network, Reason> {
+    let offset = tags.ip_offset();
+    let ip = packet.at::<Ipv6>(offset).ok_or(Reason::Truncated)?;
+    let payload_len = u32::from(ip.payload_len.get());
+    let payload = Payload {
+        source: Address::from_v6(ip.source),
+        destination: Address::from_v6(ip.destination),
         protocol: ip.next_header,
-        start: const { ethernet::LEN + ipv6::LEN },
-        len: usize::from(ip.payload_len.get()),
+        start: offset.wrapping_add(ipv6::LEN),
+        len: payload_len,
     };
-    match ip.next_header {
-        protocol::FRAGMENT => Err(Reason::Fragment),
-        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
-            Err(Reason::Ipv6Extension)
+    // A mapped address on the wire could pass for the IPv4 VIP of the same bytes.
+    if ip.version() != 6 || payload.has_mapped_address() {
+        return Err(Reason::MalformedIp);
+    }
+    let len = payload_len.wrapping_add(ipv6::LEN as u32);
+    let mut network =
+        Network { ip: Ip { tags, is_v6: true, len, frame_len: 0 }, payload, fragment: None, has_options: false };
+    for _ in 0..MAX_EXTENSIONS {
+        if !network.skip_extension(packet)? {
+            return Ok(network);
         }
-        _ => transport.parse(packet),
+    }
+    if is_extension(network.payload.protocol) { Err(Reason::Ipv6Extension) } else { Ok(network) }
+}
+
+#[inline(always)]
+const fn is_extension(next_header: u8) -> bool {
+    matches!(
+        next_header,
+        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS | protocol::FRAGMENT
+    )
+}
+
+impl Network {
+    /// Steps over one IPv6 extension header. Returns false where there is none, or none that can be looked into.
+    #[inline(always)]
+    fn skip_extension<P: Packet>(&mut self, packet: &P) -> Result<bool, Reason> {
+        let kind = self.payload.protocol;
+        // What a later fragment begins with is no header.
+        let is_inside_later = matches!(self.fragment, Some(FragmentOf { is_first: false, .. }));
+        if !is_extension(kind) || is_inside_later {
+            return Ok(false);
+        }
+        let (next_header, len) = if kind == protocol::FRAGMENT {
+            let header = packet.at::<Fragment>(self.payload.start).ok_or(Reason::Truncated)?;
+            let offset_more = header.offset_more.get();
+            // An offset or "more"; a packet of one fragment is whole (RFC 6946).
+            if offset_more & 0xfff9 != 0 {
+                let id = u32::from_ne_bytes(header.id.to_bytes());
+                self.fragment = Some(FragmentOf { id, is_first: offset_more & 0xfff8 == 0 });
+            }
+            (header.next_header, size_of::<Fragment>() as u32)
+        } else {
+            let header = packet.at::<Extension>(self.payload.start).ok_or(Reason::Truncated)?;
+            if kind == protocol::ROUTING && header.segments_left != 0 {
+                return Err(Reason::Ipv6Extension);
+            }
+            (header.next_header, u32::from(header.len).wrapping_add(1).wrapping_mul(8))
+        };
+        if len > self.payload.len {
+            return Err(Reason::MalformedIp);
+        }
+        self.payload.protocol = next_header;
+        self.payload.start = self.payload.start.wrapping_add(len as usize);
+        self.payload.len = self.payload.len.wrapping_sub(len);
+        Ok(true)
     }
 }
 
-/// The payload of an IP packet, before it is known to be a segment or datagram.
-struct Transport {
-    source: Address,
-    destination: Address,
-    protocol: u8,
+/// The payload of an IP packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload {
+    /// Source of the packet.
+    pub source: Address,
+    /// Destination of the packet.
+    pub destination: Address,
+    /// Protocol of the payload.
+    pub protocol: u8,
     /// Offset of the payload in the frame, in bytes.
-    start: usize,
+    pub start: usize,
     /// Length of the payload in bytes, as the IP header claims.
-    len: usize,
+    pub len: u32,
 }
 
-impl Transport {
+/// Ports of a payload, and whether it is a SYN.
+#[derive(Clone, Copy, Debug)]
+pub struct Transport {
+    source_port: [u8; 2],
+    destination_port: [u8; 2],
+    is_syn: bool,
+}
+
+impl Payload {
+    /// Parses the payload as the start of a TCP segment or UDP datagram.
+    ///
+    /// Of a fragment (`is_whole` false) the lengths inside may reach beyond the payload.
+    ///
+    /// # Errors
+    /// [`Reason::Truncated`], [`Reason::MalformedTransport`] or [`Reason::OtherProtocol`].
     #[inline(always)]
-    fn parse<P: Packet + ?Sized>(self, packet: &P) -> Result<Parsed, Reason> {
-        let frame_len = self.frame_len(packet)?;
-        let (source_port, destination_port, is_syn) = match self.protocol {
+    pub fn transport<P: Packet>(&self, packet: &P, is_whole: bool) -> Result<Transport, Reason> {
+        match self.protocol {
             protocol::TCP => {
-                if self.len < tcp::LEN {
+                if self.len < tcp::LEN as u32 {
                     return Err(Reason::MalformedTransport);
                 }
                 let tcp = packet.at::<Tcp>(self.start).ok_or(Reason::Truncated)?;
                 let header_len = tcp.header_len();
-                if header_len < tcp::LEN || header_len > self.len {
+                if header_len < tcp::LEN || (is_whole && header_len as u32 > self.len) {
                     return Err(Reason::MalformedTransport);
                 }
-                (tcp.source_port, tcp.destination_port, tcp.is_syn())
+                Ok(Transport {
+                    source_port: tcp.source_port,
+                    destination_port: tcp.destination_port,
+                    is_syn: tcp.is_syn(),
+                })
             }
             protocol::UDP => {
-                if self.len < udp::LEN {
+                if self.len < udp::LEN as u32 {
                     return Err(Reason::MalformedTransport);
                 }
                 let udp = packet.at::<Udp>(self.start).ok_or(Reason::Truncated)?;
-                let len = usize::from(udp.len.get());
-                if len < udp::LEN || len > self.len {
+                let len = u32::from(udp.len.get());
+                if len < udp::LEN as u32 || (is_whole && len > self.len) {
                     return Err(Reason::MalformedTransport);
                 }
-                (udp.source_port, udp.destination_port, false)
+                Ok(Transport { source_port: udp.source_port, destination_port: udp.destination_port, is_syn: false })
             }
-            _ => return Err(Reason::OtherProtocol),
-        };
-        Ok(Parsed {
+            _ => Err(Reason::OtherProtocol),
+        }
+    }
+
+    /// The packet of a flow that this payload and its ports make.
+    #[inline(always)]
+    pub fn parsed(&self, ip: Ip, transport: &Transport) -> Parsed {
+        Parsed {
+            ip,
             flow: Flow {
                 source: self.source,
                 destination: self.destination,
-                source_port,
-                destination_port,
+                source_port: transport.source_port,
+                destination_port: transport.destination_port,
                 protocol: self.protocol,
                 reserved: [0; 3],
             },
-            is_syn,
-            frame_len: frame_len as u64,
-        })
+            is_syn: transport.is_syn,
+        }
     }
 
-    /// The frame's length, once it is known to hold all of the IP packet.
     #[inline(always)]
-    fn frame_len<P: Packet + ?Sized>(&self, packet: &P) -> Result<usize, Reason> {
-        let end = self.start.wrapping_add(self.len);
-        let len = packet.len();
-        if end <= len {
-            return Ok(len);
-        }
-        // Either the frame lies in several buffers, or the header claims too much.
-        let len = packet.frame_len();
-        if end <= len {
-            Ok(len)
-        } else {
-            Err(Reason::Truncated)
-        }
+    fn plain<P: Packet>(&self, packet: &P, ip: Ip) -> Option<Parsed> {
+        let frame_len = frame_len(packet, ethernet::LEN, ip.len).ok()?;
+        let transport = self.transport(packet, true).ok()?;
+        Some(self.parsed(Ip { frame_len, ..ip }, &transport))
     }
+
+    #[inline(always)]
+    const fn has_mapped_address(&self) -> bool {
+        self.source.is_v4() || self.destination.is_v4()
+    }
+}
+
+/// The frame's length, once it is known to hold all of the IP packet.
+#[inline(always)]
+fn frame_len<P: Packet>(packet: &P, ip_offset: usize, ip_len: u32) -> Result<u32, Reason> {
+    let end = ip_offset.wrapping_add(ip_len as usize);
+    let len = packet.len();
+    if end <= len {
+        return Ok(len as u32);
+    }
+    // Either the frame lies in several buffers, or the header claims too much.
+    let len = packet.frame_len();
+    if end <= len { Ok(len as u32) } else { Err(Reason::Truncated) }
 }

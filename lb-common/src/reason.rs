@@ -11,19 +11,21 @@ pub enum Verdict {
     Drop,
     /// Sent out of the interface by which it came.
     Tx,
-    /// Sent out of another interface.
-    Redirect,
+    /// Sent to a backend: [`Verdict::Tx`], or `redirect` where another interface leads to it.
+    Forward,
 }
 
+/// Name of the verdict of frames that leave by another interface.
+pub const REDIRECT: &str = "redirect";
+
 impl Verdict {
-    /// The verdict's name in metrics, JSON and tables.
+    /// The verdict's name in metrics, JSON and tables, as far as the reason alone tells it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Drop => "drop",
-            Self::Tx => "tx",
-            Self::Redirect => "redirect",
+            Self::Tx | Self::Forward => "tx",
         }
     }
 }
@@ -65,34 +67,54 @@ macro_rules! reasons {
 
 // The numbers index the counters' map: new ones go to the end, none is used twice.
 reasons! {
-    /// Sent to a backend, out of the interface by which it came.
-    Forwarded = 0, "forwarded", Tx;
-    /// Sent to a backend, out of another interface.
-    Redirected = 1, "redirected", Redirect;
+    /// Sent to a backend.
+    Forwarded = 0, "forwarded", Forward;
+    /// A later fragment that came without its first: sent to the backend that its addresses hash to.
+    FragmentOrphan = 1, "fragment_orphan", Forward;
+    /// An ICMP error about a flow of a VIP: sent to the flow's backend.
+    IcmpError = 2, "icmp_error", Forward;
+    /// An ICMP echo request to a VIP: answered.
+    Echo = 3, "echo", Tx;
+    /// An ARP request or neighbour solicitation for a VIP that is announced by L2: answered.
+    NeighbourAnswered = 4, "neighbour_answered", Tx;
+    /// Too big to be encapsulated: the client was told the MTU that fits (RFC 1191, RFC 8201).
+    TooBigAnswered = 5, "too_big_answered", Tx;
+    /// UDP to a VIP's address, in the port range of traceroute: answered with "port unreachable".
+    TracerouteAnswered = 6, "traceroute_answered", Tx;
     /// Destination address, port and protocol are no VIP's.
-    NotVip = 2, "not_vip", Pass;
-    /// Neither IPv4 nor IPv6 (ARP, VLAN-tagged, …).
-    NotIp = 3, "not_ip", Pass;
-    /// IP, but neither TCP nor UDP.
-    OtherProtocol = 4, "other_protocol", Pass;
+    NotVip = 7, "not_vip", Pass;
+    /// Neither IPv4 nor IPv6, and no ARP request that is answered here.
+    NotIp = 8, "not_ip", Pass;
+    /// IP, but neither TCP, UDP nor ICMP.
+    OtherProtocol = 9, "other_protocol", Pass;
     /// The frame ends before its headers do, or before the length in its IP header.
-    Truncated = 5, "truncated", Pass;
+    Truncated = 10, "truncated", Pass;
     /// The IP header contradicts itself: version, header length or total length (RFC 791, RFC 8200).
-    MalformedIp = 6, "malformed_ip", Pass;
+    MalformedIp = 11, "malformed_ip", Pass;
     /// The TCP or UDP header contradicts itself or the IP header (RFC 9293, RFC 768).
-    MalformedTransport = 7, "malformed_transport", Pass;
-    /// One fragment of a larger packet.
-    Fragment = 8, "fragment", Pass;
-    /// An IPv6 extension header stands before the transport header.
-    Ipv6Extension = 9, "ipv6_extension", Pass;
+    MalformedTransport = 12, "malformed_transport", Pass;
+    /// An ICMP message, ARP packet or neighbour solicitation that contradicts its RFC.
+    MalformedIcmp = 13, "malformed_icmp", Pass;
+    /// IPv6 extension headers that weir does not walk through: too many, or a route that goes on elsewhere.
+    Ipv6Extension = 14, "ipv6_extension", Pass;
+    /// More VLAN tags than two.
+    VlanTags = 15, "vlan_tags", Pass;
+    /// ICMP for a VIP's address that is neither an echo request nor an error about a flow of a VIP.
+    IcmpOther = 16, "icmp_other", Pass;
     /// The VIP has no backend that takes packets: none is configured, or all have weight 0.
-    NoBackend = 10, "no_backend", Drop;
+    NoBackend = 17, "no_backend", Drop;
     /// The next hop toward the backend has no known MAC address yet.
-    NoNextHop = 11, "no_next_hop", Drop;
+    NoNextHop = 18, "no_next_hop", Drop;
     /// The interface that leads to the backend is not one that weir can send from.
-    NoPort = 12, "no_port", Drop;
+    NoPort = 19, "no_port", Drop;
+    /// Too big to be encapsulated, and the client may not be told: no DF, a later fragment, or an ICMP error.
+    TooBig = 20, "too_big", Drop;
+    /// No room before the packet for the outer headers: the driver gives too little headroom.
+    NoHeadroom = 21, "no_headroom", Drop;
+    /// An answer or ICMP error beyond the rate limit of the node.
+    IcmpLimited = 22, "icmp_limited", Drop;
     /// A map lacks an entry that the daemon should have written: a defect, please report it.
-    TableMissing = 13, "table_missing", Drop;
+    TableMissing = 23, "table_missing", Drop;
 }
 
 impl Reason {
@@ -103,7 +125,7 @@ impl Reason {
     #[must_use]
     #[inline(always)]
     pub const fn is_forwarded(self) -> bool {
-        matches!(self.verdict(), Verdict::Tx | Verdict::Redirect)
+        matches!(self.verdict(), Verdict::Forward)
     }
 }
 

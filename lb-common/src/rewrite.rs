@@ -1,15 +1,73 @@
-//! Changing a packet's headers on its way out.
+//! The Ethernet header and tags of a packet on its way out.
 
-use crate::{backend::Backend, packet::Packet, wire::ethernet::Ethernet};
+use crate::{
+    backend::{Backend, flags},
+    packet::Packet,
+    parse::Tags,
+    wire::{
+        ethernet::{self, Ethernet},
+        vlan::{self, Vlan},
+    },
+};
 
-/// Gives the frame the Ethernet addresses of the way to `backend`. Nothing else changes: weir stands
-/// for the VIP's host and is no router, so the TTL stays.
+/// The tags that a frame leaves with: the backend's, or its own where it leaves by the interface it came by.
+#[must_use]
+#[inline(always)]
+pub const fn tags(backend: &Backend, came_with: Tags, is_redirect: bool) -> Tags {
+    if backend.flags & flags::VLANS_SET != 0 {
+        return Tags {
+            count: if backend.vlan_count > 2 { 2 } else { backend.vlan_count },
+            is_service: backend.flags & flags::SERVICE_VLAN != 0,
+            tci: backend.vlans,
+        };
+    }
+    if is_redirect { Tags { count: 0, is_service: false, tci: [[0; 2]; 2] } } else { came_with }
+}
+
+/// Gives the frame the Ethernet addresses of the way to `backend`, and nothing else. The TTL stays: weir stands
+/// for the VIP's host and is no router.
 ///
 /// Returns `None` where the frame has no Ethernet header.
 #[inline(always)]
-pub fn ethernet<P: Packet + ?Sized>(packet: &mut P, backend: &Backend) -> Option<()> {
+pub fn addresses<P: Packet>(packet: &mut P, backend: &Backend) -> Option<()> {
     let header = packet.at_mut::<Ethernet>(0)?;
     header.destination = backend.mac_destination;
     header.source = backend.mac_source;
+    Some(())
+}
+
+/// Writes Ethernet addresses, tags and EtherType at the frame's start, right before what begins at
+/// [`Tags::ip_offset`].
+///
+/// Returns `None` where the frame is too short.
+#[inline(always)]
+pub fn link<P: Packet>(packet: &mut P, backend: &Backend, tags: &Tags, ether_type: u16) -> Option<()> {
+    let outer = if tags.is_service { ethernet::SERVICE_VLAN } else { ethernet::VLAN };
+    *packet.at_mut::<Ethernet>(0)? = Ethernet {
+        destination: backend.mac_destination,
+        source: backend.mac_source,
+        ether_type: if tags.count == 0 { ether_type } else { outer }.into(),
+    };
+    let [first, second] = tags.tci;
+    if tags.count > 0 {
+        *packet.at_mut::<Vlan>(ethernet::LEN)? = Vlan {
+            tci: first,
+            ether_type: if tags.count == 1 { ether_type } else { ethernet::VLAN }.into(),
+        };
+    }
+    if tags.count > 1 {
+        *packet.at_mut::<Vlan>(const { ethernet::LEN + vlan::LEN })? =
+            Vlan { tci: second, ether_type: ether_type.into() };
+    }
+    Some(())
+}
+
+/// Swaps the frame's Ethernet addresses: back to where it came from.
+///
+/// Returns `None` where the frame has no Ethernet header.
+#[inline(always)]
+pub fn swap<P: Packet>(packet: &mut P) -> Option<()> {
+    let header = packet.at_mut::<Ethernet>(0)?;
+    (header.destination, header.source) = (header.source, header.destination);
     Some(())
 }

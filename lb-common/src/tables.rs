@@ -2,28 +2,45 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{backend::Backend, flow::HashKeys, reason::Reason, slot::SlotTable, vip::VipTable};
+use crate::{
+    backend::Backend, flow::HashKeys, fragment::FragmentKey, pipeline::Outcome, slot::SlotTable, vip::VipTable,
+};
 
 /// How many reasons the counters have room for.
-pub const MAX_REASONS: usize = 128;
+pub const MAX_REASONS: usize = 64;
+
+/// How many counters of reasons there are: each reason has one for frames that leave by another interface.
+pub const REASON_COUNTERS: usize = 2 * MAX_REASONS;
 
 /// How many interfaces frames can leave by.
 pub const MAX_PORTS: usize = 256;
 
-const _: () = assert!(Reason::COUNT <= MAX_REASONS);
+const _: () = assert!(crate::reason::Reason::COUNT <= MAX_REASONS);
 
-/// Settings of the node that packets need.
+/// Settings of the node that packets need. Host order.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub struct Node {
     /// Keys of the flow hash.
     pub hash_keys: HashKeys,
+    /// Time between two ICMP messages that a CPU answers or forwards at the limit, in ns.
+    pub icmp_interval_ns: u64,
+    /// How far a CPU may run ahead of that rate, in ns.
+    pub icmp_tolerance_ns: u64,
+}
+
+/// An interface that frames come by or leave by.
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub struct Interface {
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 /// What is counted for a VIP or a backend. Host order; one value a CPU.
-#[derive(
-    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
-)]
+#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
 #[repr(C)]
 pub struct Counters {
     /// Frames forwarded.
@@ -58,10 +75,18 @@ pub trait Tables {
     fn backend(&self, id: u16) -> Option<&Backend>;
     /// Whether frames can be sent out of another interface.
     fn has_port(&self, ifindex: u32) -> bool;
+    /// An interface's own facts.
+    fn interface(&self, ifindex: u32) -> Option<Interface>;
+    /// The backend that the fragments of a packet follow.
+    fn fragment(&self, key: &FragmentKey) -> Option<u16>;
+    /// Lets the later fragments of a packet follow its first.
+    fn pin_fragment(&self, key: &FragmentKey, backend: u16);
+    /// Whether one more ICMP message may be answered or forwarded now ([`Node::icmp_interval_ns`]).
+    fn admits_icmp(&self) -> bool;
     /// Counts a forwarded frame for its VIP.
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool);
     /// Counts a forwarded frame for its backend.
     fn count_backend(&self, id: u16, bytes: u64, is_syn: bool);
-    /// Counts a frame under its reason.
-    fn count_reason(&self, reason: Reason);
+    /// Counts a frame under its reason, and tells a tracer of it.
+    fn count_outcome(&self, outcome: &Outcome);
 }

@@ -1,8 +1,8 @@
 //! VIPs, and the table that finds the VIP of a packet: two-choice hashing in one map value.
 //!
 //! A kernel hash map costs 42 ns a lookup with a 20-byte key; this table costs two cache lines at most.
-//! Each VIP lies in one of two buckets, and a bucket is one cache line of two entries (R. Pagh and
-//! F. Rodler, "Cuckoo Hashing", 2004; two choices with buckets of two bear a load of 89 %, and at most half
+//! Each entry lies in one of two buckets, and a bucket is one cache line of two entries (R. Pagh and
+//! F. Rodler, "Cuckoo Hashing", 2004; two choices with buckets of two bear a load of 89 %, and at most 75 %
 //! of this table is ever used). The daemon builds a table aside and swaps it in whole.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -12,10 +12,18 @@ use crate::flow::Address;
 /// How many VIPs a table takes at most.
 pub const MAX_VIPS: usize = 4096;
 
-const BUCKETS: usize = 4096;
+/// Twice the VIPs, each with two entries more at worst: 75 % of the room.
+const BUCKETS: usize = 8192;
 
-/// Kind of entry: address, port (0 for every port) and protocol are a VIP's.
-const USED: u8 = 1;
+/// Kinds of entries.
+mod kind {
+    /// Address, port (0 for every port) and protocol are a VIP's.
+    pub(super) const VIP: u8 = 1;
+    /// The address is that of some VIP: for ICMP and ARP. No port, no protocol.
+    pub(super) const ADDRESS: u8 = 2;
+    /// The address and protocol are those of some VIP: for fragments without a port.
+    pub(super) const PORTLESS: u8 = 3;
+}
 
 /// What is looked up: 24 bytes, compared as three integers.
 #[derive(
@@ -29,8 +37,8 @@ pub struct VipKey {
     pub port: [u8; 2],
     /// IP protocol number.
     pub protocol: u8,
-    /// [`USED`], so that an empty entry equals no key.
-    used: u8,
+    /// [`kind`]; 0 in an empty entry, which so equals no key.
+    kind: u8,
     reserved: [u8; 4],
 }
 
@@ -39,13 +47,21 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn new(address: Address, port: [u8; 2], protocol: u8) -> Self {
-        Self {
-            address,
-            port,
-            protocol,
-            used: USED,
-            reserved: [0; 4],
-        }
+        Self { address, port, protocol, kind: kind::VIP, reserved: [0; 4] }
+    }
+
+    /// The key that any VIP of an address is found by.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of_address(address: Address) -> Self {
+        Self { address, port: [0; 2], protocol: 0, kind: kind::ADDRESS, reserved: [0; 4] }
+    }
+
+    /// The key that any VIP of an address and protocol is found by.
+    #[must_use]
+    #[inline(always)]
+    pub const fn without_port(address: Address, protocol: u8) -> Self {
+        Self { address, port: [0; 2], protocol, kind: kind::PORTLESS, reserved: [0; 4] }
     }
 
     /// The same VIP with every port.
@@ -61,7 +77,7 @@ impl VipKey {
     #[inline(always)]
     const fn selector(self) -> u64 {
         let [p0, p1] = self.port;
-        u64::from_ne_bytes([p0, p1, self.protocol, self.used, 0, 0, 0, 0])
+        u64::from_ne_bytes([p0, p1, self.protocol, self.kind, 0, 0, 0, 0])
     }
 
     #[inline(always)]
@@ -92,6 +108,8 @@ pub struct VipEntry {
 pub mod flags {
     /// Hash the source address alone, so that all flows of a client reach one backend.
     pub const AFFINITY_SOURCE: u32 = 1;
+    /// Answer ARP and neighbour solicitations for the address (`announce = "l2"`).
+    pub const ANNOUNCE_L2: u32 = 2;
 }
 
 /// Two entries: one cache line.
@@ -103,7 +121,7 @@ struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 64);
 
-/// All VIPs of a node, 256 KiB.
+/// All VIPs of a node, 512 KiB.
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub struct VipTable {
@@ -120,6 +138,20 @@ pub struct VipTable {
 pub struct Full;
 
 impl VipTable {
+    /// Finds any VIP of an address; its flags are those of all its VIPs together.
+    #[must_use]
+    #[inline(always)]
+    pub fn find_address(&self, address: Address) -> Option<&VipEntry> {
+        self.get(&VipKey::of_address(address))
+    }
+
+    /// Finds the VIP of a packet whose port is not known: the first one of its address and protocol.
+    #[must_use]
+    #[inline(always)]
+    pub fn find_without_port(&self, address: Address, protocol: u8) -> Option<&VipEntry> {
+        self.get(&VipKey::without_port(address, protocol))
+    }
+
     /// Finds the VIP of a packet: its own port first, then every port.
     #[must_use]
     #[inline(always)]
@@ -134,7 +166,7 @@ impl VipTable {
     /// Every VIP, in no order that means anything.
     pub fn entries(&self) -> impl Iterator<Item = &VipEntry> {
         let entries = self.buckets.iter().flat_map(|bucket| &bucket.entries);
-        entries.filter(|entry| entry.key.used == USED)
+        entries.filter(|entry| entry.key.kind == kind::VIP)
     }
 
     #[inline(always)]
@@ -170,8 +202,8 @@ impl VipTable {
             .wrapping_add(key.selector().wrapping_mul(c));
         let sum = sum ^ (sum >> 29);
         (
-            (sum >> 52) as usize & (BUCKETS - 1),
-            (sum >> 40) as usize & (BUCKETS - 1),
+            (sum >> 51) as usize & (BUCKETS - 1),
+            (sum >> 38) as usize & (BUCKETS - 1),
         )
     }
 
@@ -185,7 +217,7 @@ impl VipTable {
         if vips.len() > MAX_VIPS {
             return Err(Full);
         }
-        // Attempts fail with vanishing probability at half load; each takes other multipliers.
+        // An attempt fails rarely; each takes other multipliers.
         (0..64)
             .try_for_each(|attempt| match self.try_build(vips, attempt) {
                 Ok(()) => Err(()),
@@ -210,8 +242,26 @@ impl VipTable {
                 self.any_port = self.any_port.wrapping_add(1);
             }
             self.place(*vip)?;
+            self.derive(VipKey::of_address(vip.key.address), vip)?;
+            self.derive(VipKey::without_port(vip.key.address, vip.key.protocol), vip)?;
         }
         Ok(())
+    }
+
+    /// Makes the VIP findable by less than its whole key. The first VIP of several that share `key` stands
+    /// for all; the flags are those of all together.
+    fn derive(&mut self, key: VipKey, vip: &VipEntry) -> Result<(), Full> {
+        let (first, second) = self.choices(&key);
+        for at in [first, second] {
+            let Some(bucket) = self.buckets.get_mut(at) else { continue };
+            for entry in &mut bucket.entries {
+                if entry.key == key {
+                    entry.flags |= vip.flags;
+                    return Ok(());
+                }
+            }
+        }
+        self.place(VipEntry { key, ..*vip })
     }
 
     /// Places one entry, moving others to their second bucket where needed.
@@ -245,7 +295,7 @@ impl VipTable {
             return false;
         };
         for slot in &mut bucket.entries {
-            if slot.key.used != USED {
+            if slot.key.kind == 0 {
                 *slot = entry;
                 return true;
             }
@@ -315,6 +365,19 @@ mod tests {
             table.find(&VipKey::new(Address::default(), [0; 2], 0)),
             None
         );
+    }
+
+    #[test]
+    fn an_address_is_found_without_port_and_protocol() {
+        let first = VipEntry { flags: flags::AFFINITY_SOURCE, ..vip(1, 443) };
+        let second = VipEntry { id: 2, flags: flags::ANNOUNCE_L2, ..vip(1, 80) };
+        let table = table(&[first, second]);
+        let found = table.find_address(first.key.address).unwrap();
+        assert_eq!((found.id, found.flags), (1, flags::AFFINITY_SOURCE | flags::ANNOUNCE_L2));
+        assert_eq!(table.find_without_port(first.key.address, 6).map(|e| e.id), Some(1));
+        assert_eq!(table.find_without_port(first.key.address, 17), None);
+        assert_eq!(table.find_address(vip(2, 443).key.address), None);
+        assert_eq!(table.entries().count(), 2);
     }
 
     #[test]

@@ -35,6 +35,13 @@ pub const LEN: usize = size_of::<Ipv4>();
 
 const _: () = assert!(LEN == 20);
 
+/// "Don't fragment", in [`Ipv4::flags_fragment`].
+pub const DONT_FRAGMENT: u16 = 0x4000;
+/// "More fragments", in [`Ipv4::flags_fragment`].
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// The fragment offset, in [`Ipv4::flags_fragment`].
+pub const OFFSET: u16 = 0x1fff;
+
 impl Ipv4 {
     /// The header's version field: 4 for IPv4.
     #[must_use]

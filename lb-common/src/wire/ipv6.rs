@@ -35,4 +35,12 @@ impl Ipv6 {
         let [first, ..] = self.version_class_label;
         first >> 4
     }
+
+    /// The traffic class: DSCP (6 bits) and ECN (2 bits).
+    #[must_use]
+    #[inline(always)]
+    pub const fn traffic_class(&self) -> u8 {
+        let [a, b, ..] = self.version_class_label;
+        (a << 4) | (b >> 4)
+    }
 }

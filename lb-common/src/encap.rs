@@ -1,0 +1,159 @@
+//! Outer headers toward a backend: IP in IP and GUE.
+//!
+//! - DSCP and ECN are copied outward (RFC 2983, uniform model; RFC 6040, normal mode).
+//! - TTL and hop limit are 64, as of a packet that starts here.
+//! - DF is the inner packet's; with an inner IPv6 packet, which nobody but its sender may fragment, it is set.
+//!   Where it is clear, the identification is the inner one plus the flow's hash, since fragments of two packets
+//!   must not meet (RFC 6864); where it is set, it is zero.
+//! - The GUE source port and the IPv6 flow label carry the flow's hash (RFC 6438), so that receivers and
+//!   routers spread flows. The addresses of IPv4 in IP are the node's and the backend's, never forged: providers
+//!   drop forged sources, and decapsulation refuses them. Where that spreads too little, use GUE.
+//! - The GUE checksum is zero: RFC 768 allows it over IPv4, and RFC 6935 over IPv6 for tunnels whose inner packet
+//!   has a checksum of its own.
+
+use crate::{
+    backend::{Backend, mode},
+    checksum,
+    flow::Address,
+    packet::Packet,
+    parse::Ip,
+    wire::{
+        ethernet,
+        ipv4::{self, Ipv4},
+        ipv6::{self, Ipv6},
+        protocol,
+        udp::{self, Udp},
+    },
+};
+
+const TTL: u8 = 64;
+
+/// How many bytes the outer headers toward a backend take.
+#[must_use]
+#[inline(always)]
+pub const fn overhead(backend: &Backend) -> usize {
+    let ip = if backend.address.is_v4() { ipv4::LEN } else { ipv6::LEN };
+    match backend.mode {
+        mode::IPIP => ip,
+        mode::GUE => ip.wrapping_add(udp::LEN),
+        _ => 0,
+    }
+}
+
+/// The EtherType of the outermost IP header.
+#[must_use]
+#[inline(always)]
+pub const fn ether_type(backend: &Backend, is_inner_v6: bool) -> u16 {
+    let is_v6 = if backend.mode == mode::L2 { is_inner_v6 } else { !backend.address.is_v4() };
+    if is_v6 { ethernet::IPV6 } else { ethernet::IPV4 }
+}
+
+/// The sum of an outer IPv4 header's constant words: version, header length, TTL, protocol and addresses.
+///
+/// `mode` and `is_inner_v6` tell the protocol; the addresses are those of [`Backend::source`] and
+/// [`Backend::address`].
+#[must_use]
+pub fn constant_sum(source: Address, destination: Address, mode: u8, is_inner_v6: bool) -> u16 {
+    let [.., s0, s1, s2, s3] = source.octets();
+    let [.., d0, d1, d2, d3] = destination.octets();
+    checksum::fold(checksum::sum(&[0x45, 0, TTL, outer_protocol(mode, is_inner_v6), s0, s1, s2, s3, d0, d1, d2, d3]))
+}
+
+#[inline(always)]
+const fn outer_protocol(mode: u8, is_inner_v6: bool) -> u8 {
+    if mode == mode::GUE {
+        protocol::UDP
+    } else if is_inner_v6 {
+        protocol::IPV6
+    } else {
+        protocol::IPIP
+    }
+}
+
+/// What the outer header takes from the inner one.
+#[derive(Clone, Copy, Debug)]
+pub struct Inner {
+    dscp_ecn: u8,
+    /// Identification and flags of an outer IPv4 header.
+    id: u16,
+    flags: u16,
+}
+
+/// Reads what the outer header takes from the inner one. `hash` is the flow's.
+///
+/// Returns `None` where the frame is too short.
+#[must_use]
+#[inline(always)]
+pub fn inner<P: Packet>(packet: &P, ip: &Ip, hash: u32) -> Option<Inner> {
+    let offset = ip.tags.ip_offset();
+    if ip.is_v6 {
+        let header = packet.at::<Ipv6>(offset)?;
+        return Some(Inner { dscp_ecn: header.traffic_class(), id: 0, flags: ipv4::DONT_FRAGMENT });
+    }
+    let header = packet.at::<Ipv4>(offset)?;
+    let flags = header.flags_fragment.get() & ipv4::DONT_FRAGMENT;
+    let id = if flags == 0 { header.id.get().wrapping_add((hash >> 16) as u16) } else { 0 };
+    Some(Inner { dscp_ecn: header.dscp_ecn, id, flags })
+}
+
+/// Writes the outer headers at `offset`, where there is room for [`overhead`] bytes before the inner packet.
+///
+/// Returns `None` where the frame is too short.
+#[inline(always)]
+pub fn write<P: Packet>(
+    packet: &mut P,
+    offset: usize,
+    backend: &Backend,
+    ip: &Ip,
+    inner: &Inner,
+    hash: u32,
+) -> Option<()> {
+    let protocol = outer_protocol(backend.mode, ip.is_v6);
+    // At most 65,535: the packet fits the way's MTU with its outer headers.
+    let len = ip.len.wrapping_add(overhead(backend) as u32);
+    let udp_at = if backend.address.is_v4() {
+        let [.., s0, s1, s2, s3] = backend.source.octets();
+        let [.., d0, d1, d2, d3] = backend.address.octets();
+        let sum = (backend.outer_sum as u32)
+            .wrapping_add(inner.dscp_ecn as u32)
+            .wrapping_add(len)
+            .wrapping_add(inner.id as u32)
+            .wrapping_add(inner.flags as u32);
+        *packet.at_mut::<Ipv4>(offset)? = Ipv4 {
+            version_ihl: 0x45,
+            dscp_ecn: inner.dscp_ecn,
+            total_len: (len as u16).into(),
+            id: inner.id.into(),
+            flags_fragment: inner.flags.into(),
+            ttl: TTL,
+            protocol,
+            checksum: checksum::finish(sum),
+            source: [s0, s1, s2, s3],
+            destination: [d0, d1, d2, d3],
+        };
+        offset.wrapping_add(ipv4::LEN)
+    } else {
+        // The flow label is the hash's low 20 bits; the upper ones choose no slot but the GUE port.
+        let head = 0x6000_0000 | ((inner.dscp_ecn as u32) << 20) | (hash & 0x000f_ffff);
+        *packet.at_mut::<Ipv6>(offset)? = Ipv6 {
+            version_class_label: head.to_be_bytes(),
+            payload_len: (len.wrapping_sub(ipv6::LEN as u32) as u16).into(),
+            next_header: protocol,
+            hop_limit: TTL,
+            source: backend.source.octets(),
+            destination: backend.address.octets(),
+        };
+        offset.wrapping_add(ipv6::LEN)
+    };
+    if backend.mode == mode::GUE {
+        // The dynamic ports 49152 to 65535 (RFC 6335).
+        let source_port = 0xc000 | (hash >> 18) as u16;
+        *packet.at_mut::<Udp>(udp_at)? = Udp {
+            source_port: source_port.to_be_bytes(),
+            destination_port: backend.gue_port,
+            len: (ip.len.wrapping_add(udp::LEN as u32) as u16).into(),
+            checksum: [0; 2],
+        };
+    }
+    Some(())
+}
