@@ -62,9 +62,7 @@ pub(crate) fn prepare(weir: &mut BpfDataPlane) -> anyhow::Result<Vec<Case>> {
     for (key, index) in keys.iter_mut().zip(1u64..) {
         *key = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index);
     }
-    weir.set_node(&Node {
-        hash_keys: HashKeys { keys },
-    })?;
+    weir.set_node(&Node::new(HashKeys { keys }))?;
     let mut entries = Vec::new();
     for (vip, address) in [Address::from_v4(VIP_V4), Address::from_v6(VIP_V6)]
         .into_iter()

@@ -31,7 +31,9 @@ pub mod flags {
 /// VIP, address and mode never change while anything names the entry's id. The way (MAC addresses,
 /// interface) follows the network; each MAC address lies in an aligned 8-byte word of its own, so that a
 /// packet sees the old one or the new one.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct Backend {
     /// MAC address of the next hop toward the backend.

@@ -46,12 +46,18 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_1071() {
-        assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+        assert_eq!(
+            fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])),
+            0xddf2
+        );
     }
 
     #[test]
     fn the_example_of_rfc_1624() {
-        assert_eq!(update([0xdd, 0x2f], [0x55, 0x55], [0x32, 0x85]), [0x00, 0x00]);
+        assert_eq!(
+            update([0xdd, 0x2f], [0x55, 0x55], [0x32, 0x85]),
+            [0x00, 0x00]
+        );
     }
 
     /// An echo request's first word goes from 0x0800 to 0: the carry must go around the end.
@@ -59,7 +65,10 @@ mod tests {
     fn updating_equals_summing_again_for_every_checksum() {
         for rest in 0..=0xffffu16 {
             let old = finish(u32::from(rest) + 0x0800);
-            assert_eq!(fold(u32::from(rest) + u32::from(u16::from_be_bytes(update(old, [8, 0], [0, 0])))), 0xffff);
+            assert_eq!(
+                fold(u32::from(rest) + u32::from(u16::from_be_bytes(update(old, [8, 0], [0, 0])))),
+                0xffff
+            );
         }
     }
 }

@@ -32,7 +32,11 @@ const TTL: u8 = 64;
 #[must_use]
 #[inline(always)]
 pub const fn overhead(backend: &Backend) -> usize {
-    let ip = if backend.address.is_v4() { ipv4::LEN } else { ipv6::LEN };
+    let ip = if backend.address.is_v4() {
+        ipv4::LEN
+    } else {
+        ipv6::LEN
+    };
     match backend.mode {
         mode::IPIP => ip,
         mode::GUE => ip.wrapping_add(udp::LEN),
@@ -44,8 +48,16 @@ pub const fn overhead(backend: &Backend) -> usize {
 #[must_use]
 #[inline(always)]
 pub const fn ether_type(backend: &Backend, is_inner_v6: bool) -> u16 {
-    let is_v6 = if backend.mode == mode::L2 { is_inner_v6 } else { !backend.address.is_v4() };
-    if is_v6 { ethernet::IPV6 } else { ethernet::IPV4 }
+    let is_v6 = if backend.mode == mode::L2 {
+        is_inner_v6
+    } else {
+        !backend.address.is_v4()
+    };
+    if is_v6 {
+        ethernet::IPV6
+    } else {
+        ethernet::IPV4
+    }
 }
 
 /// The sum of an outer IPv4 header's constant words: version, header length, TTL, protocol and addresses.
@@ -56,7 +68,20 @@ pub const fn ether_type(backend: &Backend, is_inner_v6: bool) -> u16 {
 pub fn constant_sum(source: Address, destination: Address, mode: u8, is_inner_v6: bool) -> u16 {
     let [.., s0, s1, s2, s3] = source.octets();
     let [.., d0, d1, d2, d3] = destination.octets();
-    checksum::fold(checksum::sum(&[0x45, 0, TTL, outer_protocol(mode, is_inner_v6), s0, s1, s2, s3, d0, d1, d2, d3]))
+    checksum::fold(checksum::sum(&[
+        0x45,
+        0,
+        TTL,
+        outer_protocol(mode, is_inner_v6),
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ]))
 }
 
 #[inline(always)]
@@ -88,12 +113,24 @@ pub fn inner<P: Packet>(packet: &P, ip: &Ip, hash: u32) -> Option<Inner> {
     let offset = ip.tags.ip_offset();
     if ip.is_v6 {
         let header = packet.at::<Ipv6>(offset)?;
-        return Some(Inner { dscp_ecn: header.traffic_class(), id: 0, flags: ipv4::DONT_FRAGMENT });
+        return Some(Inner {
+            dscp_ecn: header.traffic_class(),
+            id: 0,
+            flags: ipv4::DONT_FRAGMENT,
+        });
     }
     let header = packet.at::<Ipv4>(offset)?;
     let flags = header.flags_fragment.get() & ipv4::DONT_FRAGMENT;
-    let id = if flags == 0 { header.id.get().wrapping_add((hash >> 16) as u16) } else { 0 };
-    Some(Inner { dscp_ecn: header.dscp_ecn, id, flags })
+    let id = if flags == 0 {
+        header.id.get().wrapping_add((hash >> 16) as u16)
+    } else {
+        0
+    };
+    Some(Inner {
+        dscp_ecn: header.dscp_ecn,
+        id,
+        flags,
+    })
 }
 
 /// Writes the outer headers at `offset`, where there is room for [`overhead`] bytes before the inner packet.

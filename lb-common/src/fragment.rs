@@ -6,7 +6,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::flow::Address;
+use crate::{
+    flow::{Address, Flow},
+    parse::Payload,
+};
 
 /// How many fragmented packets are remembered; the least recently used go first.
 pub const MAX_FRAGMENTED: usize = 65536;
@@ -28,3 +31,32 @@ pub struct FragmentKey {
 }
 
 const _: () = assert!(size_of::<FragmentKey>() == 40);
+
+/// The key of the packet that a fragment belongs to.
+#[must_use]
+#[inline(always)]
+pub const fn key(payload: &Payload, id: u32) -> FragmentKey {
+    FragmentKey {
+        source: payload.source,
+        destination: payload.destination,
+        id,
+        protocol: payload.protocol,
+        reserved: [0; 3],
+    }
+}
+
+impl FragmentKey {
+    /// What is hashed of a fragment whose first was not seen: addresses and protocol.
+    #[must_use]
+    #[inline(always)]
+    pub const fn flow(&self) -> Flow {
+        Flow {
+            source: self.source,
+            destination: self.destination,
+            source_port: [0; 2],
+            destination_port: [0; 2],
+            protocol: self.protocol,
+            reserved: [0; 3],
+        }
+    }
+}

@@ -17,8 +17,16 @@ impl Limit {
     pub const fn admit(&self, tat: u64, now: u64) -> Option<u64> {
         let ahead = tat.wrapping_sub(now);
         // A TAT in the past (or a clock that was set back by half its range) starts afresh.
-        let (tat, ahead) = if ahead > u64::MAX / 2 { (now, 0) } else { (tat, ahead) };
-        if ahead > self.tolerance { None } else { Some(tat.wrapping_add(self.interval)) }
+        let (tat, ahead) = if ahead > u64::MAX / 2 {
+            (now, 0)
+        } else {
+            (tat, ahead)
+        };
+        if ahead > self.tolerance {
+            None
+        } else {
+            Some(tat.wrapping_add(self.interval))
+        }
     }
 }
 
@@ -28,7 +36,10 @@ mod tests {
 
     #[test]
     fn admits_the_burst_and_then_the_rate() {
-        let limit = Limit { interval: 10, tolerance: 40 };
+        let limit = Limit {
+            interval: 10,
+            tolerance: 40,
+        };
         let mut tat = 0;
         let mut admitted = [0u32; 2];
         for now in 0..2000u64 {

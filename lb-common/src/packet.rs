@@ -66,7 +66,11 @@ impl<'a> HostPacket<'a> {
     pub fn new(buffer: &'a mut [u8], frame: &[u8]) -> Option<Self> {
         let end = HEADROOM.checked_add(frame.len())?;
         buffer.get_mut(HEADROOM..end)?.copy_from_slice(frame);
-        Some(Self { buffer, start: HEADROOM, end })
+        Some(Self {
+            buffer,
+            start: HEADROOM,
+            end,
+        })
     }
 
     /// The frame as it is now.
@@ -86,25 +90,34 @@ impl Packet for HostPacket<'_> {
     }
 
     fn at<T: Header>(&self, offset: usize) -> Option<&T> {
-        T::ref_from_prefix(self.bytes().get(offset..)?).ok().map(|(header, _)| header)
+        T::ref_from_prefix(self.bytes().get(offset..)?)
+            .ok()
+            .map(|(header, _)| header)
     }
 
     fn at_mut<T: Header>(&mut self, offset: usize) -> Option<&mut T> {
         let bytes = self.buffer.get_mut(self.start..self.end)?;
-        T::mut_from_prefix(bytes.get_mut(offset..)?).ok().map(|(header, _)| header)
+        T::mut_from_prefix(bytes.get_mut(offset..)?)
+            .ok()
+            .map(|(header, _)| header)
     }
 
     fn adjust_head(&mut self, delta: i32) -> bool {
         let start = self.start.checked_add_signed(delta as isize);
-        let Some(start) = start.filter(|start| start.saturating_add(MIN_LEN) <= self.end) else { return false };
+        let Some(start) = start.filter(|start| start.saturating_add(MIN_LEN) <= self.end) else {
+            return false;
+        };
         self.start = start;
         true
     }
 
     fn adjust_tail(&mut self, delta: i32) -> bool {
         let end = self.end.checked_add_signed(delta as isize);
-        let fits = |end: &usize| *end <= self.buffer.len() && *end >= self.start.saturating_add(MIN_LEN);
-        let Some(end) = end.filter(fits) else { return false };
+        let fits =
+            |end: &usize| *end <= self.buffer.len() && *end >= self.start.saturating_add(MIN_LEN);
+        let Some(end) = end.filter(fits) else {
+            return false;
+        };
         if let Some(new) = self.buffer.get_mut(self.end..end) {
             new.fill(0);
         }

@@ -28,15 +28,19 @@ use crate::{
 /// (RFC 8200, section 4.1, recommends no more).
 const MAX_EXTENSIONS: usize = 6;
 
-/// VLAN tags of a frame, the outer one first.
+/// VLAN tags of a frame.
+///
+/// Whole words, as everything that may lie on the stack: the kernel wants aligned accesses there.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Tags {
     /// How many: 0, 1 or 2.
-    pub count: u8,
-    /// Whether the outer tag is a service tag (802.1ad).
-    pub is_service: bool,
-    /// Tag control information, in network order.
-    pub tci: [[u8; 2]; 2],
+    pub count: u32,
+    /// EtherType of the outer tag: 802.1Q, or 802.1ad for a service tag.
+    pub outer_type: u32,
+    /// Tag control information of the outer tag.
+    pub outer: u32,
+    /// Tag control information of the inner of two tags.
+    pub inner: u32,
 }
 
 impl Tags {
@@ -91,7 +95,15 @@ pub fn plain<P: Packet>(packet: &P) -> Option<Parsed> {
                 start: START,
                 len: len.checked_sub(ipv4::LEN as u32)?,
             };
-            payload.plain(packet, Ip { tags: Tags::default(), is_v6: false, len, frame_len: 0 })
+            payload.plain(
+                packet,
+                Ip {
+                    tags: Tags::default(),
+                    is_v6: false,
+                    len,
+                    frame_len: 0,
+                },
+            )
         }
         ethernet::IPV6 => {
             const START: usize = ethernet::LEN + ipv6::LEN;
@@ -107,7 +119,15 @@ pub fn plain<P: Packet>(packet: &P) -> Option<Parsed> {
                 return None;
             }
             let len = payload.len.wrapping_add(ipv6::LEN as u32);
-            payload.plain(packet, Ip { tags: Tags::default(), is_v6: true, len, frame_len: 0 })
+            payload.plain(
+                packet,
+                Ip {
+                    tags: Tags::default(),
+                    is_v6: true,
+                    len,
+                    frame_len: 0,
+                },
+            )
         }
         _ => None,
     }
@@ -119,24 +139,33 @@ pub fn plain<P: Packet>(packet: &P) -> Option<Parsed> {
 /// [`Reason::Truncated`], or [`Reason::VlanTags`] for more tags.
 #[inline(always)]
 pub fn link<P: Packet>(packet: &P) -> Result<(Tags, u16), Reason> {
-    let mut ether_type = packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?.ether_type.get();
+    let mut ether_type = packet
+        .at::<Ethernet>(0)
+        .ok_or(Reason::Truncated)?
+        .ether_type
+        .get();
     let mut tags = Tags::default();
     if !is_tag(ether_type) {
         return Ok((tags, ether_type));
     }
-    tags.is_service = ether_type == ethernet::SERVICE_VLAN;
+    tags.outer_type = u32::from(ether_type);
     let tag = packet.at::<Vlan>(ethernet::LEN).ok_or(Reason::Truncated)?;
     ether_type = tag.ether_type.get();
-    let outer = tag.tci;
     tags.count = 1;
-    tags.tci = [outer, [0; 2]];
+    tags.outer = u32::from(tag.tci.get());
     if is_tag(ether_type) {
-        let tag = packet.at::<Vlan>(const { ethernet::LEN + vlan::LEN }).ok_or(Reason::Truncated)?;
+        let tag = packet
+            .at::<Vlan>(const { ethernet::LEN + vlan::LEN })
+            .ok_or(Reason::Truncated)?;
         ether_type = tag.ether_type.get();
         tags.count = 2;
-        tags.tci = [outer, tag.tci];
+        tags.inner = u32::from(tag.tci.get());
     }
-    if is_tag(ether_type) { Err(Reason::VlanTags) } else { Ok((tags, ether_type)) }
+    if is_tag(ether_type) {
+        Err(Reason::VlanTags)
+    } else {
+        Ok((tags, ether_type))
+    }
 }
 
 #[inline(always)]
@@ -172,7 +201,11 @@ pub struct FragmentOf {
 /// The reason why this is no IP packet that weir understands.
 #[inline(always)]
 pub fn network<P: Packet>(packet: &P, tags: Tags, is_v6: bool) -> Result<Network, Reason> {
-    let network = if is_v6 { network_v6(packet, tags) } else { network_v4(packet, tags) };
+    let network = if is_v6 {
+        network_v6(packet, tags)
+    } else {
+        network_v4(packet, tags)
+    };
     let mut network = network?;
     network.ip.frame_len = frame_len(packet, tags.ip_offset(), network.ip.len)?;
     Ok(network)
@@ -193,7 +226,12 @@ fn network_v4<P: Packet>(packet: &P, tags: Tags) -> Result<Network, Reason> {
         is_first: ip.flags_fragment.get() & ipv4::OFFSET == 0,
     };
     Ok(Network {
-        ip: Ip { tags, is_v6: false, len, frame_len: 0 },
+        ip: Ip {
+            tags,
+            is_v6: false,
+            len,
+            frame_len: 0,
+        },
         payload: Payload {
             source: Address::from_v4(ip.source),
             destination: Address::from_v4(ip.destination),
@@ -223,21 +261,37 @@ fn network_v6<P: Packet>(packet: &P, tags: Tags) -> Result<Network, Reason> {
         return Err(Reason::MalformedIp);
     }
     let len = payload_len.wrapping_add(ipv6::LEN as u32);
-    let mut network =
-        Network { ip: Ip { tags, is_v6: true, len, frame_len: 0 }, payload, fragment: None, has_options: false };
+    let mut network = Network {
+        ip: Ip {
+            tags,
+            is_v6: true,
+            len,
+            frame_len: 0,
+        },
+        payload,
+        fragment: None,
+        has_options: false,
+    };
     for _ in 0..MAX_EXTENSIONS {
         if !network.skip_extension(packet)? {
             return Ok(network);
         }
     }
-    if is_extension(network.payload.protocol) { Err(Reason::Ipv6Extension) } else { Ok(network) }
+    if is_extension(network.payload.protocol) {
+        Err(Reason::Ipv6Extension)
+    } else {
+        Ok(network)
+    }
 }
 
 #[inline(always)]
 const fn is_extension(next_header: u8) -> bool {
     matches!(
         next_header,
-        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS | protocol::FRAGMENT
+        protocol::HOP_BY_HOP
+            | protocol::ROUTING
+            | protocol::DESTINATION_OPTIONS
+            | protocol::FRAGMENT
     )
 }
 
@@ -247,25 +301,41 @@ impl Network {
     fn skip_extension<P: Packet>(&mut self, packet: &P) -> Result<bool, Reason> {
         let kind = self.payload.protocol;
         // What a later fragment begins with is no header.
-        let is_inside_later = matches!(self.fragment, Some(FragmentOf { is_first: false, .. }));
+        let is_inside_later = matches!(
+            self.fragment,
+            Some(FragmentOf {
+                is_first: false,
+                ..
+            })
+        );
         if !is_extension(kind) || is_inside_later {
             return Ok(false);
         }
         let (next_header, len) = if kind == protocol::FRAGMENT {
-            let header = packet.at::<Fragment>(self.payload.start).ok_or(Reason::Truncated)?;
+            let header = packet
+                .at::<Fragment>(self.payload.start)
+                .ok_or(Reason::Truncated)?;
             let offset_more = header.offset_more.get();
             // An offset or "more"; a packet of one fragment is whole (RFC 6946).
             if offset_more & 0xfff9 != 0 {
                 let id = u32::from_ne_bytes(header.id.to_bytes());
-                self.fragment = Some(FragmentOf { id, is_first: offset_more & 0xfff8 == 0 });
+                self.fragment = Some(FragmentOf {
+                    id,
+                    is_first: offset_more & 0xfff8 == 0,
+                });
             }
             (header.next_header, size_of::<Fragment>() as u32)
         } else {
-            let header = packet.at::<Extension>(self.payload.start).ok_or(Reason::Truncated)?;
+            let header = packet
+                .at::<Extension>(self.payload.start)
+                .ok_or(Reason::Truncated)?;
             if kind == protocol::ROUTING && header.segments_left != 0 {
                 return Err(Reason::Ipv6Extension);
             }
-            (header.next_header, u32::from(header.len).wrapping_add(1).wrapping_mul(8))
+            (
+                header.next_header,
+                u32::from(header.len).wrapping_add(1).wrapping_mul(8),
+            )
         };
         if len > self.payload.len {
             return Err(Reason::MalformedIp);
@@ -334,7 +404,11 @@ impl Payload {
                 if len < udp::LEN as u32 || (is_whole && len > self.len) {
                     return Err(Reason::MalformedTransport);
                 }
-                Ok(Transport { source_port: udp.source_port, destination_port: udp.destination_port, is_syn: false })
+                Ok(Transport {
+                    source_port: udp.source_port,
+                    destination_port: udp.destination_port,
+                    is_syn: false,
+                })
             }
             _ => Err(Reason::OtherProtocol),
         }
@@ -380,5 +454,9 @@ fn frame_len<P: Packet>(packet: &P, ip_offset: usize, ip_len: u32) -> Result<u32
     }
     // Either the frame lies in several buffers, or the header claims too much.
     let len = packet.frame_len();
-    if end <= len { Ok(len as u32) } else { Err(Reason::Truncated) }
+    if end <= len {
+        Ok(len as u32)
+    } else {
+        Err(Reason::Truncated)
+    }
 }

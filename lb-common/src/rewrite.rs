@@ -15,13 +15,33 @@ use crate::{
 #[inline(always)]
 pub const fn tags(backend: &Backend, came_with: Tags, is_redirect: bool) -> Tags {
     if backend.flags & flags::VLANS_SET != 0 {
+        let is_service = backend.flags & flags::SERVICE_VLAN != 0;
+        let [outer, inner] = backend.vlans;
         return Tags {
-            count: if backend.vlan_count > 2 { 2 } else { backend.vlan_count },
-            is_service: backend.flags & flags::SERVICE_VLAN != 0,
-            tci: backend.vlans,
+            count: if backend.vlan_count > 2 {
+                2
+            } else {
+                backend.vlan_count as u32
+            },
+            outer_type: if is_service {
+                ethernet::SERVICE_VLAN
+            } else {
+                ethernet::VLAN
+            } as u32,
+            outer: u16::from_be_bytes(outer) as u32,
+            inner: u16::from_be_bytes(inner) as u32,
         };
     }
-    if is_redirect { Tags { count: 0, is_service: false, tci: [[0; 2]; 2] } } else { came_with }
+    if is_redirect {
+        Tags {
+            count: 0,
+            outer_type: 0,
+            outer: 0,
+            inner: 0,
+        }
+    } else {
+        came_with
+    }
 }
 
 /// Gives the frame the Ethernet addresses of the way to `backend`, and nothing else. The TTL stays: weir stands
@@ -41,23 +61,38 @@ pub fn addresses<P: Packet>(packet: &mut P, backend: &Backend) -> Option<()> {
 ///
 /// Returns `None` where the frame is too short.
 #[inline(always)]
-pub fn link<P: Packet>(packet: &mut P, backend: &Backend, tags: &Tags, ether_type: u16) -> Option<()> {
-    let outer = if tags.is_service { ethernet::SERVICE_VLAN } else { ethernet::VLAN };
+pub fn link<P: Packet>(
+    packet: &mut P,
+    backend: &Backend,
+    tags: &Tags,
+    ether_type: u16,
+) -> Option<()> {
     *packet.at_mut::<Ethernet>(0)? = Ethernet {
         destination: backend.mac_destination,
         source: backend.mac_source,
-        ether_type: if tags.count == 0 { ether_type } else { outer }.into(),
+        ether_type: if tags.count == 0 {
+            ether_type
+        } else {
+            tags.outer_type as u16
+        }
+        .into(),
     };
-    let [first, second] = tags.tci;
     if tags.count > 0 {
         *packet.at_mut::<Vlan>(ethernet::LEN)? = Vlan {
-            tci: first,
-            ether_type: if tags.count == 1 { ether_type } else { ethernet::VLAN }.into(),
+            tci: (tags.outer as u16).into(),
+            ether_type: if tags.count == 1 {
+                ether_type
+            } else {
+                ethernet::VLAN
+            }
+            .into(),
         };
     }
     if tags.count > 1 {
-        *packet.at_mut::<Vlan>(const { ethernet::LEN + vlan::LEN })? =
-            Vlan { tci: second, ether_type: ether_type.into() };
+        *packet.at_mut::<Vlan>(const { ethernet::LEN + vlan::LEN })? = Vlan {
+            tci: (tags.inner as u16).into(),
+            ether_type: ether_type.into(),
+        };
     }
     Some(())
 }

@@ -3,7 +3,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    backend::Backend, flow::HashKeys, fragment::FragmentKey, pipeline::Outcome, slot::SlotTable, vip::VipTable,
+    backend::Backend, flow::HashKeys, fragment::FragmentKey, pipeline::Outcome, slot::SlotTable,
+    vip::VipTable,
 };
 
 /// How many reasons the counters have room for.
@@ -29,8 +30,29 @@ pub struct Node {
     pub icmp_tolerance_ns: u64,
 }
 
+impl Node {
+    /// ICMP messages that one CPU answers or forwards in a second.
+    pub const ICMP_PER_SECOND: u64 = 1000;
+
+    /// How many of them may come at once.
+    pub const ICMP_BURST: u64 = 1000;
+
+    /// A node with these keys, and the usual limits.
+    #[must_use]
+    pub const fn new(hash_keys: HashKeys) -> Self {
+        const INTERVAL_NS: u64 = 1_000_000_000 / Node::ICMP_PER_SECOND;
+        Self {
+            hash_keys,
+            icmp_interval_ns: INTERVAL_NS,
+            icmp_tolerance_ns: INTERVAL_NS * (Self::ICMP_BURST - 1),
+        }
+    }
+}
+
 /// An interface that frames come by or leave by.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct Interface {
     /// Its MAC address.
@@ -40,7 +62,9 @@ pub struct Interface {
 }
 
 /// What is counted for a VIP or a backend. Host order; one value a CPU.
-#[derive(Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct Counters {
     /// Frames forwarded.
@@ -60,6 +84,36 @@ impl Counters {
         self.packets = self.packets.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(bytes);
         self.new_connections = self.new_connections.wrapping_add(is_syn as u64);
+    }
+}
+
+/// What a tracer is told of a packet: an [`Outcome`] as plain old data. Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Traced {
+    /// Number of the reason.
+    pub reason: u32,
+    /// The VIP's id, or [`crate::pipeline::NO_VIP`].
+    pub vip: u32,
+    /// The slot, or [`crate::pipeline::NO_SLOT`].
+    pub slot: u32,
+    /// The backend's id, or [`crate::slot::NOBODY`].
+    pub backend: u32,
+}
+
+impl Traced {
+    /// What became of a packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(outcome: &Outcome) -> Self {
+        Self {
+            reason: outcome.reason as u32,
+            vip: outcome.vip,
+            slot: outcome.slot,
+            backend: outcome.backend as u32,
+        }
     }
 }
 

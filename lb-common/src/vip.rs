@@ -47,21 +47,39 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn new(address: Address, port: [u8; 2], protocol: u8) -> Self {
-        Self { address, port, protocol, kind: kind::VIP, reserved: [0; 4] }
+        Self {
+            address,
+            port,
+            protocol,
+            kind: kind::VIP,
+            reserved: [0; 4],
+        }
     }
 
     /// The key that any VIP of an address is found by.
     #[must_use]
     #[inline(always)]
     pub const fn of_address(address: Address) -> Self {
-        Self { address, port: [0; 2], protocol: 0, kind: kind::ADDRESS, reserved: [0; 4] }
+        Self {
+            address,
+            port: [0; 2],
+            protocol: 0,
+            kind: kind::ADDRESS,
+            reserved: [0; 4],
+        }
     }
 
     /// The key that any VIP of an address and protocol is found by.
     #[must_use]
     #[inline(always)]
     pub const fn without_port(address: Address, protocol: u8) -> Self {
-        Self { address, port: [0; 2], protocol, kind: kind::PORTLESS, reserved: [0; 4] }
+        Self {
+            address,
+            port: [0; 2],
+            protocol,
+            kind: kind::PORTLESS,
+            reserved: [0; 4],
+        }
     }
 
     /// The same VIP with every port.
@@ -253,7 +271,9 @@ impl VipTable {
     fn derive(&mut self, key: VipKey, vip: &VipEntry) -> Result<(), Full> {
         let (first, second) = self.choices(&key);
         for at in [first, second] {
-            let Some(bucket) = self.buckets.get_mut(at) else { continue };
+            let Some(bucket) = self.buckets.get_mut(at) else {
+                continue;
+            };
             for entry in &mut bucket.entries {
                 if entry.key == key {
                     entry.flags |= vip.flags;
@@ -369,12 +389,25 @@ mod tests {
 
     #[test]
     fn an_address_is_found_without_port_and_protocol() {
-        let first = VipEntry { flags: flags::AFFINITY_SOURCE, ..vip(1, 443) };
-        let second = VipEntry { id: 2, flags: flags::ANNOUNCE_L2, ..vip(1, 80) };
+        let first = VipEntry {
+            flags: flags::AFFINITY_SOURCE,
+            ..vip(1, 443)
+        };
+        let second = VipEntry {
+            id: 2,
+            flags: flags::ANNOUNCE_L2,
+            ..vip(1, 80)
+        };
         let table = table(&[first, second]);
         let found = table.find_address(first.key.address).unwrap();
-        assert_eq!((found.id, found.flags), (1, flags::AFFINITY_SOURCE | flags::ANNOUNCE_L2));
-        assert_eq!(table.find_without_port(first.key.address, 6).map(|e| e.id), Some(1));
+        assert_eq!(
+            (found.id, found.flags),
+            (1, flags::AFFINITY_SOURCE | flags::ANNOUNCE_L2)
+        );
+        assert_eq!(
+            table.find_without_port(first.key.address, 6).map(|e| e.id),
+            Some(1)
+        );
         assert_eq!(table.find_without_port(first.key.address, 17), None);
         assert_eq!(table.find_address(vip(2, 443).key.address), None);
         assert_eq!(table.entries().count(), 2);

@@ -41,12 +41,13 @@ pub fn weir_xdp(ctx: XdpContext) -> u32 {
     match outcome.verdict() {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
-        Verdict::Tx => xdp_action::XDP_TX,
         // The pipeline has just seen the port in the map; a device that vanished since is a drop.
-        Verdict::Redirect => match PORTS.redirect(outcome.ifindex, u64::from(xdp_action::XDP_DROP))
-        {
-            Ok(action) | Err(action) => action,
-        },
+        Verdict::Forward if outcome.is_redirect => {
+            match PORTS.redirect(outcome.ifindex, u64::from(xdp_action::XDP_DROP)) {
+                Ok(action) | Err(action) => action,
+            }
+        }
+        Verdict::Tx | Verdict::Forward => xdp_action::XDP_TX,
     }
 }
 

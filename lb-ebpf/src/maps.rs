@@ -1,19 +1,31 @@
 //! The maps, and the pipeline's view of them.
 //!
-//! All lookups are of arrays, which the kernel turns into a few inline instructions. User space finds the
-//! maps by these names and checks their key and value sizes.
+//! All lookups on the common way are of arrays, which the kernel turns into a few inline instructions. User space
+//! finds the maps by these names and checks their key and value sizes.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, PerCpuArray},
+    Global,
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray},
+    helpers::generated::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use lb_common::{
     backend::Backend,
-    reason::Reason,
+    fragment::{FragmentKey, MAX_FRAGMENTED},
+    gcra::Limit,
+    pipeline::Outcome,
     slot::SlotTable,
-    tables::{Counters, MAX_PORTS, MAX_REASONS, Node, Tables},
+    tables::{Counters, Interface, MAX_PORTS, MAX_REASONS, Node, REASON_COUNTERS, Tables, Traced},
     vip::{MAX_VIPS, VipTable},
 };
+
+/// Set while loading a program that only traces: it tells what became of each packet in `TRACED` and counts
+/// nothing. A constant to the verifier, which cuts out the other branch.
+#[unsafe(no_mangle)]
+pub(crate) static TRACE: Global<u8> = Global::new(0);
+
+/// [`TRACE`] against the maps of a running daemon: nothing at all is written to them.
+const LIVE: u8 = 2;
 
 /// Settings of the node.
 #[btf_map]
@@ -39,13 +51,29 @@ pub(crate) static VIP_COUNTERS: PerCpuArray<Counters, { MAX_VIPS }> = PerCpuArra
 #[btf_map]
 pub(crate) static BACKEND_COUNTERS: PerCpuArray<Counters, 65536> = PerCpuArray::new();
 
-/// Frames, by the reason's number.
+/// Frames, by the reason's number; those that left by another interface, by it plus [`MAX_REASONS`].
 #[btf_map]
-pub(crate) static REASON_COUNTERS: PerCpuArray<u64, { MAX_REASONS }> = PerCpuArray::new();
+pub(crate) static OUTCOME_COUNTERS: PerCpuArray<u64, { REASON_COUNTERS }> = PerCpuArray::new();
 
 /// The interfaces that frames may leave by, by ifindex.
 #[btf_map]
 pub(crate) static PORTS: DevMapHash<{ MAX_PORTS }> = DevMapHash::new();
+
+/// Facts about the interfaces, by ifindex.
+#[btf_map]
+pub(crate) static INTERFACES: HashMap<u32, Interface, { MAX_PORTS }> = HashMap::new();
+
+/// The backend that the fragments of a packet follow.
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32, { MAX_FRAGMENTED }> = LruHashMap::new();
+
+/// Theoretical arrival time of the ICMP limit, in ns of the monotonic clock; each CPU has its own.
+#[btf_map]
+pub(crate) static ICMP_TAT: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// What became of the last packet, where [`TRACE`] asks for it.
+#[btf_map]
+pub(crate) static TRACED: Array<Traced, 1> = Array::new();
 
 /// The maps of the running program.
 pub(crate) struct KernelTables;
@@ -78,6 +106,9 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool) {
+        if TRACE.load() != 0 {
+            return;
+        }
         if let Some(counters) = VIP_COUNTERS.get_ptr_mut(vip) {
             // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
             unsafe { (*counters).add(bytes, is_syn) };
@@ -86,6 +117,9 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn count_backend(&self, id: u16, bytes: u64, is_syn: bool) {
+        if TRACE.load() != 0 {
+            return;
+        }
         if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(id)) {
             // SAFETY: as in `count_vip`.
             unsafe { (*counters).add(bytes, is_syn) };
@@ -93,9 +127,67 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn count_reason(&self, reason: Reason) {
-        if let Some(count) = REASON_COUNTERS.get_ptr_mut(reason as u32) {
-            // SAFETY: as in `count_vip`.
+    fn interface(&self, ifindex: u32) -> Option<Interface> {
+        // SAFETY: the value is copied at once; entries are only written while the daemon starts.
+        unsafe { INTERFACES.get(&ifindex).copied() }
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<u16> {
+        // SAFETY: the value is copied at once; an entry that is reused meanwhile names another backend that lives.
+        unsafe { FRAGMENTS.get(key).map(|backend| *backend as u16) }
+    }
+
+    #[inline(always)]
+    fn pin_fragment(&self, key: &FragmentKey, backend: u16) {
+        if TRACE.load() == LIVE {
+            return;
+        }
+        // Without a pin the later fragments are orphans, which are counted: nothing more to do here.
+        let _unpinned = FRAGMENTS.insert(key, u32::from(backend), 0);
+    }
+
+    #[inline(always)]
+    fn admits_icmp(&self) -> bool {
+        if TRACE.load() != 0 {
+            return true;
+        }
+        let (Some(node), Some(tat)) = (NODE.get(0), ICMP_TAT.get_ptr_mut(0)) else {
+            return false;
+        };
+        let limit = Limit {
+            interval: node.icmp_interval_ns,
+            tolerance: node.icmp_tolerance_ns,
+        };
+        // SAFETY: the helper takes nothing and only reads the clock.
+        let now = unsafe { bpf_ktime_get_ns() };
+        // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
+        match limit.admit(unsafe { *tat }, now) {
+            Some(next) => {
+                // SAFETY: as above.
+                unsafe { *tat = next };
+                true
+            }
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn count_outcome(&self, outcome: &Outcome) {
+        if TRACE.load() != 0 {
+            if let Some(traced) = TRACED.get_ptr_mut(0) {
+                // SAFETY: the map has this one entry, and one packet is traced at a time.
+                unsafe { *traced = Traced::new(outcome) };
+            }
+            return;
+        }
+        let other_interface = if outcome.is_redirect {
+            MAX_REASONS as u32
+        } else {
+            0
+        };
+        if let Some(count) = OUTCOME_COUNTERS.get_ptr_mut(outcome.reason as u32 + other_interface) {
+            // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
             unsafe { *count = (*count).wrapping_add(1) };
         }
     }

@@ -1,6 +1,9 @@
 //! The bytes of a packet in the kernel, by pointers that the verifier can follow.
 
-use aya_ebpf::{helpers::generated::bpf_xdp_get_buff_len, programs::XdpContext};
+use aya_ebpf::{
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
 use lb_common::packet::{Header, Packet};
 
 /// A packet that XDP hands to the program.
@@ -53,5 +56,17 @@ impl Packet for XdpPacket<'_> {
         let pointer = self.pointer(offset, size_of::<T>())?;
         // SAFETY: as in `at`; `self` is borrowed mutably, so this is the only reference into the packet.
         Some(unsafe { &mut *(pointer as *mut T) })
+    }
+    #[inline(always)]
+    fn adjust_head(&mut self, delta: i32) -> bool {
+        // SAFETY: the context is the one that the kernel called the program with; `self` is borrowed mutably, so
+        // no reference into the packet outlives the call, and later ones read the new start.
+        unsafe { bpf_xdp_adjust_head(self.ctx.ctx, delta) == 0 }
+    }
+
+    #[inline(always)]
+    fn adjust_tail(&mut self, delta: i32) -> bool {
+        // SAFETY: as in `adjust_head`.
+        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
     }
 }

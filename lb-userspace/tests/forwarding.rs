@@ -12,10 +12,11 @@ use anyhow::bail;
 use etherparse::PacketBuilder;
 use lb_common::{
     backend::Backend as Entry,
-    pipeline,
+    packet::{HEADROOM, HostPacket},
+    pipeline::{self, Outcome},
     reason::Reason,
     slot::SlotTable,
-    tables::{Counters, Node as NodeEntry},
+    tables::{Counters, Interface, Node as NodeEntry},
     vip::{VipEntry, VipTable},
 };
 use lb_userspace::{
@@ -23,7 +24,7 @@ use lb_userspace::{
         Affinity, Backend, Config, ForwardMode, Node, OnExit, Protocol, Secret, TableAlgorithm,
         Vip, XdpMode,
     },
-    dataplane::{DataPlane, apply::apply, memory::Memory},
+    dataplane::{DataPlane, ReasonCount, apply::apply, memory::Memory},
     model::{
         ids::Ids,
         next_hop::{NextHop, Port},
@@ -49,8 +50,7 @@ fn packets_reach_the_backends_by_their_weights_and_unchanged_but_for_the_mac_add
         let mut counts = [0u32; 5];
         for port in 0..FLOWS {
             let before = frame(client, vip, port);
-            let mut after = before.clone();
-            let outcome = pipeline::run(after.as_mut_slice(), &lab.memory, PORT.ifindex);
+            let (outcome, after) = run(&lab.memory, &before);
             assert_eq!(outcome.reason, Reason::Forwarded);
             assert_eq!(after[12..], before[12..]);
             assert_eq!(after[6..12], PORT.mac);
@@ -151,7 +151,9 @@ fn a_backend_behind_another_interface_is_redirected_to() {
     }
     lab.apply().unwrap();
     let outcome = lab.send("198.51.100.7", WEB4, 1);
-    assert_eq!(outcome, (Reason::Redirected, Some(1)));
+    assert_eq!(outcome, (Reason::Forwarded, Some(1)));
+    let (outcome, _) = run(&lab.memory, &frame("198.51.100.7", WEB4, 1));
+    assert_eq!((outcome.is_redirect, outcome.ifindex), (true, 3));
 }
 
 #[test]
@@ -286,11 +288,18 @@ impl Lab {
 
     /// Sends a frame; tells its reason, and the host that its MAC address now names.
     fn send(&self, client: &str, vip: &str, port: u16) -> (Reason, Option<u8>) {
-        let mut frame = frame(client, vip, port);
-        let outcome = pipeline::run(frame.as_mut_slice(), &self.memory, PORT.ifindex);
+        let (outcome, frame) = run(&self.memory, &frame(client, vip, port));
         let host = (frame[5] >= 0x10).then(|| frame[5] - 0x10);
         (outcome.reason, host)
     }
+}
+
+/// Runs the pipeline: what became of the frame, and how it left.
+fn run(tables: &Memory, frame: &[u8]) -> (Outcome, Vec<u8>) {
+    let mut buffer = vec![0; HEADROOM + frame.len()];
+    let mut packet = HostPacket::new(&mut buffer, frame).unwrap();
+    let outcome = pipeline::run(&mut packet, tables, PORT.ifindex);
+    (outcome, packet.bytes().to_vec())
 }
 
 const fn name(step: &Step) -> &'static str {
@@ -405,10 +414,13 @@ impl DataPlane for Failing {
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {
         self.memory.vip_counters(vip)
     }
+    fn set_interface(&mut self, ifindex: u32, interface: &Interface) -> anyhow::Result<()> {
+        self.memory.set_interface(ifindex, interface)
+    }
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters> {
         self.memory.backend_counters(id)
     }
-    fn reason_counters(&self) -> anyhow::Result<Vec<u64>> {
+    fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>> {
         self.memory.reason_counters()
     }
 }

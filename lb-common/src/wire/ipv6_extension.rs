@@ -1,6 +1,9 @@
 //! IPv6 extension headers (RFC 8200, section 4).
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::{U16, U32}};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::network_endian::{U16, U32},
+};
 
 /// What hop-by-hop, routing and destination options headers begin with, 4 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]

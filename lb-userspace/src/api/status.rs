@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ForwardMode, Protocol, TableAlgorithm};
+use crate::{
+    config::{ForwardMode, Protocol, TableAlgorithm},
+    dataplane::ReasonCount,
+};
 
 /// The state of one node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -21,7 +24,7 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Every VIP, in the configuration's order.
     pub vips: Vec<VipStatus>,
-    /// Every reason, by number, also those that nothing was counted under.
+    /// Every reason, also those that nothing was counted under; one that forwards has a line for each verdict.
     pub reasons: Vec<ReasonStatus>,
     /// What an operator should look at, in sentences.
     pub problems: Vec<String>,
@@ -133,14 +136,13 @@ pub struct ReasonStatus {
 }
 
 impl ReasonStatus {
-    /// Every reason with its count, from counts by the reason's number.
+    /// Every reason and verdict with its count.
     #[must_use]
-    pub fn all(packets: &[u64]) -> Vec<Self> {
-        let reasons = lb_common::reason::Reason::ALL.iter().enumerate();
-        let all = reasons.map(|(number, reason)| Self {
-            reason: reason.as_str().to_owned(),
-            verdict: reason.verdict().as_str().to_owned(),
-            packets: packets.get(number).copied().unwrap_or(0),
+    pub fn all(counts: &[ReasonCount]) -> Vec<Self> {
+        let all = counts.iter().map(|count| Self {
+            reason: count.reason.as_str().to_owned(),
+            verdict: count.verdict().to_owned(),
+            packets: count.packets,
         });
         all.collect()
     }

@@ -2,20 +2,21 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
 };
 
 use anyhow::bail;
 use lb_common::{
     backend::Backend,
-    reason::Reason,
+    fragment::FragmentKey,
+    pipeline::Outcome,
     slot::SlotTable,
-    tables::{Counters, Node, Tables},
+    tables::{Counters, Interface, MAX_REASONS, Node, Tables},
     vip::{VipEntry, VipTable},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::DataPlane;
+use super::{DataPlane, ReasonCount};
 
 /// The maps, in memory.
 #[derive(Default)]
@@ -25,6 +26,7 @@ pub struct Memory {
     tables: BTreeMap<u32, Box<SlotTable>>,
     backends: BTreeMap<u16, Backend>,
     ports: BTreeSet<u32>,
+    interfaces: BTreeMap<u32, Interface>,
     counts: RefCell<Counts>,
 }
 
@@ -32,7 +34,8 @@ pub struct Memory {
 struct Counts {
     vips: BTreeMap<u32, Counters>,
     backends: BTreeMap<u16, Counters>,
-    reasons: [u64; Reason::COUNT],
+    outcomes: BTreeMap<u32, u64>,
+    fragments: HashMap<FragmentKey, u16>,
 }
 
 impl DataPlane for Memory {
@@ -70,6 +73,11 @@ impl DataPlane for Memory {
         Ok(())
     }
 
+    fn set_interface(&mut self, ifindex: u32, interface: &Interface) -> anyhow::Result<()> {
+        self.interfaces.insert(ifindex, *interface);
+        Ok(())
+    }
+
     fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>> {
         Ok(self.backends.iter().map(|(id, b)| (*id, *b)).collect())
     }
@@ -89,8 +97,9 @@ impl DataPlane for Memory {
         Ok(counts.backends.get(&id).copied().unwrap_or_default())
     }
 
-    fn reason_counters(&self) -> anyhow::Result<Vec<u64>> {
-        Ok(self.counts.borrow().reasons.to_vec())
+    fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>> {
+        let counts = self.counts.borrow();
+        ReasonCount::all(|index| Ok(counts.outcomes.get(&index).copied().unwrap_or_default()))
     }
 }
 
@@ -125,10 +134,35 @@ impl Tables for Memory {
         counts.backends.entry(id).or_default().add(bytes, is_syn);
     }
 
-    fn count_reason(&self, reason: Reason) {
-        if let Some(count) = self.counts.borrow_mut().reasons.get_mut(reason as usize) {
-            *count += 1;
-        }
+    fn interface(&self, ifindex: u32) -> Option<Interface> {
+        self.interfaces.get(&ifindex).copied()
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<u16> {
+        self.counts.borrow().fragments.get(key).copied()
+    }
+
+    fn pin_fragment(&self, key: &FragmentKey, backend: u16) {
+        self.counts.borrow_mut().fragments.insert(*key, backend);
+    }
+
+    fn admits_icmp(&self) -> bool {
+        // There is no clock here; the limit itself is tested in lb-common and in the kernel.
+        true
+    }
+
+    fn count_outcome(&self, outcome: &Outcome) {
+        let other = if outcome.is_redirect {
+            MAX_REASONS as u32
+        } else {
+            0
+        };
+        *self
+            .counts
+            .borrow_mut()
+            .outcomes
+            .entry(outcome.reason as u32 + other)
+            .or_default() += 1;
     }
 }
 

@@ -137,9 +137,7 @@ impl Wanted {
             .map(|vip| WantedVip::new(vip, inputs, held, ids))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            node: Node {
-                hash_keys: inputs.keys.hash_keys,
-            },
+            node: Node::new(inputs.keys.hash_keys),
             ports: ports(inputs),
             vip_table: Arc::new(Vips::new(vips.iter().map(|vip| vip.entry).collect())?),
             vips,

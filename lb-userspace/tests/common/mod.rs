@@ -1,11 +1,13 @@
 //! A daemon's task that owns no data plane, for tests of what talks to it.
 
+use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AttachMode, BackendStatus, Command, Detached, Handle, InterfaceStatus, ReasonStatus,
         Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
+    dataplane::ReasonCount,
 };
 
 /// A status with two VIPs; the second backend of `web` is not resolved.
@@ -64,7 +66,7 @@ pub(crate) fn status() -> Status {
                 vec![backend(3, "2001:db8:1111:2222:3333:4444:5555:6666", true)],
             ),
         ],
-        reasons: ReasonStatus::all(&[2_469_135_780, 0, 99]),
+        reasons: reasons(),
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
     }
 }
@@ -88,4 +90,17 @@ pub(crate) fn reconciler(status: Status) -> Handle {
         }
     });
     handle
+}
+
+fn reasons() -> Vec<ReasonStatus> {
+    let count = |reason, is_redirect, packets| ReasonCount {
+        reason,
+        is_redirect,
+        packets,
+    };
+    ReasonStatus::all(&[
+        count(Reason::Forwarded, false, 2_469_135_780),
+        count(Reason::Forwarded, true, 0),
+        count(Reason::NotVip, false, 99),
+    ])
 }

@@ -4,6 +4,8 @@ use etherparse::PacketBuilder;
 use lb_common::{
     backend::{self, Backend, mode},
     flow::{Address, HASH_KEYS, HashKeys},
+    packet::{HEADROOM, HostPacket},
+    pipeline::{self, Outcome},
     reason::{Reason, Verdict},
     slot::{Slot, SlotTable},
     tables::Node,
@@ -100,6 +102,14 @@ impl World {
     }
 }
 
+impl World {
+    /// Frames counted so far, under any reason.
+    pub(crate) fn counted(&self) -> u64 {
+        let counts = self.plane.reason_counters().unwrap();
+        counts.iter().map(|count| count.packets).sum()
+    }
+}
+
 /// The frame as it must leave for a backend.
 pub(crate) fn with_macs(frame: &[u8], destination: [u8; 6]) -> Vec<u8> {
     let mut frame = frame.to_vec();
@@ -150,11 +160,7 @@ impl Plan {
         for (key, i) in keys.iter_mut().zip(1u64..) {
             *key = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i);
         }
-        plane
-            .set_node(&Node {
-                hash_keys: HashKeys { keys },
-            })
-            .unwrap();
+        plane.set_node(&Node::new(HashKeys { keys })).unwrap();
         for (id, backend) in self.backends.iter().enumerate().skip(1) {
             plane.set_backend(id as u16, backend).unwrap();
         }
@@ -169,12 +175,20 @@ impl Plan {
     }
 }
 
-pub(crate) fn action(verdict: Verdict) -> Action {
-    match verdict {
+/// Runs the pipeline on the host: what became of the frame, and how it left.
+pub(crate) fn on_host(tables: &Memory, frame: &[u8]) -> (Outcome, Vec<u8>) {
+    let mut buffer = vec![0; HEADROOM + frame.len() + 512];
+    let mut packet = HostPacket::new(&mut buffer, frame).unwrap();
+    let outcome = pipeline::run(&mut packet, tables, LOOPBACK);
+    (outcome, packet.bytes().to_vec())
+}
+
+pub(crate) fn action(outcome: &Outcome) -> Action {
+    match outcome.verdict() {
         Verdict::Pass => Action::Pass,
         Verdict::Drop => Action::Drop,
-        Verdict::Tx => Action::Tx,
-        Verdict::Redirect => Action::Redirect,
+        Verdict::Forward if outcome.is_redirect => Action::Redirect,
+        Verdict::Tx | Verdict::Forward => Action::Tx,
     }
 }
 

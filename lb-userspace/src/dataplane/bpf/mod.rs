@@ -14,22 +14,21 @@ use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData, PerCpuValues};
 use lb_common::{
     backend::Backend,
-    reason::Reason,
     slot::SlotTable,
-    tables::{Counters, Node},
+    tables::{Counters, Interface, Node},
     vip::{VipEntry, VipTable},
 };
 use zerocopy::FromZeros as _;
 
 pub use pins::{Detached, detach};
-pub use test_run::{Action, Run};
+pub use test_run::{Action, Run, Trace};
 
 use self::{
-    object::{Inner, Object},
+    object::{Inner, Object, Tracing},
     pins::Pins,
     value::Value,
 };
-use super::DataPlane;
+use super::{DataPlane, ReasonCount};
 use crate::config::XdpMode;
 
 /// Name under which the table of VIPs is pinned.
@@ -60,7 +59,11 @@ impl BpfDataPlane {
     /// Where another daemon holds `pin_path`, its maps are of another layout, or the kernel refuses.
     pub fn open(pin_path: &Path, log: ProgramLog) -> anyhow::Result<Self> {
         let pins = Pins::open(pin_path)?;
-        let object = Object::load(Some(&pins.maps()), log as u8 * aya_log::Level::Debug as u8)?;
+        let object = Object::load(
+            Some(&pins.maps()),
+            log as u8 * aya_log::Level::Debug as u8,
+            Tracing::Off,
+        )?;
         Self::new(object, Some(pins))
     }
 
@@ -69,7 +72,27 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn private() -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0)?, None)
+        Self::new(Object::load(None, 0, Tracing::Off)?, None)
+    }
+
+    /// A private copy, as [`Self::private`], whose program tells what became of each packet ([`Self::trace`]) and
+    /// counts nothing. Its maps keep their state from packet to packet.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn tracer() -> anyhow::Result<Self> {
+        Self::new(Object::load(None, 0, Tracing::Private)?, None)
+    }
+
+    /// A program that traces against the maps of the daemon that holds `pin_path`, and writes to none of them.
+    ///
+    /// # Errors
+    /// Where nothing is pinned there, or the kernel refuses.
+    pub fn live_tracer(pin_path: &Path) -> anyhow::Result<Self> {
+        Self::new(
+            Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live)?,
+            None,
+        )
     }
 
     fn new(object: Object, pins: Option<Pins>) -> anyhow::Result<Self> {
@@ -190,6 +213,14 @@ impl DataPlane for BpfDataPlane {
         added.with_context(|| format!("letting frames leave by interface {ifindex}"))
     }
 
+    fn set_interface(&mut self, ifindex: u32, interface: &Interface) -> anyhow::Result<()> {
+        let set = self
+            .object
+            .interfaces
+            .insert(ifindex, Value::from_ref(interface), 0);
+        set.with_context(|| format!("writing interface {ifindex}"))
+    }
+
     fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>> {
         let mut found = Vec::new();
         for id in 1..=u16::MAX {
@@ -239,14 +270,17 @@ impl DataPlane for BpfDataPlane {
         Ok(sum(&values))
     }
 
-    fn reason_counters(&self) -> anyhow::Result<Vec<u64>> {
-        let count = |reason: &Reason| {
-            let values = self.object.reason_counters.get(&(*reason as u32), 0)?;
+    fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>> {
+        ReasonCount::all(|index| {
+            let values = self
+                .object
+                .outcome_counters
+                .get(&index, 0)
+                .context("reading the reasons' counters")?;
             Ok(values
                 .iter()
                 .fold(0u64, |sum, value| sum.wrapping_add(*value)))
-        };
-        Reason::ALL.iter().map(count).collect()
+        })
     }
 }
 

@@ -5,13 +5,14 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, ArrayOfMaps, MapData, MapError, MapInfo, PerCpuArray, xdp::DevMapHash},
+    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, MapInfo, PerCpuArray, xdp::DevMapHash},
     programs::Xdp,
 };
 use lb_common::{
     backend::Backend,
+    fragment::{FragmentKey, MAX_FRAGMENTED},
     slot::SlotTable,
-    tables::{Counters, Node},
+    tables::{Counters, Interface, MAX_PORTS, Node, REASON_COUNTERS, Traced},
     vip::VipTable,
 };
 
@@ -24,7 +25,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 const PROGRAM: &str = "weir_xdp";
 
 /// Every map of the object with its key, value and entry sizes: what a pinned map must match to be reused.
-const MAPS: [(&str, u32, u32, u32); 8] = [
+const MAPS: [(&str, u32, u32, u32); 10] = [
     ("NODE", 4, size_of::<Node>() as u32, 1),
     ("VIPS", 4, 4, 1),
     ("TABLES", 4, 4, lb_common::vip::MAX_VIPS as u32),
@@ -36,17 +37,35 @@ const MAPS: [(&str, u32, u32, u32); 8] = [
         lb_common::vip::MAX_VIPS as u32,
     ),
     ("BACKEND_COUNTERS", 4, size_of::<Counters>() as u32, 65536),
+    ("OUTCOME_COUNTERS", 4, 8, REASON_COUNTERS as u32),
     (
-        "REASON_COUNTERS",
+        "INTERFACES",
         4,
-        8,
-        lb_common::tables::MAX_REASONS as u32,
+        size_of::<Interface>() as u32,
+        MAX_PORTS as u32,
     ),
-    ("PORTS", 4, 8, lb_common::tables::MAX_PORTS as u32),
+    (
+        "FRAGMENTS",
+        size_of::<FragmentKey>() as u32,
+        4,
+        MAX_FRAGMENTED as u32,
+    ),
+    ("PORTS", 4, 8, MAX_PORTS as u32),
 ];
 
 /// A lookup table or the VIP table: an inner map of one entry.
 pub(super) type Inner<T> = Array<MapData, Value<T>>;
+
+/// Whether the program only traces. The numbers are known to lb-ebpf.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Tracing {
+    /// It serves.
+    Off = 0,
+    /// It tells what became of each packet and counts nothing; its maps keep fragments.
+    Private = 1,
+    /// The same, and nothing at all is written to maps that others use.
+    Live = 2,
+}
 
 /// The loaded object: its program, and its maps with their types.
 pub(super) struct Object {
@@ -57,7 +76,9 @@ pub(super) struct Object {
     pub(super) backends: Array<MapData, Value<Backend>>,
     pub(super) vip_counters: PerCpuArray<MapData, Value<Counters>>,
     pub(super) backend_counters: PerCpuArray<MapData, Value<Counters>>,
-    pub(super) reason_counters: PerCpuArray<MapData, u64>,
+    pub(super) outcome_counters: PerCpuArray<MapData, u64>,
+    pub(super) interfaces: HashMap<MapData, u32, Value<Interface>>,
+    pub(super) traced: Array<MapData, Value<Traced>>,
     pub(super) ports: DevMapHash<MapData>,
 }
 
@@ -66,7 +87,11 @@ impl Object {
     ///
     /// # Errors
     /// Where the kernel refuses a map or the program, or a pinned map has another size.
-    pub(super) fn load(maps_dir: Option<&Path>, log_level: u8) -> anyhow::Result<Self> {
+    pub(super) fn load(
+        maps_dir: Option<&Path>,
+        log_level: u8,
+        trace: Tracing,
+    ) -> anyhow::Result<Self> {
         let paths: Vec<_> = maps_dir
             .iter()
             .flat_map(|dir| MAPS.map(|(name, ..)| (name, dir.join(name))))
@@ -74,10 +99,12 @@ impl Object {
         for ((name, key, value, entries), (_, path)) in MAPS.iter().zip(&paths) {
             check_pinned(name, path, (*key, *value, *entries))?;
         }
+        let trace = trace as u8;
         let mut loader = EbpfLoader::new();
         // Constant to the verifier, which cuts out what it switches off.
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
+            .override_global("TRACE", &trace, true)
             .verifier_log_level(VerifierLogLevel::STATS);
         for (name, path) in &paths {
             loader.map_pin_path(name, path.as_path());
@@ -99,7 +126,9 @@ impl Object {
             backends: take(&mut ebpf, "BACKENDS")?,
             vip_counters: take(&mut ebpf, "VIP_COUNTERS")?,
             backend_counters: take(&mut ebpf, "BACKEND_COUNTERS")?,
-            reason_counters: take(&mut ebpf, "REASON_COUNTERS")?,
+            outcome_counters: take(&mut ebpf, "OUTCOME_COUNTERS")?,
+            interfaces: take(&mut ebpf, "INTERFACES")?,
+            traced: take(&mut ebpf, "TRACED")?,
             ports: take(&mut ebpf, "PORTS")?,
             ebpf,
         })

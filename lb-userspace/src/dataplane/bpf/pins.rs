@@ -66,6 +66,21 @@ impl Pins {
     }
 }
 
+/// Directory of the maps below `pin_path`, for reading beside the daemon that holds it.
+///
+/// # Errors
+/// Where nothing is pinned there.
+pub(super) fn maps(pin_path: &Path) -> anyhow::Result<PathBuf> {
+    let maps = pin_path.join(LAYOUT).join("maps");
+    if !maps.join("NODE").exists() {
+        bail!(
+            "no maps are pinned at {}: is weir running there? (`weir run`)",
+            maps.display()
+        );
+    }
+    Ok(maps)
+}
+
 /// What `weir detach` removed.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Detached {

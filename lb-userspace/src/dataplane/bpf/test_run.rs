@@ -6,7 +6,13 @@ use aya::{
     programs::{Program, Xdp},
 };
 
-use super::BpfDataPlane;
+use lb_common::{
+    pipeline::{NO_SLOT, NO_VIP},
+    reason::Reason,
+    slot::NOBODY,
+};
+
+use super::{BpfDataPlane, value::Value};
 
 /// What an XDP program may answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,9 +48,51 @@ impl BpfDataPlane {
     }
 }
 
+/// What became of a traced packet, and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Trace {
+    /// The program's answer and the packet as it left.
+    pub run: Run,
+    /// Why.
+    pub reason: Reason,
+    /// The VIP's id, where the packet was for one.
+    pub vip: Option<u32>,
+    /// The slot that the flow hashed to, where one was looked at.
+    pub slot: Option<u32>,
+    /// The backend's id, where one was chosen.
+    pub backend: Option<u16>,
+}
+
+impl BpfDataPlane {
+    /// Runs a tracer's program on a frame, as [`Self::test_run`] does, and tells how it came to its answer.
+    ///
+    /// # Errors
+    /// As [`Self::test_run`], or where this is no tracer.
+    pub fn trace(&mut self, frame: &[u8]) -> anyhow::Result<Trace> {
+        let run = self.test_run(frame)?;
+        let Value(traced) = self
+            .object
+            .traced
+            .get(&0, 0)
+            .context("reading what the program told")?;
+        let reason = Reason::ALL
+            .get(traced.reason as usize)
+            .context("the program told an unknown reason")?;
+        Ok(Trace {
+            run,
+            reason: *reason,
+            vip: (traced.vip != NO_VIP).then_some(traced.vip),
+            slot: (traced.slot != NO_SLOT).then_some(traced.slot),
+            backend: u16::try_from(traced.backend)
+                .ok()
+                .filter(|id| *id != NOBODY),
+        })
+    }
+}
+
 fn run(program: &Xdp, frame: &[u8]) -> anyhow::Result<Run> {
     // Room for the largest outer header.
-    let mut packet = vec![0; frame.len().saturating_add(256)];
+    let mut packet = vec![0; frame.len().saturating_add(512)];
     let options = TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut packet),

@@ -1,0 +1,552 @@
+//! ICMP in the VIP's name: echo replies, errors that reach the flow's backend, and errors that weir sends itself.
+//!
+//! weir stands for the VIP's host, so it answers what a host answers (RFC 1122, RFC 4443). All of it is limited by
+//! [`Tables::admits_icmp`]. Errors are never sent about ICMP errors, later fragments, or to senders that are no
+//! single host.
+
+use crate::{
+    checksum,
+    flow::{Address, Flow},
+    neighbour,
+    packet::Packet,
+    parse::{Ip, Network, Payload, Tags},
+    pipeline::{self, Outcome},
+    reason::Reason,
+    rewrite,
+    tables::Tables,
+    wire::{
+        icmp::{self, Icmp, v4, v6},
+        ipv4::{self, Ipv4},
+        ipv6::{self, Ipv6},
+        ipv6_extension::{Extension, Fragment},
+        protocol,
+    },
+};
+
+/// TTL and hop limit of what weir sends.
+const TTL: u8 = 64;
+
+/// How many bytes of the packet an ICMP error quotes: all that fits into 576 bytes (RFC 1812, section 4.3.2.3).
+const QUOTE_V4: usize = 576 - ipv4::LEN - icmp::LEN;
+
+/// How many bytes of the packet an ICMPv6 error quotes: all that fits into the minimum MTU (RFC 4443, section 2.4).
+const QUOTE_V6: usize = 1280 - ipv6::LEN - icmp::LEN;
+
+/// How many extension headers are walked through in a packet that an error quotes.
+const MAX_QUOTED_EXTENSIONS: usize = 4;
+
+/// Judges an ICMP message for an IPv4 address.
+#[inline(always)]
+pub(crate) fn v4<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<Reason, Reason> {
+    let payload = &network.payload;
+    let vips = tables.vips().ok_or(Reason::NotVip)?;
+    outcome.vip = vips
+        .find_address(payload.destination)
+        .ok_or(Reason::NotVip)?
+        .id;
+    if payload.len < icmp::LEN as u32 {
+        return Err(Reason::MalformedIcmp);
+    }
+    let header = packet.at::<Icmp>(payload.start).ok_or(Reason::Truncated)?;
+    match header.kind {
+        v4::ECHO if header.code == 0 && !network.has_options => echo_v4(packet, tables, network),
+        v4::UNREACHABLE | v4::TIME_EXCEEDED | v4::PARAMETER => {
+            let flow = quoted_v4(packet, payload)?;
+            pipeline::error_about(packet, tables, ingress, &network.ip, &flow, outcome)
+        }
+        _ => Err(Reason::IcmpOther),
+    }
+}
+
+/// Judges an ICMPv6 message.
+#[inline(always)]
+pub(crate) fn v6<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<Reason, Reason> {
+    let payload = &network.payload;
+    let header = packet.at::<Icmp>(payload.start);
+    let vips = tables.vips().ok_or(Reason::NotVip)?;
+    // A solicitation may come by multicast: what counts is its target.
+    if matches!(
+        header,
+        Some(Icmp {
+            kind: v6::SOLICITATION,
+            ..
+        })
+    ) {
+        return neighbour::solicitation(packet, tables, ingress, network, outcome);
+    }
+    outcome.vip = vips
+        .find_address(payload.destination)
+        .ok_or(Reason::NotVip)?
+        .id;
+    if payload.len < icmp::LEN as u32 {
+        return Err(Reason::MalformedIcmp);
+    }
+    match header.ok_or(Reason::Truncated)? {
+        Icmp {
+            kind: v6::ECHO,
+            code: 0,
+            ..
+        } => echo_v6(packet, tables, network),
+        Icmp {
+            kind: v6::UNREACHABLE | v6::TOO_BIG | v6::TIME_EXCEEDED | v6::PARAMETER,
+            ..
+        } => {
+            let flow = quoted_v6(packet, payload)?;
+            pipeline::error_about(packet, tables, ingress, &network.ip, &flow, outcome)
+        }
+        _ => Err(Reason::IcmpOther),
+    }
+}
+
+/// Turns an echo request into its reply (RFC 792).
+#[inline(always)]
+fn echo_v4<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+) -> Result<Reason, Reason> {
+    let payload = &network.payload;
+    if !is_answerable(payload.source) {
+        return Err(Reason::IcmpOther);
+    }
+    if !tables.admits_icmp() {
+        return Err(Reason::IcmpLimited);
+    }
+    let ip = packet
+        .at_mut::<Ipv4>(network.ip.tags.ip_offset())
+        .ok_or(Reason::Truncated)?;
+    (ip.source, ip.destination) = (ip.destination, ip.source);
+    // Swapping addresses leaves the checksum as it is; a fresh TTL does not.
+    ip.checksum = checksum::update(ip.checksum, [ip.ttl, ip.protocol], [TTL, ip.protocol]);
+    ip.ttl = TTL;
+    let icmp = packet
+        .at_mut::<Icmp>(payload.start)
+        .ok_or(Reason::Truncated)?;
+    icmp.checksum = checksum::update(icmp.checksum, [v4::ECHO, 0], [v4::ECHO_REPLY, 0]);
+    icmp.kind = v4::ECHO_REPLY;
+    rewrite::swap(packet).ok_or(Reason::Truncated)?;
+    Ok(Reason::Echo)
+}
+
+/// Turns an echo request into its reply (RFC 4443, section 4.2).
+#[inline(always)]
+fn echo_v6<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    network: &Network,
+) -> Result<Reason, Reason> {
+    let payload = &network.payload;
+    if !is_answerable(payload.source) {
+        return Err(Reason::IcmpOther);
+    }
+    if !tables.admits_icmp() {
+        return Err(Reason::IcmpLimited);
+    }
+    let ip = packet
+        .at_mut::<Ipv6>(network.ip.tags.ip_offset())
+        .ok_or(Reason::Truncated)?;
+    (ip.source, ip.destination) = (ip.destination, ip.source);
+    ip.hop_limit = TTL;
+    let icmp = packet
+        .at_mut::<Icmp>(payload.start)
+        .ok_or(Reason::Truncated)?;
+    icmp.checksum = checksum::update(icmp.checksum, [v6::ECHO, 0], [v6::ECHO_REPLY, 0]);
+    icmp.kind = v6::ECHO_REPLY;
+    rewrite::swap(packet).ok_or(Reason::Truncated)?;
+    Ok(Reason::Echo)
+}
+
+/// The flow that an ICMP error is about, as its client sends. Eight bytes of TCP are enough: RFC 792 promises no more.
+#[inline(always)]
+fn quoted_v4<P: Packet>(packet: &P, payload: &Payload) -> Result<Flow, Reason> {
+    let start = payload.start.wrapping_add(icmp::LEN);
+    let quote = packet.at::<Ipv4>(start).ok_or(Reason::MalformedIcmp)?;
+    let header_len = quote.header_len();
+    if quote.version() != 4 || header_len < ipv4::LEN {
+        return Err(Reason::MalformedIcmp);
+    }
+    let (source, destination) = (
+        Address::from_v4(quote.source),
+        Address::from_v4(quote.destination),
+    );
+    // An answer of the VIP, with ports: what it was about, no other address can have sent.
+    if source != payload.destination || quote.flags_fragment.get() & ipv4::OFFSET != 0 {
+        return Err(Reason::IcmpOther);
+    }
+    let needed = (icmp::LEN as u32)
+        .wrapping_add(header_len as u32)
+        .wrapping_add(8);
+    if payload.len < needed {
+        return Err(Reason::MalformedIcmp);
+    }
+    quoted_flow(
+        packet,
+        start.wrapping_add(header_len),
+        quote.protocol,
+        source,
+        destination,
+    )
+}
+
+/// As [`quoted_v4`]; extension headers are walked through.
+#[inline(always)]
+fn quoted_v6<P: Packet>(packet: &P, payload: &Payload) -> Result<Flow, Reason> {
+    let start = payload.start.wrapping_add(icmp::LEN);
+    let quote = packet.at::<Ipv6>(start).ok_or(Reason::MalformedIcmp)?;
+    if quote.version() != 6 {
+        return Err(Reason::MalformedIcmp);
+    }
+    let (source, destination) = (
+        Address::from_v6(quote.source),
+        Address::from_v6(quote.destination),
+    );
+    if source != payload.destination || destination.is_v4() {
+        return Err(Reason::IcmpOther);
+    }
+    let mut kind = quote.next_header;
+    let mut offset = start.wrapping_add(ipv6::LEN);
+    for _ in 0..MAX_QUOTED_EXTENSIONS {
+        match kind {
+            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS => {
+                let header = packet
+                    .at::<Extension>(offset)
+                    .ok_or(Reason::MalformedIcmp)?;
+                kind = header.next_header;
+                offset =
+                    offset.wrapping_add(usize::from(header.len).wrapping_add(1).wrapping_mul(8));
+            }
+            protocol::FRAGMENT => {
+                let header = packet.at::<Fragment>(offset).ok_or(Reason::MalformedIcmp)?;
+                if header.offset_more.get() & 0xfff8 != 0 {
+                    return Err(Reason::IcmpOther);
+                }
+                kind = header.next_header;
+                offset = offset.wrapping_add(size_of::<Fragment>());
+            }
+            _ => break,
+        }
+    }
+    let needed = (offset.wrapping_sub(payload.start) as u32).wrapping_add(8);
+    if payload.len < needed {
+        return Err(Reason::MalformedIcmp);
+    }
+    quoted_flow(packet, offset, kind, source, destination)
+}
+
+#[inline(always)]
+fn quoted_flow<P: Packet>(
+    packet: &P,
+    offset: usize,
+    kind: u8,
+    source: Address,
+    destination: Address,
+) -> Result<Flow, Reason> {
+    if kind != protocol::TCP && kind != protocol::UDP {
+        return Err(Reason::IcmpOther);
+    }
+    let [s0, s1, d0, d1] = *packet.at::<[u8; 4]>(offset).ok_or(Reason::MalformedIcmp)?;
+    Ok(Flow {
+        source: destination,
+        destination: source,
+        source_port: [d0, d1],
+        destination_port: [s0, s1],
+        protocol: kind,
+        reserved: [0; 3],
+    })
+}
+
+/// Whether an address is that of a single host, which may be answered (RFC 1122, section 3.2.2).
+#[inline(always)]
+const fn is_answerable(address: Address) -> bool {
+    if address.is_v4() {
+        let [_, _, _, _, first, ..] = address.low.to_ne_bytes();
+        // "This" network, loopback, multicast and what is reserved, broadcast among it.
+        first != 0 && first != 127 && first < 224
+    } else {
+        let [first, ..] = address.high.to_ne_bytes();
+        let is_unspecified_or_loopback =
+            address.high == 0 && u64::from_be_bytes(address.low.to_ne_bytes()) <= 1;
+        first != 0xff && !is_unspecified_or_loopback
+    }
+}
+
+/// Tells the sender of a packet that is too big to be encapsulated the `mtu` that fits, if it may be told.
+///
+/// Returns the reason under which the packet is counted.
+#[inline(never)]
+pub(crate) fn too_big<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ip: &Ip,
+    mtu: u32,
+    may_answer: bool,
+) -> Reason {
+    if !may_answer {
+        return Reason::TooBig;
+    }
+    let [m0, m1, m2, m3] = mtu.to_be_bytes();
+    let result = if ip.is_v6 {
+        let message = Message {
+            kind: v6::TOO_BIG,
+            code: 0,
+            rest: [m0, m1, m2, m3],
+        };
+        answer_v6(packet, tables, ip, &message, Reason::TooBig)
+    } else {
+        let is_fragmentable = match packet.at::<Ipv4>(ip.tags.ip_offset()) {
+            Some(header) => header.flags_fragment.get() & ipv4::DONT_FRAGMENT == 0,
+            None => true,
+        };
+        if is_fragmentable {
+            // Only who set DF expects to be told (RFC 1191), and XDP cannot fragment.
+            return Reason::TooBig;
+        }
+        let message = Message {
+            kind: v4::UNREACHABLE,
+            code: v4::FRAGMENTATION_NEEDED,
+            rest: [0, 0, m2, m3],
+        };
+        answer_v4(packet, tables, ip, &message, Reason::TooBig)
+    };
+    match result {
+        Ok(()) => Reason::TooBigAnswered,
+        Err(reason) => reason,
+    }
+}
+
+/// First port that traceroute sends to.
+const TRACEROUTE_FIRST: u16 = 33434;
+/// How many ports traceroute may use: 255 hops, one probe each.
+const TRACEROUTE_PORTS: u16 = 256;
+
+/// Whether a packet that is for no VIP may be a probe of traceroute.
+#[inline(always)]
+pub(crate) const fn is_traceroute(flow: &Flow) -> bool {
+    let port = u16::from_be_bytes(flow.destination_port).wrapping_sub(TRACEROUTE_FIRST);
+    flow.protocol == protocol::UDP && port < TRACEROUTE_PORTS
+}
+
+/// Ends a traceroute to a VIP's address with "port unreachable", as the VIP's host would. The reason goes to
+/// `outcome`.
+#[inline(never)]
+pub(crate) fn traceroute<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ip: &Ip,
+    flow: &Flow,
+    outcome: &mut Outcome,
+) {
+    outcome.reason = Reason::NotVip;
+    let Some(vip) = tables
+        .vips()
+        .and_then(|vips| vips.find_address(flow.destination))
+    else {
+        return;
+    };
+    outcome.vip = vip.id;
+    let result = if ip.is_v6 {
+        let message = Message {
+            kind: v6::UNREACHABLE,
+            code: v6::PORT_UNREACHABLE,
+            rest: [0; 4],
+        };
+        answer_v6(packet, tables, ip, &message, Reason::NotVip)
+    } else {
+        let message = Message {
+            kind: v4::UNREACHABLE,
+            code: v4::PORT_UNREACHABLE,
+            rest: [0; 4],
+        };
+        answer_v4(packet, tables, ip, &message, Reason::NotVip)
+    };
+    outcome.reason = match result {
+        Ok(()) => Reason::TracerouteAnswered,
+        Err(reason) => reason,
+    };
+}
+
+/// The head of an ICMP error.
+struct Message {
+    kind: u8,
+    code: u8,
+    rest: [u8; 4],
+}
+
+/// Turns the packet into an ICMP error about itself, from its destination to its source. `otherwise` is the
+/// reason where its source may not be answered.
+#[inline(always)]
+fn answer_v4<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ip: &Ip,
+    message: &Message,
+    otherwise: Reason,
+) -> Result<(), Reason> {
+    let header = *packet.at::<Ipv4>(ip.tags.ip_offset()).ok_or(otherwise)?;
+    if !is_answerable(Address::from_v4(header.source)) {
+        return Err(otherwise);
+    }
+    if !tables.admits_icmp() {
+        return Err(Reason::IcmpLimited);
+    }
+    let quote = quote_len(ip.len, QUOTE_V4);
+    let start = make_room(packet, &ip.tags, quote, const { ipv4::LEN + icmp::LEN })
+        .ok_or(Reason::NoHeadroom)?;
+    let len = const { ipv4::LEN + icmp::LEN }.wrapping_add(quote) as u16;
+    let [s0, s1, s2, s3] = header.destination;
+    let [d0, d1, d2, d3] = header.source;
+    let [l0, l1] = len.to_be_bytes();
+    let bytes = [
+        0x45,
+        0,
+        l0,
+        l1,
+        0x40,
+        0,
+        TTL,
+        protocol::ICMP,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ];
+    *packet.at_mut::<Ipv4>(start).ok_or(Reason::NoHeadroom)? = Ipv4 {
+        version_ihl: 0x45,
+        dscp_ecn: 0,
+        total_len: len.into(),
+        id: 0.into(),
+        flags_fragment: ipv4::DONT_FRAGMENT.into(),
+        ttl: TTL,
+        protocol: protocol::ICMP,
+        checksum: checksum::finish(checksum::sum(&bytes)),
+        source: header.destination,
+        destination: header.source,
+    };
+    write_message::<_, QUOTE_V4>(packet, start.wrapping_add(ipv4::LEN), message, 0, quote)
+        .ok_or(Reason::NoHeadroom)
+}
+
+/// As [`answer_v4`].
+#[inline(always)]
+fn answer_v6<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ip: &Ip,
+    message: &Message,
+    otherwise: Reason,
+) -> Result<(), Reason> {
+    let header = packet.at::<Ipv6>(ip.tags.ip_offset()).ok_or(otherwise)?;
+    let (source, destination) = (header.destination, header.source);
+    if !is_answerable(Address::from_v6(destination)) {
+        return Err(otherwise);
+    }
+    if !tables.admits_icmp() {
+        return Err(Reason::IcmpLimited);
+    }
+    let quote = quote_len(ip.len, QUOTE_V6);
+    let start = make_room(packet, &ip.tags, quote, const { ipv6::LEN + icmp::LEN })
+        .ok_or(Reason::NoHeadroom)?;
+    let len = icmp::LEN.wrapping_add(quote) as u16;
+    *packet.at_mut::<Ipv6>(start).ok_or(Reason::NoHeadroom)? = Ipv6 {
+        version_class_label: [0x60, 0, 0, 0],
+        payload_len: len.into(),
+        next_header: protocol::ICMPV6,
+        hop_limit: TTL,
+        source,
+        destination,
+    };
+    let pseudo = checksum::sum(&source)
+        .wrapping_add(checksum::sum(&destination))
+        .wrapping_add(u32::from(len))
+        .wrapping_add(u32::from(protocol::ICMPV6));
+    write_message::<_, QUOTE_V6>(
+        packet,
+        start.wrapping_add(ipv6::LEN),
+        message,
+        pseudo,
+        quote,
+    )
+    .ok_or(Reason::NoHeadroom)
+}
+
+/// How much of a packet is quoted: whole 4-byte words, for the checksum's sake.
+#[inline(always)]
+const fn quote_len(ip_len: u32, most: usize) -> usize {
+    let len = if (ip_len as usize) < most {
+        ip_len as usize
+    } else {
+        most
+    };
+    len & 0xffc
+}
+
+/// Cuts the packet after `quote` bytes of its IP packet, makes `room` bytes before them, and turns the Ethernet
+/// addresses around; tags stay. Returns where the room begins.
+#[inline(always)]
+fn make_room<P: Packet>(packet: &mut P, tags: &Tags, quote: usize, room: usize) -> Option<usize> {
+    let start = tags.ip_offset();
+    let wanted = start.wrapping_add(quote);
+    let surplus = packet.frame_len().wrapping_sub(wanted);
+    if !packet.adjust_tail((surplus as u32).cast_signed().wrapping_neg()) {
+        return None;
+    }
+    let ethernet = *packet.at::<crate::wire::ethernet::Ethernet>(0)?;
+    let tag_bytes = *packet.at::<[u8; 8]>(crate::wire::ethernet::LEN)?;
+    if !packet.adjust_head((room as i32).wrapping_neg()) {
+        return None;
+    }
+    *packet.at_mut(0)? = ethernet;
+    // Tags, or what comes after them and is about to be overwritten.
+    *packet.at_mut(crate::wire::ethernet::LEN)? = tag_bytes;
+    rewrite::swap(packet)?;
+    Some(start)
+}
+
+/// Writes the head of the message before its quote, with the checksum over all of it. `N` is the longest quote.
+#[inline(always)]
+fn write_message<P: Packet, const N: usize>(
+    packet: &mut P,
+    start: usize,
+    message: &Message,
+    pseudo: u32,
+    quote: usize,
+) -> Option<()> {
+    let head = Icmp {
+        kind: message.kind,
+        code: message.code,
+        checksum: [0; 2],
+        rest: message.rest,
+    };
+    let [r0, r1, r2, r3] = message.rest;
+    let mut sum = pseudo.wrapping_add(checksum::sum(&[message.kind, message.code, r0, r1, r2, r3]));
+    let mut at = start.wrapping_add(icmp::LEN);
+    let end = at.wrapping_add(quote);
+    for _ in 0..N / 4 {
+        if at >= end {
+            break;
+        }
+        sum = sum.wrapping_add(checksum::sum(packet.at::<[u8; 4]>(at)?));
+        at = at.wrapping_add(4);
+    }
+    *packet.at_mut::<Icmp>(start)? = Icmp {
+        checksum: checksum::finish(sum),
+        ..head
+    };
+    Some(())
+}

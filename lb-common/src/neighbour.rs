@@ -1,0 +1,224 @@
+//! ARP (RFC 826) and neighbour discovery (RFC 4861) for VIPs that are announced by L2: "the VIP is here".
+
+use crate::{
+    checksum,
+    flow::Address,
+    packet::Packet,
+    parse::{Network, Tags},
+    pipeline::Outcome,
+    reason::Reason,
+    rewrite,
+    tables::Tables,
+    vip::flags,
+    wire::{
+        arp::{self, Arp},
+        ethernet::{self, Ethernet},
+        icmp::{Icmp, Neighbour, v6},
+        ipv6::{self, Ipv6},
+        protocol,
+    },
+};
+
+/// "Solicited" and "override" of an advertisement.
+const SOLICITED: u8 = 0x40;
+const OVERRIDE: u8 = 0x20;
+/// Option with the target's link-layer address.
+const TARGET_ADDRESS: u8 = 2;
+/// The hop limit that proves a packet to come from the link.
+const ON_LINK: u8 = 255;
+/// All nodes of the link.
+const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+
+/// Answers an ARP request for a VIP that is announced here.
+#[inline(always)]
+pub(crate) fn arp<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    tags: &Tags,
+    outcome: &mut Outcome,
+) -> Result<Reason, Reason> {
+    let offset = tags.ip_offset();
+    let request = *packet.at::<Arp>(offset).ok_or(Reason::NotIp)?;
+    let is_request = request.hardware.get() == 1
+        && request.protocol.get() == ethernet::IPV4
+        && request.hardware_len == 6
+        && request.protocol_len == 4
+        && request.operation.get() == arp::REQUEST;
+    // Who asks for its own address announces it: that is no question.
+    if !is_request || request.sender == request.target {
+        return Err(Reason::NotIp);
+    }
+    let mac = announced(
+        tables,
+        ingress,
+        Address::from_v4(request.target),
+        Reason::NotIp,
+        outcome,
+    )?;
+    *packet.at_mut::<Arp>(offset).ok_or(Reason::NotIp)? = Arp {
+        operation: arp::REPLY.into(),
+        sender_mac: mac,
+        sender: request.target,
+        target_mac: request.sender_mac,
+        target: request.sender,
+        ..request
+    };
+    let header = packet.at_mut::<Ethernet>(0).ok_or(Reason::NotIp)?;
+    header.destination = request.sender_mac;
+    header.source = mac;
+    Ok(Reason::NeighbourAnswered)
+}
+
+/// Answers a neighbour solicitation for a VIP that is announced here.
+#[inline(always)]
+pub(crate) fn solicitation<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<Reason, Reason> {
+    let offset = network.ip.tags.ip_offset();
+    let start = network.payload.start;
+    let hop_limit = packet
+        .at::<Ipv6>(offset)
+        .ok_or(Reason::Truncated)?
+        .hop_limit;
+    let head = *packet.at::<Icmp>(start).ok_or(Reason::Truncated)?;
+    let Some(target) = packet.at::<[u8; 16]>(start.wrapping_add(8)).copied() else {
+        return Err(Reason::NotVip);
+    };
+    let mac = announced(
+        tables,
+        ingress,
+        Address::from_v6(target),
+        Reason::NotVip,
+        outcome,
+    )?;
+    let len = network.payload.len;
+    // RFC 4861, section 7.1.1. Longer ones have options that nobody sends; extension headers neither.
+    let is_valid = hop_limit == ON_LINK
+        && head.code == 0
+        && (len == 24 || len == 32)
+        && start == offset.wrapping_add(ipv6::LEN)
+        && is_sound(packet, network, len).unwrap_or(false);
+    if !is_valid {
+        return Err(Reason::MalformedIcmp);
+    }
+    // An address probe (RFC 4862) has no source to answer to: all nodes are told.
+    let asker = network.payload.source;
+    let is_probe = asker == Address::default();
+    let destination = if is_probe { ALL_NODES } else { asker.octets() };
+    let ethernet = packet.at::<Ethernet>(0).ok_or(Reason::Truncated)?;
+    let to = if is_probe {
+        ALL_NODES_MAC
+    } else {
+        ethernet.source
+    };
+
+    const LEN: usize = size_of::<Neighbour>();
+    let grow = (start.wrapping_add(LEN) as u32)
+        .cast_signed()
+        .wrapping_sub((packet.frame_len() as u32).cast_signed());
+    if grow != 0 && !packet.adjust_tail(grow) {
+        return Err(Reason::NoHeadroom);
+    }
+    let ip = packet.at_mut::<Ipv6>(offset).ok_or(Reason::Truncated)?;
+    ip.version_class_label = [0x60, 0, 0, 0];
+    ip.payload_len = (LEN as u16).into();
+    ip.hop_limit = ON_LINK;
+    ip.source = target;
+    ip.destination = destination;
+    let answer_flags = if is_probe {
+        OVERRIDE
+    } else {
+        OVERRIDE | SOLICITED
+    };
+    let mut answer = Neighbour {
+        icmp: Icmp {
+            kind: v6::ADVERTISEMENT,
+            code: 0,
+            checksum: [0; 2],
+            rest: [answer_flags, 0, 0, 0],
+        },
+        target,
+        option: TARGET_ADDRESS,
+        option_len: 1,
+        mac,
+    };
+    let [m0, m1, m2, m3, m4, m5] = mac;
+    let sum = checksum::sum(&[
+        v6::ADVERTISEMENT,
+        0,
+        answer_flags,
+        0,
+        TARGET_ADDRESS,
+        1,
+        m0,
+        m1,
+        m2,
+        m3,
+        m4,
+        m5,
+    ])
+    .wrapping_add(checksum::sum(&target))
+    .wrapping_add(checksum::sum(&target))
+    .wrapping_add(checksum::sum(&destination))
+    .wrapping_add(LEN as u32)
+    .wrapping_add(u32::from(protocol::ICMPV6));
+    answer.icmp.checksum = checksum::finish(sum);
+    *packet.at_mut::<Neighbour>(start).ok_or(Reason::Truncated)? = answer;
+    rewrite::swap(packet).ok_or(Reason::Truncated)?;
+    let header = packet.at_mut::<Ethernet>(0).ok_or(Reason::Truncated)?;
+    header.destination = to;
+    header.source = mac;
+    Ok(Reason::NeighbourAnswered)
+}
+
+/// Whether checksum and option of a solicitation are right.
+#[inline(always)]
+fn is_sound<P: Packet>(packet: &P, network: &Network, len: u32) -> Option<bool> {
+    let payload = &network.payload;
+    let mut sum = checksum::sum(packet.at::<[u8; 24]>(payload.start)?)
+        .wrapping_add(checksum::sum(&payload.source.octets()))
+        .wrapping_add(checksum::sum(&payload.destination.octets()))
+        .wrapping_add(len)
+        .wrapping_add(u32::from(protocol::ICMPV6));
+    if len == 32 {
+        let option = packet.at::<[u8; 8]>(payload.start.wrapping_add(24))?;
+        let [_, option_len, ..] = *option;
+        // A probe must not tell the asker's address (RFC 4861, section 7.1.1).
+        if option_len != 1 || payload.source == Address::default() {
+            return Some(false);
+        }
+        sum = sum.wrapping_add(checksum::sum(option));
+    }
+    Some(checksum::fold(sum) == 0xffff)
+}
+
+/// The MAC address to answer with, if `address` is a VIP's that is announced by L2 and one more answer is admitted.
+#[inline(always)]
+fn announced<T: Tables>(
+    tables: &T,
+    ingress: u32,
+    address: Address,
+    otherwise: Reason,
+    outcome: &mut Outcome,
+) -> Result<[u8; 6], Reason> {
+    let vip = tables
+        .vips()
+        .and_then(|vips| vips.find_address(address))
+        .ok_or(otherwise)?;
+    if vip.flags & flags::ANNOUNCE_L2 == 0 {
+        return Err(otherwise);
+    }
+    outcome.vip = vip.id;
+    let interface = tables.interface(ingress).ok_or(Reason::TableMissing)?;
+    if tables.admits_icmp() {
+        Ok(interface.mac)
+    } else {
+        Err(Reason::IcmpLimited)
+    }
+}
