@@ -79,10 +79,8 @@ pub struct Flow {
     pub source_port: [u8; 2],
     /// The VIP's port, network order.
     pub destination_port: [u8; 2],
-    /// IP protocol number ([`crate::wire::protocol`]).
-    pub protocol: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// IP protocol number ([`crate::wire::protocol`]), as wide as the room that is left. Host order.
+    pub protocol: u32,
 }
 
 const _: () = assert!(size_of::<Flow>() == 40);
@@ -179,7 +177,6 @@ mod tests {
             source_port: port.to_be_bytes(),
             destination_port: 443u16.to_be_bytes(),
             protocol: 6,
-            reserved: [0; 3],
         }
     }
 

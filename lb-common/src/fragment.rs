@@ -24,10 +24,8 @@ pub struct FragmentKey {
     pub destination: Address,
     /// Identification as it lies on the wire; of IPv4 the lower two bytes.
     pub id: u32,
-    /// IP protocol number of the whole packet.
-    pub protocol: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// IP protocol number of the whole packet, as wide as the room that is left. Host order.
+    pub protocol: u32,
 }
 
 const _: () = assert!(size_of::<FragmentKey>() == 40);
@@ -40,8 +38,7 @@ pub const fn key(payload: &Payload, id: u32) -> FragmentKey {
         source: payload.source,
         destination: payload.destination,
         id,
-        protocol: payload.protocol,
-        reserved: [0; 3],
+        protocol: payload.protocol as u32,
     }
 }
 
@@ -56,7 +53,6 @@ impl FragmentKey {
             source_port: [0; 2],
             destination_port: [0; 2],
             protocol: self.protocol,
-            reserved: [0; 3],
         }
     }
 }

@@ -4,13 +4,15 @@
 //! [`Tables::admits_icmp`]. Errors are never sent about ICMP errors, later fragments, or to senders that are no
 //! single host.
 
+use zerocopy::byteorder::{big_endian, little_endian::U64};
+
 use crate::{
     checksum,
     flow::{Address, Flow},
     neighbour,
     packet::Packet,
     parse::{Ip, Network, Payload, Tags},
-    pipeline::{self, Outcome},
+    pipeline::{self, Next, Outcome},
     reason::Reason,
     rewrite,
     tables::Tables,
@@ -40,10 +42,9 @@ const MAX_QUOTED_EXTENSIONS: usize = 4;
 pub(crate) fn v4<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    ingress: u32,
     network: &Network,
     outcome: &mut Outcome,
-) -> Result<Reason, Reason> {
+) -> Result<Next, Reason> {
     let payload = &network.payload;
     let vips = tables.vips().ok_or(Reason::NotVip)?;
     outcome.vip = vips
@@ -55,10 +56,12 @@ pub(crate) fn v4<P: Packet, T: Tables>(
     }
     let header = packet.at::<Icmp>(payload.start).ok_or(Reason::Truncated)?;
     match header.kind {
-        v4::ECHO if header.code == 0 && !network.has_options => echo_v4(packet, tables, network),
+        v4::ECHO if header.code == 0 && !network.has_options => {
+            echo_v4(packet, tables, network).map(Next::Done)
+        }
         v4::UNREACHABLE | v4::TIME_EXCEEDED | v4::PARAMETER => {
             let flow = quoted_v4(packet, payload)?;
-            pipeline::error_about(packet, tables, ingress, &network.ip, &flow, outcome)
+            pipeline::error_about(tables, &flow, outcome)
         }
         _ => Err(Reason::IcmpOther),
     }
@@ -72,7 +75,7 @@ pub(crate) fn v6<P: Packet, T: Tables>(
     ingress: u32,
     network: &Network,
     outcome: &mut Outcome,
-) -> Result<Reason, Reason> {
+) -> Result<Next, Reason> {
     let payload = &network.payload;
     let header = packet.at::<Icmp>(payload.start);
     let vips = tables.vips().ok_or(Reason::NotVip)?;
@@ -84,7 +87,7 @@ pub(crate) fn v6<P: Packet, T: Tables>(
             ..
         })
     ) {
-        return neighbour::solicitation(packet, tables, ingress, network, outcome);
+        return neighbour::solicitation(packet, tables, ingress, network, outcome).map(Next::Done);
     }
     outcome.vip = vips
         .find_address(payload.destination)
@@ -98,13 +101,13 @@ pub(crate) fn v6<P: Packet, T: Tables>(
             kind: v6::ECHO,
             code: 0,
             ..
-        } => echo_v6(packet, tables, network),
+        } => echo_v6(packet, tables, network).map(Next::Done),
         Icmp {
             kind: v6::UNREACHABLE | v6::TOO_BIG | v6::TIME_EXCEEDED | v6::PARAMETER,
             ..
         } => {
             let flow = quoted_v6(packet, payload)?;
-            pipeline::error_about(packet, tables, ingress, &network.ip, &flow, outcome)
+            pipeline::error_about(tables, &flow, outcome)
         }
         _ => Err(Reason::IcmpOther),
     }
@@ -134,7 +137,7 @@ fn echo_v4<P: Packet, T: Tables>(
     let icmp = packet
         .at_mut::<Icmp>(payload.start)
         .ok_or(Reason::Truncated)?;
-    icmp.checksum = checksum::update(icmp.checksum, [v4::ECHO, 0], [v4::ECHO_REPLY, 0]);
+    icmp.checksum = echo_checksum(icmp, [v4::ECHO, 0], [v4::ECHO_REPLY, 0]);
     icmp.kind = v4::ECHO_REPLY;
     rewrite::swap(packet).ok_or(Reason::Truncated)?;
     Ok(Reason::Echo)
@@ -162,10 +165,23 @@ fn echo_v6<P: Packet, T: Tables>(
     let icmp = packet
         .at_mut::<Icmp>(payload.start)
         .ok_or(Reason::Truncated)?;
-    icmp.checksum = checksum::update(icmp.checksum, [v6::ECHO, 0], [v6::ECHO_REPLY, 0]);
+    icmp.checksum = echo_checksum(icmp, [v6::ECHO, 0], [v6::ECHO_REPLY, 0]);
     icmp.kind = v6::ECHO_REPLY;
     rewrite::swap(packet).ok_or(Reason::Truncated)?;
     Ok(Reason::Echo)
+}
+
+/// The checksum of an echo whose first word changes.
+#[inline(always)]
+fn echo_checksum(icmp: &Icmp, old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
+    let checksum = checksum::update(icmp.checksum, old, new);
+    // Of a message of nothing but zeros the checksum is 0xffff, not the other zero, which no host takes; of any
+    // other message hosts take both.
+    if checksum == [0; 2] && icmp.rest == [0; 4] {
+        [0xff; 2]
+    } else {
+        checksum
+    }
 }
 
 /// The flow that an ICMP error is about, as its client sends. Eight bytes of TCP are enough: RFC 792 promises no more.
@@ -262,8 +278,7 @@ fn quoted_flow<P: Packet>(
         destination: source,
         source_port: [d0, d1],
         destination_port: [s0, s1],
-        protocol: kind,
-        reserved: [0; 3],
+        protocol: u32::from(kind),
     })
 }
 
@@ -296,13 +311,8 @@ pub(crate) fn too_big<P: Packet, T: Tables>(
     if !may_answer {
         return Reason::TooBig;
     }
-    let [m0, m1, m2, m3] = mtu.to_be_bytes();
     let result = if ip.is_v6 {
-        let message = Message {
-            kind: v6::TOO_BIG,
-            code: 0,
-            rest: [m0, m1, m2, m3],
-        };
+        let message = Message::new(v6::TOO_BIG, 0, mtu);
         answer_v6(packet, tables, ip, &message, Reason::TooBig)
     } else {
         let is_fragmentable = match packet.at::<Ipv4>(ip.tags.ip_offset()) {
@@ -313,11 +323,7 @@ pub(crate) fn too_big<P: Packet, T: Tables>(
             // Only who set DF expects to be told (RFC 1191), and XDP cannot fragment.
             return Reason::TooBig;
         }
-        let message = Message {
-            kind: v4::UNREACHABLE,
-            code: v4::FRAGMENTATION_NEEDED,
-            rest: [0, 0, m2, m3],
-        };
+        let message = Message::new(v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED, mtu);
         answer_v4(packet, tables, ip, &message, Reason::TooBig)
     };
     match result {
@@ -335,11 +341,10 @@ const TRACEROUTE_PORTS: u16 = 256;
 #[inline(always)]
 pub(crate) const fn is_traceroute(flow: &Flow) -> bool {
     let port = u16::from_be_bytes(flow.destination_port).wrapping_sub(TRACEROUTE_FIRST);
-    flow.protocol == protocol::UDP && port < TRACEROUTE_PORTS
+    flow.protocol == protocol::UDP as u32 && port < TRACEROUTE_PORTS
 }
 
-/// Ends a traceroute to a VIP's address with "port unreachable", as the VIP's host would. The reason goes to
-/// `outcome`.
+/// Ends a traceroute to a VIP's address with "port unreachable", as the VIP's host would. `None`: no VIP's address.
 #[inline(never)]
 pub(crate) fn traceroute<P: Packet, T: Tables>(
     packet: &mut P,
@@ -347,41 +352,38 @@ pub(crate) fn traceroute<P: Packet, T: Tables>(
     ip: &Ip,
     flow: &Flow,
     outcome: &mut Outcome,
-) {
-    outcome.reason = Reason::NotVip;
-    let Some(vip) = tables
-        .vips()
-        .and_then(|vips| vips.find_address(flow.destination))
-    else {
-        return;
-    };
+) -> Option<Reason> {
+    let vip = tables.vips()?.find_address(flow.destination)?;
     outcome.vip = vip.id;
     let result = if ip.is_v6 {
-        let message = Message {
-            kind: v6::UNREACHABLE,
-            code: v6::PORT_UNREACHABLE,
-            rest: [0; 4],
-        };
+        let message = Message::new(v6::UNREACHABLE, v6::PORT_UNREACHABLE, 0);
         answer_v6(packet, tables, ip, &message, Reason::NotVip)
     } else {
-        let message = Message {
-            kind: v4::UNREACHABLE,
-            code: v4::PORT_UNREACHABLE,
-            rest: [0; 4],
-        };
+        let message = Message::new(v4::UNREACHABLE, v4::PORT_UNREACHABLE, 0);
         answer_v4(packet, tables, ip, &message, Reason::NotVip)
     };
-    outcome.reason = match result {
-        Ok(()) => Reason::TracerouteAnswered,
-        Err(reason) => reason,
-    };
+    match result {
+        Ok(()) => Some(Reason::TracerouteAnswered),
+        Err(reason) => Some(reason),
+    }
 }
 
-/// The head of an ICMP error.
+/// The head of an ICMP error, in whole words: they may lie on the stack, where the kernel wants aligned accesses.
 struct Message {
-    kind: u8,
-    code: u8,
-    rest: [u8; 4],
+    /// Kind and code, as one 16-bit word.
+    kind_code: u32,
+    /// The MTU, or zero.
+    rest: u32,
+}
+
+impl Message {
+    #[inline(always)]
+    const fn new(kind: u8, code: u8, rest: u32) -> Self {
+        Self {
+            kind_code: ((kind as u32) << 8) | code as u32,
+            rest,
+        }
+    }
 }
 
 /// Turns the packet into an ICMP error about itself, from its destination to its source. `otherwise` is the
@@ -394,7 +396,11 @@ fn answer_v4<P: Packet, T: Tables>(
     message: &Message,
     otherwise: Reason,
 ) -> Result<(), Reason> {
-    let header = *packet.at::<Ipv4>(ip.tags.ip_offset()).ok_or(otherwise)?;
+    let header = packet.at::<Ipv4>(ip.tags.ip_offset()).ok_or(otherwise)?;
+    let (client, vip) = (
+        u32::from_be_bytes(header.source),
+        u32::from_be_bytes(header.destination),
+    );
     if !is_answerable(Address::from_v4(header.source)) {
         return Err(otherwise);
     }
@@ -404,39 +410,25 @@ fn answer_v4<P: Packet, T: Tables>(
     let quote = quote_len(ip.len, QUOTE_V4);
     let start = make_room(packet, &ip.tags, quote, const { ipv4::LEN + icmp::LEN })
         .ok_or(Reason::NoHeadroom)?;
-    let len = const { ipv4::LEN + icmp::LEN }.wrapping_add(quote) as u16;
-    let [s0, s1, s2, s3] = header.destination;
-    let [d0, d1, d2, d3] = header.source;
-    let [l0, l1] = len.to_be_bytes();
-    let bytes = [
-        0x45,
-        0,
-        l0,
-        l1,
-        0x40,
-        0,
-        TTL,
-        protocol::ICMP,
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ];
+    let len = const { (ipv4::LEN + icmp::LEN) as u32 }.wrapping_add(quote as u32);
+    // Version, header length, TTL and protocol; DF.
+    let constant =
+        const { 0x4500 + ((TTL as u32) << 8) + protocol::ICMP as u32 + ipv4::DONT_FRAGMENT as u32 };
+    let sum = constant
+        .wrapping_add(len)
+        .wrapping_add(checksum::sum_u32(client))
+        .wrapping_add(checksum::sum_u32(vip));
     *packet.at_mut::<Ipv4>(start).ok_or(Reason::NoHeadroom)? = Ipv4 {
         version_ihl: 0x45,
         dscp_ecn: 0,
-        total_len: len.into(),
+        total_len: (len as u16).into(),
         id: 0.into(),
         flags_fragment: ipv4::DONT_FRAGMENT.into(),
         ttl: TTL,
         protocol: protocol::ICMP,
-        checksum: checksum::finish(checksum::sum(&bytes)),
-        source: header.destination,
-        destination: header.source,
+        checksum: checksum::finish(sum),
+        source: vip.to_be_bytes(),
+        destination: client.to_be_bytes(),
     };
     write_message::<_, QUOTE_V4>(packet, start.wrapping_add(ipv4::LEN), message, 0, quote)
         .ok_or(Reason::NoHeadroom)
@@ -452,8 +444,11 @@ fn answer_v6<P: Packet, T: Tables>(
     otherwise: Reason,
 ) -> Result<(), Reason> {
     let header = packet.at::<Ipv6>(ip.tags.ip_offset()).ok_or(otherwise)?;
-    let (source, destination) = (header.destination, header.source);
-    if !is_answerable(Address::from_v6(destination)) {
+    let (client, vip) = (
+        Address::from_v6(header.source),
+        Address::from_v6(header.destination),
+    );
+    if !is_answerable(client) {
         return Err(otherwise);
     }
     if !tables.admits_icmp() {
@@ -462,18 +457,18 @@ fn answer_v6<P: Packet, T: Tables>(
     let quote = quote_len(ip.len, QUOTE_V6);
     let start = make_room(packet, &ip.tags, quote, const { ipv6::LEN + icmp::LEN })
         .ok_or(Reason::NoHeadroom)?;
-    let len = icmp::LEN.wrapping_add(quote) as u16;
+    let len = const { icmp::LEN as u32 }.wrapping_add(quote as u32);
     *packet.at_mut::<Ipv6>(start).ok_or(Reason::NoHeadroom)? = Ipv6 {
         version_class_label: [0x60, 0, 0, 0],
-        payload_len: len.into(),
+        payload_len: (len as u16).into(),
         next_header: protocol::ICMPV6,
         hop_limit: TTL,
-        source,
-        destination,
+        source: vip.octets(),
+        destination: client.octets(),
     };
-    let pseudo = checksum::sum(&source)
-        .wrapping_add(checksum::sum(&destination))
-        .wrapping_add(u32::from(len))
+    let pseudo = checksum::sum_address(client)
+        .wrapping_add(checksum::sum_address(vip))
+        .wrapping_add(len)
         .wrapping_add(u32::from(protocol::ICMPV6));
     write_message::<_, QUOTE_V6>(
         packet,
@@ -501,19 +496,16 @@ const fn quote_len(ip_len: u32, most: usize) -> usize {
 #[inline(always)]
 fn make_room<P: Packet>(packet: &mut P, tags: &Tags, quote: usize, room: usize) -> Option<usize> {
     let start = tags.ip_offset();
-    let wanted = start.wrapping_add(quote);
-    let surplus = packet.frame_len().wrapping_sub(wanted);
+    let surplus = packet.frame_len().wrapping_sub(start.wrapping_add(quote));
     if !packet.adjust_tail((surplus as u32).cast_signed().wrapping_neg()) {
         return None;
     }
-    let ethernet = *packet.at::<crate::wire::ethernet::Ethernet>(0)?;
-    let tag_bytes = *packet.at::<[u8; 8]>(crate::wire::ethernet::LEN)?;
+    // The link header, tags or what comes after them included: 22 bytes.
+    let [a, b, c] = packet.at::<[U64; 3]>(0)?.map(|word| word.get());
     if !packet.adjust_head((room as i32).wrapping_neg()) {
         return None;
     }
-    *packet.at_mut(0)? = ethernet;
-    // Tags, or what comes after them and is about to be overwritten.
-    *packet.at_mut(crate::wire::ethernet::LEN)? = tag_bytes;
+    *packet.at_mut::<[U64; 3]>(0)? = [a.into(), b.into(), c.into()];
     rewrite::swap(packet)?;
     Some(start)
 }
@@ -527,26 +519,23 @@ fn write_message<P: Packet, const N: usize>(
     pseudo: u32,
     quote: usize,
 ) -> Option<()> {
-    let head = Icmp {
-        kind: message.kind,
-        code: message.code,
-        checksum: [0; 2],
-        rest: message.rest,
-    };
-    let [r0, r1, r2, r3] = message.rest;
-    let mut sum = pseudo.wrapping_add(checksum::sum(&[message.kind, message.code, r0, r1, r2, r3]));
+    let mut sum = pseudo
+        .wrapping_add(message.kind_code)
+        .wrapping_add(checksum::sum_u32(message.rest));
     let mut at = start.wrapping_add(icmp::LEN);
     let end = at.wrapping_add(quote);
     for _ in 0..N / 4 {
         if at >= end {
             break;
         }
-        sum = sum.wrapping_add(checksum::sum(packet.at::<[u8; 4]>(at)?));
+        sum = sum.wrapping_add(checksum::sum_u32(packet.at::<big_endian::U32>(at)?.get()));
         at = at.wrapping_add(4);
     }
     *packet.at_mut::<Icmp>(start)? = Icmp {
+        kind: (message.kind_code >> 8) as u8,
+        code: message.kind_code as u8,
         checksum: checksum::finish(sum),
-        ..head
+        rest: message.rest.to_be_bytes(),
     };
     Some(())
 }

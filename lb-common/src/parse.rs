@@ -424,8 +424,7 @@ impl Payload {
                 destination: self.destination,
                 source_port: transport.source_port,
                 destination_port: transport.destination_port,
-                protocol: self.protocol,
-                reserved: [0; 3],
+                protocol: u32::from(self.protocol),
             },
             is_syn: transport.is_syn,
         }

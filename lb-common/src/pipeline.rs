@@ -10,7 +10,7 @@ use crate::{
     fragment::{self, FragmentKey},
     icmp, neighbour,
     packet::Packet,
-    parse::{self, Ip, Parsed},
+    parse::{self, Ip, Network, Parsed},
     reason::{Reason, Verdict},
     rewrite,
     slot::NOBODY,
@@ -60,29 +60,96 @@ impl Outcome {
     }
 }
 
+/// Where a packet is to go, before it goes there.
+pub(crate) struct Choice {
+    /// The backend.
+    pub(crate) backend: u16,
+    /// The reason under which the packet is counted, if it gets there.
+    pub(crate) reason: Reason,
+    /// Hash of the flow.
+    pub(crate) hash: u32,
+    pub(crate) is_syn: bool,
+    /// Whether the sender may be told that the packet is too big.
+    pub(crate) may_answer: bool,
+}
+
+/// What is still to be done about a packet.
+pub(crate) enum Next {
+    /// Nothing: it was answered.
+    Done(Reason),
+    /// It goes to a backend.
+    Forward(Choice),
+}
+
 /// Judges a packet, rewrites it where it is to leave, and counts it once under its reason.
 ///
 /// `ingress` is the interface by which it came.
 #[inline(always)]
 pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Outcome {
     let mut outcome = Outcome::UNKNOWN;
-    let result = match parse::plain(packet) {
-        Some(parsed) => flow(packet, tables, ingress, &parsed, &mut outcome),
-        None => {
-            unusual(packet, tables, ingress, &mut outcome);
-            Ok(outcome.reason)
+    match parse::plain(packet) {
+        Some(parsed) => {
+            let next = flow(packet, tables, &parsed, &mut outcome);
+            finish(packet, tables, ingress, &parsed.ip, next, &mut outcome);
         }
-    };
-    outcome.reason = either(result);
+        None => unusual(packet, tables, ingress, &mut outcome),
+    }
     tables.count_outcome(&outcome);
     outcome
 }
 
-#[inline(always)]
-fn either(result: Result<Reason, Reason>) -> Reason {
-    match result {
-        Ok(reason) | Err(reason) => reason,
+/// Everything that [`parse::plain`] leaves.
+#[inline(never)]
+fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32, outcome: &mut Outcome) {
+    let judged = parse::link(packet).and_then(|(tags, ether_type)| match ether_type {
+        ethernet::IPV4 => parse::network(packet, tags, false),
+        ethernet::IPV6 => parse::network(packet, tags, true),
+        ethernet::ARP => Err(neighbour::arp(packet, tables, ingress, &tags, outcome)),
+        _ => Err(Reason::NotIp),
+    });
+    match judged {
+        Ok(network) => {
+            let next = unusual_ip(packet, tables, ingress, &network, outcome);
+            finish(packet, tables, ingress, &network.ip, next, outcome);
+            if let Some(part) = network.fragment
+                && part.is_first
+                && outcome.reason == Reason::Forwarded
+            {
+                tables.pin_fragment(&fragment::key(&network.payload, part.id), outcome.backend);
+            }
+        }
+        Err(reason) => outcome.reason = reason,
     }
+}
+
+#[inline(always)]
+fn unusual_ip<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<Next, Reason> {
+    let payload = &network.payload;
+    match (network.fragment, payload.protocol) {
+        (Some(part), _) if !part.is_first => {
+            return later_fragment(tables, &fragment::key(payload, part.id), outcome);
+        }
+        (None, protocol::ICMP) if !network.ip.is_v6 => {
+            return icmp::v4(packet, tables, network, outcome);
+        }
+        (None, protocol::ICMPV6) if network.ip.is_v6 => {
+            return icmp::v6(packet, tables, ingress, network, outcome);
+        }
+        _ => {}
+    }
+    let transport = payload.transport(packet, network.fragment.is_none())?;
+    flow(
+        packet,
+        tables,
+        &payload.parsed(network.ip, &transport),
+        outcome,
+    )
 }
 
 /// A packet of a flow: to the backend of its slot, if it is a VIP's.
@@ -90,137 +157,81 @@ fn either(result: Result<Reason, Reason>) -> Reason {
 fn flow<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    ingress: u32,
     parsed: &Parsed,
     outcome: &mut Outcome,
-) -> Result<Reason, Reason> {
+) -> Result<Next, Reason> {
     let flow = &parsed.flow;
     let vips = tables.vips().ok_or(Reason::NotVip)?;
     let Some(vip) = vips.find(&VipKey::new(
         flow.destination,
         flow.destination_port,
-        flow.protocol,
+        flow.protocol as u8,
     )) else {
         if icmp::is_traceroute(flow) {
-            icmp::traceroute(packet, tables, &parsed.ip, flow, outcome);
-            return Ok(outcome.reason);
+            return icmp::traceroute(packet, tables, &parsed.ip, flow, outcome)
+                .map_or(Err(Reason::NotVip), |reason| Ok(Next::Done(reason)));
         }
         return Err(Reason::NotVip);
     };
-    let way = Way {
-        ingress,
-        hash: hash(tables, flow, vip)?,
+    let hash = hash(tables, flow, vip)?;
+    let backend = slot(tables, vip, hash, outcome)?;
+    Ok(Next::Forward(Choice {
+        backend,
+        reason: Reason::Forwarded,
+        hash,
         is_syn: parsed.is_syn,
         may_answer: true,
-    };
-    let id = slot(tables, vip, way.hash, outcome)?;
-    forward(packet, tables, &way, &parsed.ip, id, outcome)?;
-    Ok(Reason::Forwarded)
-}
-
-/// Everything that [`parse::plain`] leaves. The reason goes to `outcome`.
-#[inline(never)]
-fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32, outcome: &mut Outcome) {
-    outcome.reason = either(judge_unusual(packet, tables, ingress, outcome));
-}
-
-#[inline(always)]
-fn judge_unusual<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    ingress: u32,
-    outcome: &mut Outcome,
-) -> Result<Reason, Reason> {
-    let (tags, ether_type) = parse::link(packet)?;
-    let is_v6 = match ether_type {
-        ethernet::ARP => return neighbour::arp(packet, tables, ingress, &tags, outcome),
-        ethernet::IPV4 => false,
-        ethernet::IPV6 => true,
-        _ => return Err(Reason::NotIp),
-    };
-    let network = parse::network(packet, tags, is_v6)?;
-    let payload = &network.payload;
-    match network.fragment {
-        Some(part) if !part.is_first => {
-            let key = fragment::key(payload, part.id);
-            return later_fragment(packet, tables, ingress, &network.ip, &key, outcome);
-        }
-        None if payload.protocol == protocol::ICMP && !is_v6 => {
-            return icmp::v4(packet, tables, ingress, &network, outcome);
-        }
-        None if payload.protocol == protocol::ICMPV6 && is_v6 => {
-            return icmp::v6(packet, tables, ingress, &network, outcome);
-        }
-        _ => {}
-    }
-    let transport = payload.transport(packet, network.fragment.is_none())?;
-    let parsed = payload.parsed(network.ip, &transport);
-    let reason = flow(packet, tables, ingress, &parsed, outcome)?;
-    if let Some(part) = network.fragment
-        && outcome.backend != NOBODY
-    {
-        tables.pin_fragment(&fragment::key(payload, part.id), outcome.backend);
-    }
-    Ok(reason)
+    }))
 }
 
 /// A fragment without ports: to the backend of its first fragment, or by addresses alone.
 #[inline(always)]
-fn later_fragment<P: Packet, T: Tables>(
-    packet: &mut P,
+fn later_fragment<T: Tables>(
     tables: &T,
-    ingress: u32,
-    ip: &Ip,
     key: &FragmentKey,
     outcome: &mut Outcome,
-) -> Result<Reason, Reason> {
+) -> Result<Next, Reason> {
     let vips = tables.vips().ok_or(Reason::NotVip)?;
     let vip = vips
-        .find_without_port(key.destination, key.protocol)
+        .find_without_port(key.destination, key.protocol as u8)
         .ok_or(Reason::NotVip)?;
     outcome.vip = vip.id;
-    let way = Way {
-        ingress,
-        hash: hash(tables, &key.flow(), vip)?,
+    let hash = hash(tables, &key.flow(), vip)?;
+    let (backend, reason) = match tables.fragment(key) {
+        Some(backend) => (backend, Reason::Forwarded),
+        None => (slot(tables, vip, hash, outcome)?, Reason::FragmentOrphan),
+    };
+    Ok(Next::Forward(Choice {
+        backend,
+        reason,
+        hash,
         is_syn: false,
         may_answer: false,
-    };
-    let (id, reason) = match tables.fragment(key) {
-        Some(id) => (id, Reason::Forwarded),
-        None => (
-            slot(tables, vip, way.hash, outcome)?,
-            Reason::FragmentOrphan,
-        ),
-    };
-    forward(packet, tables, &way, ip, id, outcome)?;
-    Ok(reason)
+    }))
 }
 
 /// An ICMP error about a VIP's flow: to the flow's backend. `flow` is as the client sends.
 #[inline(always)]
-pub(crate) fn error_about<P: Packet, T: Tables>(
-    packet: &mut P,
+pub(crate) fn error_about<T: Tables>(
     tables: &T,
-    ingress: u32,
-    ip: &Ip,
     flow: &Flow,
     outcome: &mut Outcome,
-) -> Result<Reason, Reason> {
+) -> Result<Next, Reason> {
     let vips = tables.vips().ok_or(Reason::NotVip)?;
-    let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol);
+    let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
     let vip = vips.find(&key).ok_or(Reason::IcmpOther)?;
-    let way = Way {
-        ingress,
-        hash: hash(tables, flow, vip)?,
-        is_syn: false,
-        may_answer: false,
-    };
-    let id = slot(tables, vip, way.hash, outcome)?;
+    let hash = hash(tables, flow, vip)?;
+    let backend = slot(tables, vip, hash, outcome)?;
     if !tables.admits_icmp() {
         return Err(Reason::IcmpLimited);
     }
-    forward(packet, tables, &way, ip, id, outcome)?;
-    Ok(Reason::IcmpError)
+    Ok(Next::Forward(Choice {
+        backend,
+        reason: Reason::IcmpError,
+        hash,
+        is_syn: false,
+        may_answer: false,
+    }))
 }
 
 #[inline(always)]
@@ -230,13 +241,12 @@ fn hash<T: Tables>(tables: &T, flow: &Flow, vip: &VipEntry) -> Result<u32, Reaso
         return Ok(node.hash_keys.hash(flow));
     }
     // The source address alone, so that all flows of a client reach one backend.
-    let source = Flow {
+    Ok(node.hash_keys.hash(&Flow {
         source_port: [0; 2],
         destination_port: [0; 2],
         protocol: 0,
         ..*flow
-    };
-    Ok(node.hash_keys.hash(&source))
+    }))
 }
 
 /// The backend that serves a VIP's flow.
@@ -260,13 +270,27 @@ fn slot<T: Tables>(
     }
 }
 
-/// What forwarding needs to know of a packet besides its IP header.
-struct Way {
+/// Does what is still to be done, and notes the reason.
+#[inline(always)]
+fn finish<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
     ingress: u32,
-    hash: u32,
-    is_syn: bool,
-    /// Whether the sender may be told that the packet is too big.
-    may_answer: bool,
+    ip: &Ip,
+    next: Result<Next, Reason>,
+    outcome: &mut Outcome,
+) {
+    outcome.reason = match next {
+        Ok(Next::Forward(choice)) => match forward(packet, tables, ingress, ip, &choice, outcome) {
+            Ok(()) => choice.reason,
+            Err(reason) => {
+                // What goes back to the sender leaves by the interface by which it came.
+                outcome.is_redirect = false;
+                reason
+            }
+        },
+        Ok(Next::Done(reason)) | Err(reason) => reason,
+    };
 }
 
 /// Sends the packet to a backend: rewritten or encapsulated, by the interface that leads there. Counts it.
@@ -274,11 +298,12 @@ struct Way {
 fn forward<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    way: &Way,
+    ingress: u32,
     ip: &Ip,
-    id: u16,
+    choice: &Choice,
     outcome: &mut Outcome,
 ) -> Result<(), Reason> {
+    let id = choice.backend;
     let backend = tables.backend(id).ok_or(Reason::TableMissing)?;
     outcome.backend = id;
     if backend.mode == 0 {
@@ -287,7 +312,7 @@ fn forward<P: Packet, T: Tables>(
     if !backend.is_resolved() {
         return Err(Reason::NoNextHop);
     }
-    if backend.ifindex != way.ingress {
+    if backend.ifindex != ingress {
         if !tables.has_port(backend.ifindex) {
             return Err(Reason::NoPort);
         }
@@ -298,13 +323,15 @@ fn forward<P: Packet, T: Tables>(
         && (ip.tags.count | u32::from(backend.flags & backend::flags::VLANS_SET)) == 0
     {
         rewrite::addresses(packet, backend).ok_or(Reason::Truncated)?;
-    } else if let Err(reason) = wrap(packet, tables, way, ip, backend, outcome.is_redirect) {
-        // What goes back to the sender leaves by the interface by which it came.
-        outcome.is_redirect = false;
-        return Err(reason);
+    } else {
+        wrap(packet, tables, ip, choice, backend, outcome.is_redirect)?;
     }
-    tables.count_vip(u32::from(backend.vip), u64::from(ip.frame_len), way.is_syn);
-    tables.count_backend(id, u64::from(ip.frame_len), way.is_syn);
+    tables.count_vip(
+        u32::from(backend.vip),
+        u64::from(ip.frame_len),
+        choice.is_syn,
+    );
+    tables.count_backend(id, u64::from(ip.frame_len), choice.is_syn);
     Ok(())
 }
 
@@ -313,8 +340,8 @@ fn forward<P: Packet, T: Tables>(
 fn wrap<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    way: &Way,
     ip: &Ip,
+    choice: &Choice,
     backend: &Backend,
     is_redirect: bool,
 ) -> Result<(), Reason> {
@@ -326,22 +353,22 @@ fn wrap<P: Packet, T: Tables>(
             tables,
             ip,
             mtu.saturating_sub(overhead as u32),
-            way.may_answer,
+            choice.may_answer,
         ));
     }
     let tags = rewrite::tags(backend, ip.tags, is_redirect);
-    let inner = encap::inner(packet, ip, way.hash).ok_or(Reason::Truncated)?;
+    let inner = encap::inner(packet, ip, choice.hash).ok_or(Reason::Truncated)?;
     let grow = tags
         .ip_offset()
         .wrapping_add(overhead)
         .wrapping_sub(ip.tags.ip_offset());
-    if grow != 0 && !packet.adjust_head((grow as i32).wrapping_neg()) {
+    if grow != 0 && !packet.adjust_head((grow as u32).cast_signed().wrapping_neg()) {
         return Err(Reason::NoHeadroom);
     }
     rewrite::link(packet, backend, &tags, encap::ether_type(backend, ip.is_v6))
         .ok_or(Reason::Truncated)?;
     if overhead != 0 {
-        encap::write(packet, tags.ip_offset(), backend, ip, &inner, way.hash)
+        encap::write(packet, tags.ip_offset(), backend, ip, &inner, choice.hash)
             .ok_or(Reason::Truncated)?;
     }
     Ok(())

@@ -130,7 +130,7 @@ pub trait Tables {
     /// Whether frames can be sent out of another interface.
     fn has_port(&self, ifindex: u32) -> bool;
     /// An interface's own facts.
-    fn interface(&self, ifindex: u32) -> Option<Interface>;
+    fn interface(&self, ifindex: u32) -> Option<&Interface>;
     /// The backend that the fragments of a packet follow.
     fn fragment(&self, key: &FragmentKey) -> Option<u16>;
     /// Lets the later fragments of a packet follow its first.

@@ -127,9 +127,9 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn interface(&self, ifindex: u32) -> Option<Interface> {
-        // SAFETY: the value is copied at once; entries are only written while the daemon starts.
-        unsafe { INTERFACES.get(&ifindex).copied() }
+    fn interface(&self, ifindex: u32) -> Option<&Interface> {
+        // SAFETY: an entry is rewritten only when the interface's MAC address changes, and never removed.
+        unsafe { INTERFACES.get(&ifindex) }
     }
 
     #[inline(always)]

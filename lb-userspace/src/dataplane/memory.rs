@@ -134,8 +134,8 @@ impl Tables for Memory {
         counts.backends.entry(id).or_default().add(bytes, is_syn);
     }
 
-    fn interface(&self, ifindex: u32) -> Option<Interface> {
-        self.interfaces.get(&ifindex).copied()
+    fn interface(&self, ifindex: u32) -> Option<&Interface> {
+        self.interfaces.get(&ifindex)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<u16> {
