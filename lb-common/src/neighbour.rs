@@ -108,7 +108,21 @@ pub(crate) fn solicitation<P: Packet, T: Tables>(
     ingress: u32,
     network: &Network,
     outcome: &mut Outcome,
-) -> Result<Reason, Reason> {
+) -> Reason {
+    match answer_solicitation(packet, tables, ingress, network, outcome) {
+        Ok(()) => Reason::NeighbourAnswered,
+        Err(reason) => reason,
+    }
+}
+
+#[inline(always)]
+fn answer_solicitation<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<(), Reason> {
     let offset = network.ip.tags.ip_offset();
     let start = network.payload.start;
     let hop_limit = packet
@@ -183,7 +197,7 @@ pub(crate) fn solicitation<P: Packet, T: Tables>(
     if is_probe {
         header.destination = ALL_NODES_MAC;
     }
-    Ok(Reason::NeighbourAnswered)
+    Ok(())
 }
 
 /// Whether checksum and option of a solicitation are right.

@@ -29,8 +29,10 @@ pub struct Outcome {
     pub is_redirect: bool,
     /// The backend that was chosen; [`NOBODY`] for none.
     pub backend: u16,
-    /// The interface to leave by, where that is another.
+    /// The interface that leads to the backend.
     pub ifindex: u32,
+    /// Of a packet that is too big: the largest IP packet that can be encapsulated, in bytes.
+    pub mtu: u32,
     /// The VIP's id, or [`NO_VIP`].
     pub vip: u32,
     /// The slot that the flow hashed to, or [`NO_SLOT`].
@@ -49,6 +51,7 @@ impl Outcome {
         is_redirect: false,
         backend: NOBODY,
         ifindex: 0,
+        mtu: 0,
         vip: NO_VIP,
         slot: NO_SLOT,
     };
@@ -61,127 +64,181 @@ impl Outcome {
 }
 
 /// Where a packet is to go, before it goes there.
-pub(crate) struct Choice {
-    /// The backend.
-    pub(crate) backend: u16,
+struct Choice {
+    backend: u16,
     /// The reason under which the packet is counted, if it gets there.
-    pub(crate) reason: Reason,
+    reason: Reason,
     /// Hash of the flow.
-    pub(crate) hash: u32,
-    pub(crate) is_syn: bool,
-    /// Whether the sender may be told that the packet is too big.
-    pub(crate) may_answer: bool,
-}
-
-/// What is still to be done about a packet.
-pub(crate) enum Next {
-    /// Nothing: it was answered.
-    Done(Reason),
-    /// It goes to a backend.
-    Forward(Choice),
+    hash: u32,
+    is_syn: bool,
 }
 
 /// Judges a packet, rewrites it where it is to leave, and counts it once under its reason.
 ///
-/// `ingress` is the interface by which it came.
-#[inline(always)]
+/// `ingress` is the interface by which it came. In the kernel the three steps are programs of their own, each
+/// with its own stack and its own share of the verifier's patience.
 pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Outcome {
+    plain(packet, tables, ingress)
+        .or_else(|| unusual(packet, tables, ingress))
+        .unwrap_or_else(|| message(packet, tables, ingress))
+}
+
+/// The first step: plain packets that are to be forwarded or to pass. `None` leaves the packet to [`unusual`],
+/// untouched and not counted.
+#[inline(always)]
+pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Option<Outcome> {
+    let parsed = parse::plain(packet)?;
     let mut outcome = Outcome::UNKNOWN;
-    match parse::plain(packet) {
-        Some(parsed) => {
-            let next = flow(packet, tables, &parsed, &mut outcome);
-            finish(packet, tables, ingress, &parsed.ip, next, &mut outcome);
+    let next = choose(tables, &parsed, &mut outcome);
+    if let Err(Reason::NotVip) = next
+        && icmp::is_traceroute(&parsed.flow)
+    {
+        return None;
+    }
+    if let Err(reason) =
+        next.and_then(|choice| forward(packet, tables, ingress, &parsed.ip, &choice, &mut outcome))
+    {
+        if reason == Reason::TooBig {
+            return None;
         }
-        None => unusual(packet, tables, ingress, &mut outcome),
+        outcome.reason = reason;
+    }
+    tables.count_outcome(&outcome);
+    Some(outcome)
+}
+
+/// The second step: tags, options, extension headers, fragments, and answers to packets that are too big or a
+/// traceroute. `None` leaves ICMP and ARP to [`message`], untouched and not counted.
+#[inline(always)]
+pub fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Option<Outcome> {
+    let mut outcome = Outcome::UNKNOWN;
+    let judged = parse::link(packet).and_then(|(tags, ether_type)| match ether_type {
+        ethernet::IPV4 => parse::network(packet, tags, false),
+        ethernet::IPV6 => parse::network(packet, tags, true),
+        _ => Err(Reason::NotIp),
+    });
+    match judged {
+        Ok(network) if is_message(&network) => return None,
+        // What is not IP may be ARP.
+        Err(Reason::NotIp) => return None,
+        Ok(network) => {
+            if let Err(reason) = transport(packet, tables, ingress, &network, &mut outcome) {
+                outcome.reason = reason;
+            }
+        }
+        Err(reason) => outcome.reason = reason,
+    }
+    tables.count_outcome(&outcome);
+    Some(outcome)
+}
+
+/// The last step: ICMP, ICMPv6 and ARP.
+#[inline(always)]
+pub fn message<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Outcome {
+    let mut outcome = Outcome::UNKNOWN;
+    let judged = parse::link(packet).and_then(|(tags, ether_type)| match ether_type {
+        ethernet::IPV4 => parse::network(packet, tags, false),
+        ethernet::IPV6 => parse::network(packet, tags, true),
+        ethernet::ARP => Err(neighbour::arp(packet, tables, ingress, &tags, &mut outcome)),
+        _ => Err(Reason::NotIp),
+    });
+    let result =
+        judged.and_then(|network| icmp_message(packet, tables, ingress, &network, &mut outcome));
+    if let Err(reason) = result {
+        outcome.reason = reason;
     }
     tables.count_outcome(&outcome);
     outcome
 }
 
-/// Everything that [`parse::plain`] leaves.
-#[inline(never)]
-fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32, outcome: &mut Outcome) {
-    let judged = parse::link(packet).and_then(|(tags, ether_type)| match ether_type {
-        ethernet::IPV4 => parse::network(packet, tags, false),
-        ethernet::IPV6 => parse::network(packet, tags, true),
-        ethernet::ARP => Err(neighbour::arp(packet, tables, ingress, &tags, outcome)),
-        _ => Err(Reason::NotIp),
-    });
-    match judged {
-        Ok(network) => {
-            let next = unusual_ip(packet, tables, ingress, &network, outcome);
-            finish(packet, tables, ingress, &network.ip, next, outcome);
-            if let Some(part) = network.fragment
-                && part.is_first
-                && outcome.reason == Reason::Forwarded
-            {
-                tables.pin_fragment(&fragment::key(&network.payload, part.id), outcome.backend);
-            }
-        }
-        Err(reason) => outcome.reason = reason,
-    }
+/// Whether the packet is whole, and ICMP of its own family.
+#[inline(always)]
+fn is_message(network: &Network) -> bool {
+    let icmp = if network.ip.is_v6 {
+        protocol::ICMPV6
+    } else {
+        protocol::ICMP
+    };
+    network.fragment.is_none() && network.payload.protocol == icmp
 }
 
 #[inline(always)]
-fn unusual_ip<P: Packet, T: Tables>(
+fn icmp_message<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     ingress: u32,
     network: &Network,
     outcome: &mut Outcome,
-) -> Result<Next, Reason> {
-    let payload = &network.payload;
-    match (network.fragment, payload.protocol) {
-        (Some(part), _) if !part.is_first => {
-            return later_fragment(tables, &fragment::key(payload, part.id), outcome);
-        }
-        (None, protocol::ICMP) if !network.ip.is_v6 => {
-            return icmp::v4(packet, tables, network, outcome);
-        }
-        (None, protocol::ICMPV6) if network.ip.is_v6 => {
-            return icmp::v6(packet, tables, ingress, network, outcome);
-        }
-        _ => {}
+) -> Result<(), Reason> {
+    let flow = if network.ip.is_v6 {
+        icmp::v6(packet, tables, ingress, network, outcome)?
+    } else {
+        icmp::v4(packet, tables, network, outcome)?
+    };
+    let choice = error_about(tables, &flow, outcome)?;
+    if !tables.admits_icmp() {
+        return Err(Reason::IcmpLimited);
     }
-    let transport = payload.transport(packet, network.fragment.is_none())?;
-    flow(
-        packet,
-        tables,
-        &payload.parsed(network.ip, &transport),
-        outcome,
-    )
+    forward(packet, tables, ingress, &network.ip, &choice, outcome)
+}
+
+/// A segment or datagram, or a part of one.
+#[inline(always)]
+fn transport<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<(), Reason> {
+    let payload = &network.payload;
+    let later = network.fragment.filter(|part| !part.is_first);
+    let choice = if let Some(part) = later {
+        later_fragment(tables, &fragment::key(payload, part.id), outcome)?
+    } else {
+        let transport = payload.transport(packet, network.fragment.is_none())?;
+        let parsed = payload.parsed(network.ip, &transport);
+        match choose(tables, &parsed, outcome) {
+            Ok(choice) => choice,
+            Err(Reason::NotVip) if icmp::is_traceroute(&parsed.flow) => {
+                let vip = tables
+                    .vips()
+                    .and_then(|vips| vips.find_address(payload.destination));
+                outcome.vip = vip.ok_or(Reason::NotVip)?.id;
+                return Err(icmp::traceroute(packet, tables, &network.ip));
+            }
+            Err(reason) => return Err(reason),
+        }
+    };
+    match forward(packet, tables, ingress, &network.ip, &choice, outcome) {
+        Err(Reason::TooBig) if later.is_none() => {
+            Err(icmp::too_big(packet, tables, &network.ip, outcome.mtu))
+        }
+        Err(reason) => Err(reason),
+        Ok(()) => {
+            if let (Some(part), None) = (network.fragment, later) {
+                tables.pin_fragment(&fragment::key(payload, part.id), outcome.backend);
+            }
+            Ok(())
+        }
+    }
 }
 
 /// A packet of a flow: to the backend of its slot, if it is a VIP's.
 #[inline(always)]
-fn flow<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    parsed: &Parsed,
-    outcome: &mut Outcome,
-) -> Result<Next, Reason> {
+fn choose<T: Tables>(tables: &T, parsed: &Parsed, outcome: &mut Outcome) -> Result<Choice, Reason> {
     let flow = &parsed.flow;
     let vips = tables.vips().ok_or(Reason::NotVip)?;
-    let Some(vip) = vips.find(&VipKey::new(
-        flow.destination,
-        flow.destination_port,
-        flow.protocol as u8,
-    )) else {
-        if icmp::is_traceroute(flow) {
-            return icmp::traceroute(packet, tables, &parsed.ip, flow, outcome)
-                .map_or(Err(Reason::NotVip), |reason| Ok(Next::Done(reason)));
-        }
-        return Err(Reason::NotVip);
-    };
+    let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
+    let vip = vips.find(&key).ok_or(Reason::NotVip)?;
     let hash = hash(tables, flow, vip)?;
     let backend = slot(tables, vip, hash, outcome)?;
-    Ok(Next::Forward(Choice {
+    Ok(Choice {
         backend,
         reason: Reason::Forwarded,
         hash,
         is_syn: parsed.is_syn,
-        may_answer: true,
-    }))
+    })
 }
 
 /// A fragment without ports: to the backend of its first fragment, or by addresses alone.
@@ -190,7 +247,7 @@ fn later_fragment<T: Tables>(
     tables: &T,
     key: &FragmentKey,
     outcome: &mut Outcome,
-) -> Result<Next, Reason> {
+) -> Result<Choice, Reason> {
     let vips = tables.vips().ok_or(Reason::NotVip)?;
     let vip = vips
         .find_without_port(key.destination, key.protocol as u8)
@@ -201,37 +258,32 @@ fn later_fragment<T: Tables>(
         Some(backend) => (backend, Reason::Forwarded),
         None => (slot(tables, vip, hash, outcome)?, Reason::FragmentOrphan),
     };
-    Ok(Next::Forward(Choice {
+    Ok(Choice {
         backend,
         reason,
         hash,
         is_syn: false,
-        may_answer: false,
-    }))
+    })
 }
 
 /// An ICMP error about a VIP's flow: to the flow's backend. `flow` is as the client sends.
 #[inline(always)]
-pub(crate) fn error_about<T: Tables>(
+fn error_about<T: Tables>(
     tables: &T,
     flow: &Flow,
     outcome: &mut Outcome,
-) -> Result<Next, Reason> {
+) -> Result<Choice, Reason> {
     let vips = tables.vips().ok_or(Reason::NotVip)?;
     let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
     let vip = vips.find(&key).ok_or(Reason::IcmpOther)?;
     let hash = hash(tables, flow, vip)?;
     let backend = slot(tables, vip, hash, outcome)?;
-    if !tables.admits_icmp() {
-        return Err(Reason::IcmpLimited);
-    }
-    Ok(Next::Forward(Choice {
+    Ok(Choice {
         backend,
         reason: Reason::IcmpError,
         hash,
         is_syn: false,
-        may_answer: false,
-    }))
+    })
 }
 
 #[inline(always)]
@@ -270,30 +322,9 @@ fn slot<T: Tables>(
     }
 }
 
-/// Does what is still to be done, and notes the reason.
-#[inline(always)]
-fn finish<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    ingress: u32,
-    ip: &Ip,
-    next: Result<Next, Reason>,
-    outcome: &mut Outcome,
-) {
-    outcome.reason = match next {
-        Ok(Next::Forward(choice)) => match forward(packet, tables, ingress, ip, &choice, outcome) {
-            Ok(()) => choice.reason,
-            Err(reason) => {
-                // What goes back to the sender leaves by the interface by which it came.
-                outcome.is_redirect = false;
-                reason
-            }
-        },
-        Ok(Next::Done(reason)) | Err(reason) => reason,
-    };
-}
-
 /// Sends the packet to a backend: rewritten or encapsulated, by the interface that leads there. Counts it.
+///
+/// [`Reason::TooBig`] leaves it untouched, and the MTU that would fit in the outcome.
 #[inline(always)]
 fn forward<P: Packet, T: Tables>(
     packet: &mut P,
@@ -312,20 +343,20 @@ fn forward<P: Packet, T: Tables>(
     if !backend.is_resolved() {
         return Err(Reason::NoNextHop);
     }
-    if backend.ifindex != ingress {
-        if !tables.has_port(backend.ifindex) {
-            return Err(Reason::NoPort);
-        }
-        outcome.is_redirect = true;
-        outcome.ifindex = backend.ifindex;
+    let is_redirect = backend.ifindex != ingress;
+    if is_redirect && !tables.has_port(backend.ifindex) {
+        return Err(Reason::NoPort);
     }
     if backend.mode == backend::mode::L2
         && (ip.tags.count | u32::from(backend.flags & backend::flags::VLANS_SET)) == 0
     {
         rewrite::addresses(packet, backend).ok_or(Reason::Truncated)?;
     } else {
-        wrap(packet, tables, ip, choice, backend, outcome.is_redirect)?;
+        wrap(packet, ip, choice.hash, backend, is_redirect, outcome)?;
     }
+    outcome.reason = choice.reason;
+    outcome.is_redirect = is_redirect;
+    outcome.ifindex = backend.ifindex;
     tables.count_vip(
         u32::from(backend.vip),
         u64::from(ip.frame_len),
@@ -337,27 +368,22 @@ fn forward<P: Packet, T: Tables>(
 
 /// Changes the frame's tags, and puts outer headers before the packet where the backend's mode wants them.
 #[inline(always)]
-fn wrap<P: Packet, T: Tables>(
+fn wrap<P: Packet>(
     packet: &mut P,
-    tables: &T,
     ip: &Ip,
-    choice: &Choice,
+    hash: u32,
     backend: &Backend,
     is_redirect: bool,
+    outcome: &mut Outcome,
 ) -> Result<(), Reason> {
     let overhead = encap::overhead(backend);
     let mtu = u32::from(backend.mtu);
     if overhead != 0 && ip.len.wrapping_add(overhead as u32) > mtu {
-        return Err(icmp::too_big(
-            packet,
-            tables,
-            ip,
-            mtu.saturating_sub(overhead as u32),
-            choice.may_answer,
-        ));
+        outcome.mtu = mtu.saturating_sub(overhead as u32);
+        return Err(Reason::TooBig);
     }
     let tags = rewrite::tags(backend, ip.tags, is_redirect);
-    let inner = encap::inner(packet, ip, choice.hash).ok_or(Reason::Truncated)?;
+    let inner = encap::inner(packet, ip, hash).ok_or(Reason::Truncated)?;
     let grow = tags
         .ip_offset()
         .wrapping_add(overhead)
@@ -368,7 +394,7 @@ fn wrap<P: Packet, T: Tables>(
     rewrite::link(packet, backend, &tags, encap::ether_type(backend, ip.is_v6))
         .ok_or(Reason::Truncated)?;
     if overhead != 0 {
-        encap::write(packet, tags.ip_offset(), backend, ip, &inner, choice.hash)
+        encap::write(packet, tags.ip_offset(), backend, ip, &inner, hash)
             .ok_or(Reason::Truncated)?;
     }
     Ok(())

@@ -18,6 +18,16 @@ pub const MAX_PORTS: usize = 256;
 
 const _: () = assert!(crate::reason::Reason::COUNT <= MAX_REASONS);
 
+/// The pipeline's later steps, as programs of their own: indexes of the map `STEPS`.
+pub mod step {
+    /// [`crate::pipeline::unusual`].
+    pub const UNUSUAL: u32 = 0;
+    /// [`crate::pipeline::message`].
+    pub const MESSAGE: u32 = 1;
+    /// How many there are.
+    pub const COUNT: usize = 2;
+}
+
 /// Settings of the node that packets need. Host order.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]

@@ -21,26 +21,69 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use lb_common::{
-    pipeline,
+    pipeline::{self, Outcome},
     reason::{Reason, Verdict},
+    tables::step,
 };
 
 use crate::{
-    maps::{KernelTables, PORTS},
+    maps::{KernelTables, PORTS, STEPS},
     packet::XdpPacket,
 };
 
 /// Judges every packet that arrives on an interface. Built for frames of several buffers.
 #[xdp(frags)]
 pub fn weir_xdp(ctx: XdpContext) -> u32 {
-    let mut packet = XdpPacket::new(&ctx);
-    let outcome = pipeline::run(&mut packet, &KernelTables, ingress_ifindex(ctx.ctx));
-    if outcome.verdict() == Verdict::Drop {
-        log_drop(&ctx, outcome.reason);
+    match pipeline::plain(
+        &mut XdpPacket::new(&ctx),
+        &KernelTables,
+        ingress_ifindex(ctx.ctx),
+    ) {
+        Some(outcome) => act(&ctx, &outcome),
+        None => continue_in(&ctx, step::UNUSUAL),
     }
+}
+
+/// Judges what `weir_xdp` leaves.
+#[xdp(frags)]
+pub fn weir_unusual(ctx: XdpContext) -> u32 {
+    match pipeline::unusual(
+        &mut XdpPacket::new(&ctx),
+        &KernelTables,
+        ingress_ifindex(ctx.ctx),
+    ) {
+        Some(outcome) => act(&ctx, &outcome),
+        None => continue_in(&ctx, step::MESSAGE),
+    }
+}
+
+/// Judges ICMP, ICMPv6 and ARP.
+#[xdp(frags)]
+pub fn weir_message(ctx: XdpContext) -> u32 {
+    let outcome = pipeline::message(
+        &mut XdpPacket::new(&ctx),
+        &KernelTables,
+        ingress_ifindex(ctx.ctx),
+    );
+    act(&ctx, &outcome)
+}
+
+#[inline(always)]
+fn continue_in(ctx: &XdpContext, step: u32) -> u32 {
+    // SAFETY: the map holds programs of this type only, as the kernel checks.
+    unsafe { STEPS.tail_call(ctx, step) };
+    // Reached only where the daemon has not filled the map: it does before it attaches the program.
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn act(ctx: &XdpContext, outcome: &Outcome) -> u32 {
     match outcome.verdict() {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Drop => {
+            log_drop(ctx, outcome.reason);
+            xdp_action::XDP_DROP
+        }
         // The pipeline has just seen the port in the map; a device that vanished since is a drop.
         Verdict::Forward if outcome.is_redirect => {
             match PORTS.redirect(outcome.ifindex, u64::from(xdp_action::XDP_DROP)) {

@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray, ProgramArray},
     helpers::generated::bpf_ktime_get_ns,
     macros::btf_map,
 };
@@ -15,7 +15,9 @@ use lb_common::{
     gcra::Limit,
     pipeline::Outcome,
     slot::SlotTable,
-    tables::{Counters, Interface, MAX_PORTS, MAX_REASONS, Node, REASON_COUNTERS, Tables, Traced},
+    tables::{
+        Counters, Interface, MAX_PORTS, MAX_REASONS, Node, REASON_COUNTERS, Tables, Traced, step,
+    },
     vip::{MAX_VIPS, VipTable},
 };
 
@@ -58,6 +60,10 @@ pub(crate) static OUTCOME_COUNTERS: PerCpuArray<u64, { REASON_COUNTERS }> = PerC
 /// The interfaces that frames may leave by, by ifindex.
 #[btf_map]
 pub(crate) static PORTS: DevMapHash<{ MAX_PORTS }> = DevMapHash::new();
+
+/// The later steps of the pipeline, by [`step`].
+#[btf_map]
+pub(crate) static STEPS: ProgramArray<{ step::COUNT }> = ProgramArray::new();
 
 /// Facts about the interfaces, by ifindex.
 #[btf_map]

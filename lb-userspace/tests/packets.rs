@@ -11,7 +11,6 @@ mod support;
 
 use std::cell::RefCell;
 
-use etherparse::PacketBuilder;
 use lb_common::{pipeline, reason::Reason};
 use lb_userspace::dataplane::{DataPlane as _, bpf::Action, memory::Memory};
 use proptest::{
@@ -115,14 +114,6 @@ fn what_is_for_no_vip_passes_untouched() {
     let mut world = World::new();
     let mut arp = vec![0xff; 42];
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
-    let mut vlan = tcp_v4(VIP_V4, 443, b"");
-    vlan.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
-    let mut icmp = Vec::new();
-    PacketBuilder::ethernet2([2; 6], [4; 6])
-        .ipv4([198, 51, 100, 7], VIP_V4, 64)
-        .icmpv4_echo_request(1, 2)
-        .write(&mut icmp, b"ping")
-        .unwrap();
     let [a, b, c, d] = VIP_V4;
     let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d];
     for (name, frame, reason) in [
@@ -143,8 +134,6 @@ fn what_is_for_no_vip_passes_untouched() {
             Reason::MalformedIp,
         ),
         ("ARP", arp, Reason::NotIp),
-        ("a VLAN tag", vlan, Reason::NotIp),
-        ("ICMP to the VIP", icmp, Reason::OtherProtocol),
     ] {
         let case = Case {
             name,
@@ -379,4 +368,14 @@ fn random_frames_never_abort_and_match_the_host() {
         .unwrap();
     let after: u64 = world.counted();
     assert_eq!(after - before, u64::from(FRAMES));
+}
+
+/// The verifier gives up at a million instructions, and older kernels see less well what they have seen before.
+#[test]
+fn the_verifier_has_patience_left_for_every_program() {
+    let mut world = World::new();
+    for (name, instructions) in world.plane.verified_instructions().unwrap() {
+        println!("{name}: {instructions} instructions verified");
+        assert!(instructions < 400_000, "{name}: {instructions}");
+    }
 }

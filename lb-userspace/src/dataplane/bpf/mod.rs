@@ -137,6 +137,25 @@ impl BpfDataPlane {
         Ok(())
     }
 
+    /// How many instructions the verifier walked through for each program: it gives up at a million.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell (it does from 5.16 on).
+    pub fn verified_instructions(&mut self) -> anyhow::Result<Vec<(String, u32)>> {
+        let programs = self.object.ebpf.programs();
+        let verified = programs.map(|(name, program)| {
+            let info = program
+                .info()
+                .with_context(|| format!("asking for {name}"))?;
+            Ok((
+                name.to_owned(),
+                info.verified_instruction_count()
+                    .context("the kernel does not tell")?,
+            ))
+        });
+        verified.collect()
+    }
+
     /// The program's messages, where [`ProgramLog`] asked for them.
     ///
     /// # Errors

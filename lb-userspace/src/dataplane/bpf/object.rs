@@ -5,24 +5,30 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, MapInfo, PerCpuArray, xdp::DevMapHash},
+    maps::{
+        Array, ArrayOfMaps, HashMap, MapData, MapError, MapInfo, PerCpuArray, ProgramArray,
+        xdp::DevMapHash,
+    },
     programs::Xdp,
 };
 use lb_common::{
     backend::Backend,
     fragment::{FragmentKey, MAX_FRAGMENTED},
     slot::SlotTable,
-    tables::{Counters, Interface, MAX_PORTS, Node, REASON_COUNTERS, Traced},
+    tables::{Counters, Interface, MAX_PORTS, Node, REASON_COUNTERS, Traced, step},
     vip::VipTable,
 };
 
-use super::value::Value;
+use super::{test_run::xdp, value::Value};
 
 /// The object that lb-userspace/build.rs made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
 
 /// The program's name in the object.
 const PROGRAM: &str = "weir_xdp";
+
+/// The programs of the pipeline's later steps, by [`lb_common::tables::step`].
+const STEP_PROGRAMS: [&str; step::COUNT] = ["weir_unusual", "weir_message"];
 
 /// Every map of the object with its key, value and entry sizes: what a pinned map must match to be reused.
 const MAPS: [(&str, u32, u32, u32); 10] = [
@@ -70,6 +76,8 @@ pub(super) enum Tracing {
 /// The loaded object: its program, and its maps with their types.
 pub(super) struct Object {
     pub(super) ebpf: Ebpf,
+    /// The later steps of the program. The kernel empties this map when its last user closes it.
+    pub(super) steps: ProgramArray<MapData>,
     pub(super) node: Array<MapData, Value<Node>>,
     pub(super) vips: ArrayOfMaps<MapData, Inner<VipTable>>,
     pub(super) tables: ArrayOfMaps<MapData, Inner<SlotTable>>,
@@ -112,14 +120,19 @@ impl Object {
         let mut ebpf = loader
             .load(OBJECT)
             .context("loading the BPF maps (needs root, or CAP_BPF and CAP_NET_ADMIN)")?;
-        let program: &mut Xdp = ebpf
-            .program_mut(PROGRAM)
-            .context("the object lacks the program")?
-            .try_into()?;
-        program.load().context(
-            "loading the XDP program (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)",
-        )?;
+        for name in [PROGRAM].into_iter().chain(STEP_PROGRAMS) {
+            xdp(&mut ebpf, name)?.load().with_context(|| {
+                format!("loading {name} (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")
+            })?;
+        }
+        let mut steps: ProgramArray<MapData> = take(&mut ebpf, "STEPS")?;
+        for (name, index) in STEP_PROGRAMS.into_iter().zip(0u32..) {
+            steps
+                .set(index, xdp(&mut ebpf, name)?.fd()?, 0)
+                .with_context(|| format!("linking {name}"))?;
+        }
         Ok(Self {
+            steps,
             node: take(&mut ebpf, "NODE")?,
             vips: take(&mut ebpf, "VIPS")?,
             tables: take(&mut ebpf, "TABLES")?,
@@ -136,11 +149,7 @@ impl Object {
 
     /// The program.
     pub(super) fn program(&mut self) -> anyhow::Result<&mut Xdp> {
-        let program = self
-            .ebpf
-            .program_mut(PROGRAM)
-            .context("the object lacks the program")?;
-        Ok(program.try_into()?)
+        xdp(&mut self.ebpf, PROGRAM)
     }
 }
 
