@@ -28,7 +28,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 const PROGRAM: &str = "weir_xdp";
 
 /// The programs of the pipeline's later steps, by [`lb_common::tables::step`].
-const STEP_PROGRAMS: [&str; step::COUNT] = ["weir_unusual", "weir_message"];
+const STEP_PROGRAMS: [&str; step::COUNT] = ["weir_unusual", "weir_message", "weir_answer"];
 
 /// Every map of the object with its key, value and entry sizes: what a pinned map must match to be reused.
 const MAPS: [(&str, u32, u32, u32); 10] = [
