@@ -192,10 +192,7 @@ fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Res
     Ok(())
 }
 
-fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &str,
-) -> anyhow::Result<M> {
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
     let map = ebpf
         .take_map(name)
         .with_context(|| format!("the object lacks the map {name}"))?;
