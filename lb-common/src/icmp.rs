@@ -503,8 +503,8 @@ fn make_room<P: Packet>(packet: &mut P, tags: &Tags, quote: usize, room: usize) 
         return None;
     }
     // The link header, tags or what comes after them included: 22 bytes.
-    let [a, b, c] = packet.at::<[U64; 3]>(0)?.map(|word| word.get());
-    if !packet.adjust_head((room as i32).wrapping_neg()) {
+    let [a, b, c] = packet.at::<[U64; 3]>(0)?.map(zerocopy::U64::get);
+    if !packet.adjust_head((room as u32).cast_signed().wrapping_neg()) {
         return None;
     }
     *packet.at_mut::<[U64; 3]>(0)? = [a.into(), b.into(), c.into()];

@@ -85,7 +85,7 @@ fn answer_arp<P: Packet, T: Tables>(
     let asker = packet
         .at::<[U16; 3]>(offset.wrapping_add(SENDER_MAC))
         .ok_or(Reason::NotIp)?;
-    let asker = asker.map(|word| word.get());
+    let asker = asker.map(zerocopy::U16::get);
     let reply = packet.at_mut::<Arp>(offset).ok_or(Reason::NotIp)?;
     reply.operation = arp::REPLY.into();
     reply.sender_mac = *mac;
