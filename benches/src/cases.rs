@@ -65,7 +65,7 @@ impl Case {
 /// How the backends of a measured VIP are reached.
 struct Mode {
     port: u16,
-    mode: u8,
+    kind: u8,
     /// Their address, which is the outer destination; and the outer source.
     address: Address,
     source: Address,
@@ -83,25 +83,25 @@ pub(crate) fn prepare(weir: &mut BpfDataPlane) -> anyhow::Result<Vec<Case>> {
     let modes = [
         Mode {
             port: L2,
-            mode: mode::L2,
+            kind: mode::L2,
             address: v4(2),
             source: v4(1),
         },
         Mode {
             port: IPIP,
-            mode: mode::IPIP,
+            kind: mode::IPIP,
             address: v4(2),
             source: v4(1),
         },
         Mode {
             port: IPIP_V6,
-            mode: mode::IPIP,
+            kind: mode::IPIP,
             address: v6(2),
             source: v6(1),
         },
         Mode {
             port: GUE,
-            mode: mode::GUE,
+            kind: mode::GUE,
             address: v4(2),
             source: v4(1),
         },
@@ -141,7 +141,7 @@ fn serve(
             id,
             &Backend {
                 mac_destination: [2, 0, 0, 0, 1, id as u8],
-                mode: wanted.mode,
+                mode: wanted.kind,
                 flags: backend::flags::RESOLVED,
                 mac_source: [2, 0, 0, 0, 0, 1],
                 vip: vip as u16,
@@ -150,7 +150,7 @@ fn serve(
                 address: wanted.address,
                 source: wanted.source,
                 gue_port: 6080u16.to_be_bytes(),
-                outer_sum: encap::constant_sum(wanted.source, wanted.address, wanted.mode, is_v6),
+                outer_sum: encap::constant_sum(wanted.source, wanted.address, wanted.kind, is_v6),
                 ..Backend::default()
             },
         )?;

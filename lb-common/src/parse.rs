@@ -417,7 +417,6 @@ impl Payload {
     /// The packet of a flow that this payload and its ports make.
     #[inline(always)]
     #[must_use]
-    #[must_use]
     pub fn parsed(&self, ip: Ip, transport: &Transport) -> Parsed {
         Parsed {
             ip,

@@ -153,7 +153,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn interface(&self, ifindex: u32) -> Option<&Interface> {
         // SAFETY: an entry is rewritten only when the interface's MAC address changes, and never removed.
-        unsafe { INTERFACES.get(&ifindex) }
+        unsafe { INTERFACES.get(ifindex) }
     }
 
     #[inline(always)]
