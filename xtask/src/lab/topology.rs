@@ -12,13 +12,14 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::Path,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
 use super::{
-    Lab,
+    Lab, exec,
     namespace::Namespace,
     observer::Observer,
     process::Process,
@@ -56,7 +57,11 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { near: 3, far: 0, routed: 0 }
+        Self {
+            near: 3,
+            far: 0,
+            routed: 0,
+        }
     }
 }
 
@@ -136,7 +141,9 @@ impl Topology {
             for number in plan.near + plan.far..plan.near + plan.far + plan.routed {
                 let backend = backend(lab, &behind, number, ROUTED)?;
                 for via in [v4(ROUTED, LB), v6(ROUTED, LB)] {
-                    backend.namespace.ip(&format!("route add default via {via} dev eth0"))?;
+                    backend
+                        .namespace
+                        .ip(&format!("route add default via {via} dev eth0"))?;
                 }
                 backends.push(backend);
             }
@@ -172,6 +179,24 @@ impl Topology {
     #[must_use]
     pub fn udp(vip: IpAddr) -> SocketAddr {
         (vip, UDP).into()
+    }
+
+    /// Attaches `weir decap` on a backend's interface, for tunnels from the load balancer; pins go to `pins`.
+    pub fn decapsulate(&self, backend: &Host, pins: &Path) -> Result<()> {
+        let (v4, v6) = (self.lb.v4.to_string(), self.lb.v6.to_string());
+        let mut command = backend.namespace.command(workspace::weir_binary()?);
+        command.args([
+            "decap",
+            "attach",
+            "--interface",
+            "eth0",
+            "--from",
+            &v4,
+            "--from",
+            &v6,
+            "--pin-path",
+        ]);
+        exec::run(command.arg(pins)).map(drop)
     }
 
     /// Returns how many frames the load balancer has sent, by any interface, from a VIP or from the client.
@@ -225,8 +250,12 @@ fn router(lab: &Lab, near: &Segment, lb: &Host) -> Result<Namespace> {
     for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         router.sysctl(key, "1")?;
     }
-    for (to, via) in [(format!("{}/24", v4(ROUTED, 0)), v4(0, ROUTER)), (format!("{}/64", v6(ROUTED, 0)), v6(0, ROUTER))] {
-        lb.namespace.ip(&format!("route add {to} via {via} dev eth0"))?;
+    for (to, via) in [
+        (format!("{}/24", v4(ROUTED, 0)), v4(0, ROUTER)),
+        (format!("{}/64", v6(ROUTED, 0)), v6(0, ROUTER)),
+    ] {
+        lb.namespace
+            .ip(&format!("route add {to} via {via} dev eth0"))?;
     }
     Ok(router)
 }
