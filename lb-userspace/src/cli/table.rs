@@ -70,12 +70,13 @@ fn vip_lines(vip: &VipStatus) -> String {
 
 fn backends(vip: &VipStatus) -> Table {
     let header = [
-        "BACKEND", "MAC", "WEIGHT", "SLOTS", "PACKETS", "BYTES", "NEW",
+        "BACKEND", "MODE", "MAC", "WEIGHT", "SLOTS", "PACKETS", "BYTES", "NEW",
     ];
-    let mut table = table(&header, 2);
+    let mut table = table(&header, 3);
     for backend in &vip.backends {
         table.add_row([
             Cell::new(backend.address),
+            Cell::new(backend.forward.as_str()),
             next_hop(backend),
             number(backend.weight.to_string()),
             number(share(backend.slots)),
