@@ -1,6 +1,4 @@
-//! `weir trace`, as the built binary: what goes in, what comes out, and that nothing of a daemon changes.
-//!
-//! Packets are built and captures written by etherparse and by hand. Needs root.
+//! `weir trace`, as the built binary: what goes in, what comes out, and that nothing of a daemon changes. Needs root.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -9,15 +7,24 @@
 
 mod lab;
 
-use std::fs;
+use std::{fs, process::Output};
 
 use lab::{
-    BACKEND_MAC, CONFIG, Daemon, code, err, fragments, frame, hex, lines, out, pcap, pcap_packets,
-    pcapng, unhex, weir, with_macs, workspace,
+    BACKEND_MAC, CONFIG, Daemon, Workspace, code, err, fragments, frame, hex, lines, out, pcap,
+    pcap_packets, pcapng, unhex, weir, with_macs, workspace,
 };
 use serde_json::{Value, json};
 
 const CLIENT_V4: &str = "198.51.100.7:40000";
+
+/// Traces frames, given in hexadecimal, against the configuration.
+fn trace_hex(files: &Workspace, packets: &[String]) -> Output {
+    let mut args = vec!["trace", "--config", &files.config, "-o", "json"];
+    args.extend(packets.iter().flat_map(|packet| ["--packet-hex", packet]));
+    let output = weir(&args);
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    output
+}
 
 #[test]
 fn json_tells_what_became_of_each_packet_with_exactly_these_fields() {
@@ -28,10 +35,7 @@ fn json_tells_what_became_of_each_packet_with_exactly_these_fields() {
     let empty = frame(CLIENT_V4, "203.0.113.10:1001", b"");
     let unresolved = frame(CLIENT_V4, "203.0.113.10:1002", b"");
     let packets = [&v4, &v6, &other, &empty, &unresolved].map(|packet| hex(packet));
-    let mut args = vec!["trace", "--config", &files.config, "-o", "json"];
-    args.extend(packets.iter().flat_map(|packet| ["--packet-hex", packet]));
-    let output = weir(&args);
-    assert_eq!(code(&output), 0, "{}", err(&output));
+    let output = trace_hex(&files, &packets);
     let said = lines(&output);
     let expected = [
         json!({"index": 0, "verdict": "tx", "vip": "web", "backend": "10.0.0.11", "reason": "forwarded",
@@ -46,11 +50,10 @@ fn json_tells_what_became_of_each_packet_with_exactly_these_fields() {
             "packet": null}),
     ];
     assert_eq!(said.len(), expected.len());
-    for (mut said, mut expected) in said.into_iter().zip(expected) {
+    for (said, mut expected) in said.into_iter().zip(expected) {
         if expected.get("slot").is_none() {
             assert!(said["slot"].as_u64().unwrap() < 65536, "{said}");
-            expected["slot"] = said["slot"].take();
-            said["slot"] = expected["slot"].clone();
+            expected["slot"] = said["slot"].clone();
         }
         assert_eq!(said, expected);
     }
@@ -228,10 +231,7 @@ fn the_later_fragments_of_a_packet_follow_its_first() {
     let files = workspace();
     // Many packets, so that following by chance is ruled out: the VIP has two backends.
     let all: Vec<_> = (0..32).flat_map(fragments).collect();
-    let mut args = vec!["trace", "--config", &files.config, "-o", "json"];
-    args.extend(all.iter().flat_map(|packet| ["--packet-hex", packet]));
-    let output = weir(&args);
-    assert_eq!(code(&output), 0, "{}", err(&output));
+    let output = trace_hex(&files, &all);
     let said = lines(&output);
     assert_eq!(said.len(), 64);
     let mut backends = std::collections::BTreeSet::new();
@@ -244,31 +244,14 @@ fn the_later_fragments_of_a_packet_follow_its_first() {
     }
     assert_eq!(backends.len(), 2);
     // Alone, a later one is an orphan.
-    let output = weir(&[
-        "trace",
-        "--config",
-        &files.config,
-        "-o",
-        "json",
-        "--packet-hex",
-        &all[1],
-    ]);
+    let output = trace_hex(&files, &all[1..2]);
     assert_eq!(lines(&output)[0]["reason"], "fragment_orphan");
 }
 
 #[test]
 fn a_frame_too_short_for_the_kernel_is_judged_all_the_same() {
     let files = workspace();
-    let output = weir(&[
-        "trace",
-        "--config",
-        &files.config,
-        "-o",
-        "json",
-        "--packet-hex",
-        "0200",
-    ]);
-    assert_eq!(code(&output), 0, "{}", err(&output));
+    let output = trace_hex(&files, &["0200".to_owned()]);
     let expected = json!({"index": 0, "verdict": "pass", "vip": null, "backend": null, "slot": null,
         "reason": "truncated", "packet": "0200"});
     assert_eq!(lines(&output)[0], expected);
