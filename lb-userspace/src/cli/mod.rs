@@ -11,6 +11,7 @@ mod output;
 mod run;
 mod status;
 mod table;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ Examples:
   weir check /etc/weir/weir.toml         is the configuration valid on this host?
   weir run --config /etc/weir/weir.toml  run the daemon
   weir status                            what it does
+  weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
+                                         what becomes of this packet, and why
   weir detach                            take the program off and remove every pin
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status)";
@@ -49,6 +52,7 @@ enum Verb {
     Run(run::Args),
     Check(check::Args),
     Status(status::Args),
+    Trace(trace::Args),
     Detach(detach::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Trace(args) => trace::run(&args),
         Verb::Detach(args) => detach::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
