@@ -33,9 +33,12 @@ impl Verdict {
 macro_rules! reasons {
     ($($(#[doc = $text:literal])+ $name:ident = $number:literal, $label:literal, $verdict:ident;)+) => {
         /// Why a packet went where it went. Each has one verdict, one counter and one line of text.
+        ///
+        /// A whole word: results with a byte inside are copied in misaligned words, which the kernel refuses on
+        /// the stack.
         #[must_use]
         #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-        #[repr(u8)]
+        #[repr(u32)]
         pub enum Reason {
             $($(#[doc = $text])+ $name = $number,)+
         }
@@ -64,6 +67,9 @@ macro_rules! reasons {
         }
     };
 }
+
+// `decap::reason` has reasons of its own.
+pub(crate) use reasons;
 
 // The numbers index the counters' map: new ones go to the end, none is used twice.
 reasons! {
