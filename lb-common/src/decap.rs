@@ -102,7 +102,7 @@ fn strip<P: Packet>(
     tags: &Tags,
     ip_at: usize,
     inner_at: usize,
-    ether_type: u32,
+    ether_type: u64,
 ) -> Option<()> {
     const FIRST_TAG: usize = ethernet::LEN - 2;
     const SECOND_TAG: usize = FIRST_TAG + vlan::LEN;

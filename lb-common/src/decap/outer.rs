@@ -19,9 +19,12 @@ use crate::{
 /// How many 32-bit words of options an IPv4 header can have.
 const MAX_OPTIONS: usize = 10;
 
+/// Length of what tells the variants of GUE apart.
+const GUE_WORD: u64 = size_of::<U32>() as u64;
+
 /// What an IP packet carries another one in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u32)]
+#[repr(u64)]
 pub(super) enum Tunnel {
     /// IPv4 right after the outer header.
     Ipv4,
@@ -33,7 +36,7 @@ pub(super) enum Tunnel {
 
 /// Which part of an IP packet a frame has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u32)]
+#[repr(u64)]
 enum Part {
     Whole,
     First,
@@ -41,21 +44,24 @@ enum Part {
 }
 
 /// The outer IP header.
+///
+/// Whole 64-bit words here and below: results with less inside are copied in words that lie across others, which
+/// the kernel refuses on the stack.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outer {
     pub(super) source: Address,
     pub(super) destination: Address,
     /// The ECN field.
-    pub(super) ecn: u32,
+    pub(super) ecn: u64,
     /// Protocol of the payload.
-    protocol: u32,
+    protocol: u64,
     part: Part,
     /// Length of an IPv4 header; 0 for IPv6, which has no checksum.
-    checked_len: u32,
+    checked_len: u64,
     /// Where the payload lies in the frame.
     payload_at: usize,
     /// Length of the payload, as the header claims.
-    payload_len: u32,
+    payload_len: u64,
 }
 
 /// Where the inner packet lies.
@@ -64,9 +70,9 @@ pub(super) struct Payload {
     /// Offset in the frame.
     pub(super) at: usize,
     /// Length up to the end of the outer payload.
-    pub(super) len: u32,
-    /// Whether the inner packet must be IPv6.
-    pub(super) is_v6: bool,
+    pub(super) len: u64,
+    /// The version that the inner packet must have: 4 or 6.
+    pub(super) version: u64,
 }
 
 /// Reads an IPv4 header with its options.
@@ -74,8 +80,8 @@ pub(super) struct Payload {
 pub(super) fn v4<P: Packet>(packet: &P, at: usize) -> Result<Outer, Reason> {
     let ip = packet.at::<Ipv4>(at).ok_or(Reason::Truncated)?;
     let header_len = ip.header_len();
-    let len = u32::from(ip.total_len.get());
-    if ip.version() != 4 || header_len < ipv4::LEN || len < header_len as u32 {
+    let len = u64::from(ip.total_len.get());
+    if ip.version() != 4 || header_len < ipv4::LEN || len < header_len as u64 {
         return Err(Reason::MalformedOuter);
     }
     let part = if !ip.is_fragment() {
@@ -88,12 +94,12 @@ pub(super) fn v4<P: Packet>(packet: &P, at: usize) -> Result<Outer, Reason> {
     Ok(Outer {
         source: Address::from_v4(ip.source),
         destination: Address::from_v4(ip.destination),
-        ecn: u32::from(ip.dscp_ecn & ecn::MASK),
-        protocol: u32::from(ip.protocol),
+        ecn: u64::from(ip.dscp_ecn & ecn::MASK),
+        protocol: u64::from(ip.protocol),
         part,
-        checked_len: header_len as u32,
+        checked_len: header_len as u64,
         payload_at: at.wrapping_add(header_len),
-        payload_len: len.wrapping_sub(header_len as u32),
+        payload_len: len.wrapping_sub(header_len as u64),
     })
 }
 
@@ -110,18 +116,18 @@ pub(super) fn v6<P: Packet>(packet: &P, at: usize) -> Result<Outer, Reason> {
     let mut outer = Outer {
         source,
         destination,
-        ecn: u32::from(ip.traffic_class() & ecn::MASK),
-        protocol: u32::from(ip.next_header),
+        ecn: u64::from(ip.traffic_class() & ecn::MASK),
+        protocol: u64::from(ip.next_header),
         part: Part::Whole,
         checked_len: 0,
         payload_at: at.wrapping_add(ipv6::LEN),
-        payload_len: u32::from(ip.payload_len.get()),
+        payload_len: u64::from(ip.payload_len.get()),
     };
     if ip.next_header == protocol::FRAGMENT {
         let fragment = packet
             .at::<Fragment>(outer.payload_at)
             .ok_or(Reason::Truncated)?;
-        outer.protocol = u32::from(fragment.next_header);
+        outer.protocol = u64::from(fragment.next_header);
         outer.part = if fragment.offset_more.get() & 0xfff8 == 0 {
             Part::First
         } else {
@@ -175,33 +181,28 @@ impl Outer {
             return Ok(Payload {
                 at: self.payload_at,
                 len: self.payload_len,
-                is_v6: tunnel == Tunnel::Ipv6,
+                version: if tunnel == Tunnel::Ipv6 { 6 } else { 4 },
             });
         }
         let udp = packet.at::<Udp>(self.payload_at).ok_or(Reason::Truncated)?;
-        let len = u32::from(udp.len.get());
-        if len < udp::LEN as u32 || len > self.payload_len {
+        let len = u64::from(udp.len.get());
+        if len < udp::LEN as u64 || len > self.payload_len {
             return Err(Reason::MalformedOuter);
         }
-        let len = len.wrapping_sub(udp::LEN as u32);
-        if len == 0 {
+        let len = len.wrapping_sub(udp::LEN as u64);
+        // Shorter than any GUE header and any IP header: a keepalive.
+        if len < GUE_WORD {
             return Err(Reason::GueOther);
         }
         let at = self.payload_at.wrapping_add(udp::LEN);
         // The first two bits are the variant: 0 has a GUE header, 1 (binary 01) begins with the IP header itself.
-        let first = packet.at::<u8>(at).ok_or(Reason::Truncated)?;
-        match *first >> 4 {
-            4 => Ok(Payload {
-                at,
-                len,
-                is_v6: false,
-            }),
-            6 => Ok(Payload {
-                at,
-                len,
-                is_v6: true,
-            }),
-            _ => Err(Reason::GueOther),
+        // A whole word, since the verifier does not understand the bounds check of a single byte.
+        let first = packet.at::<U32>(at).ok_or(Reason::Truncated)?;
+        let version = u64::from(first.get() >> 28);
+        if version == 4 || version == 6 {
+            Ok(Payload { at, len, version })
+        } else {
+            Err(Reason::GueOther)
         }
     }
 

@@ -11,7 +11,6 @@
 )]
 
 mod maps;
-#[path = "../packet.rs"]
 mod packet;
 #[path = "../section.rs"]
 mod section;

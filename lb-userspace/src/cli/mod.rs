@@ -1,10 +1,11 @@
 //! The command line: one file per verb. Data goes to standard output, messages to standard error.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
-//! that packets can reach).
+//! that packets can reach; `decap status`: nothing is attached).
 
 mod check;
 mod completions;
+mod decap;
 mod detach;
 mod man;
 mod output;
@@ -32,6 +33,7 @@ Examples:
   weir check /etc/weir/weir.toml         is the configuration valid on this host?
   weir run --config /etc/weir/weir.toml  run the daemon
   weir status                            what it does
+  weir decap attach --interface eth0 --from 10.0.0.1    on a backend: take tunnelled packets
   weir detach                            take the program off and remove every pin
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status)";
@@ -49,6 +51,7 @@ enum Verb {
     Run(run::Args),
     Check(check::Args),
     Status(status::Args),
+    Decap(decap::Args),
     Detach(detach::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Decap(args) => decap::run(&args),
         Verb::Detach(args) => detach::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),

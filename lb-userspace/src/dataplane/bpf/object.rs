@@ -145,7 +145,7 @@ impl Object {
 }
 
 /// aya reuses whatever is pinned without looking at it.
-fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Result<()> {
+pub(super) fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Result<()> {
     if !path.exists() {
         return Ok(());
     }
@@ -161,7 +161,7 @@ fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Res
     Ok(())
 }
 
-fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
+pub(super) fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &str,
 ) -> anyhow::Result<M> {
