@@ -115,7 +115,7 @@ fn strip<P: Packet>(
     if tags.count > 1 {
         second = packet.at::<U32>(SECOND_TAG)?.get();
     }
-    if !packet.adjust_head((inner_at as i32).wrapping_sub(ip_at as i32)) {
+    if !packet.adjust_head((inner_at as u32).wrapping_sub(ip_at as u32).cast_signed()) {
         return None;
     }
     *packet.at_mut::<[U32; 3]>(0)? = [a.into(), b.into(), c.into()];

@@ -125,8 +125,8 @@ fn the_inner_packet_comes_out_byte_for_byte() {
             for tags in 0..=2 {
                 for options in [0, 40] {
                     let outer = Outer {
-                        tags,
                         options,
+                        tags,
                         ..outer.clone()
                     };
                     let (reason, packet) = pair.judge(&outer.wrap(&inner(inner_v6)));

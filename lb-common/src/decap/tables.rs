@@ -112,7 +112,7 @@ impl Settings {
     #[must_use]
     #[inline(always)]
     pub fn is_gue_port(&self, port: u32) -> bool {
-        port != 0 && self.gue_ports.iter().any(|gue| *gue == port)
+        port != 0 && self.gue_ports.contains(&port)
     }
 }
 

@@ -86,8 +86,8 @@ fn every_family_in_every_other_with_tags_and_options() {
             for tags in 0..=2 {
                 for options in [0, 4, 40] {
                     let outer = Outer {
-                        tags,
                         options,
+                        tags,
                         ..outer.clone()
                     };
                     let (reason, packet) = run(&host, &outer.wrap(&inner(inner_v6)));
