@@ -9,11 +9,11 @@ mod traced;
 
 use std::{fs, process::Output};
 
+use serde_json::{Value, json};
 use traced::{
     BACKEND_MAC, CONFIG, Daemon, Workspace, code, err, fragments, frame, hex, lines, out, pcap,
     pcap_packets, pcapng, unhex, weir, with_macs, workspace,
 };
-use serde_json::{Value, json};
 
 const CLIENT_V4: &str = "198.51.100.7:40000";
 

@@ -109,7 +109,7 @@ fn reasons(status: &Status) -> Table {
 }
 
 /// An empty table whose columns from `numbers` on are numbers.
-fn table(header: &[&str], numbers: usize) -> Table {
+pub(super) fn table(header: &[&str], numbers: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -134,7 +134,7 @@ fn table(header: &[&str], numbers: usize) -> Table {
     table
 }
 
-fn number(text: String) -> Cell {
+pub(super) fn number(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
@@ -144,11 +144,11 @@ fn share(slots: u32) -> String {
     format!("{}.{}%", permille / 10, permille % 10)
 }
 
-fn count(number: u64) -> String {
+pub(super) fn count(number: u64) -> String {
     scaled(number, "")
 }
 
-fn bytes(number: u64) -> String {
+pub(super) fn bytes(number: u64) -> String {
     format!("{}B", scaled(number, " "))
 }
 

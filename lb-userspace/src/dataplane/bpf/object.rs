@@ -176,7 +176,7 @@ impl Object {
 }
 
 /// aya reuses whatever is pinned without looking at it.
-fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Result<()> {
+pub(super) fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Result<()> {
     if !path.exists() {
         return Ok(());
     }
@@ -192,7 +192,10 @@ fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Res
     Ok(())
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> anyhow::Result<M> {
     let map = ebpf
         .take_map(name)
         .with_context(|| format!("the object lacks the map {name}"))?;
