@@ -217,3 +217,17 @@ pub fn attach(
     }
     attached
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::object::tests::symbols, *};
+
+    #[test]
+    fn no_panic_is_linked_into_the_object() {
+        for needle in ["panicking", "panic_fmt", "panic_bounds_check"] {
+            let found = symbols(OBJECT).any(|name| name.contains(needle));
+            assert!(!found, "{needle} is linked into the BPF object");
+        }
+        assert!(symbols(OBJECT).any(|name| name == PROGRAM));
+    }
+}

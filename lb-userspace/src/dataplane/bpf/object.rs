@@ -204,7 +204,7 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A panic links without a word and is refused only by the kernel, or worse: never reached in tests.
@@ -222,7 +222,7 @@ mod tests {
 
     /// Names of the functions and variables of an object. (Its strings alone would tell too much: BTF names
     /// every module that was compiled.)
-    fn symbols(object: &[u8]) -> impl Iterator<Item = String> {
+    pub(in crate::dataplane::bpf) fn symbols(object: &[u8]) -> impl Iterator<Item = String> {
         let mut names = Vec::new();
         let u64_at =
             |at: usize| u64::from_le_bytes(object[at..at + 8].try_into().unwrap()) as usize;

@@ -40,7 +40,7 @@ impl DecapSettings {
                 "{found} {what}, and there is room for {most}"
             );
         }
-        let from: Vec<_> = self.from.iter().map(IpPrefix::to_kernel).collect();
+        let from: Vec<_> = self.from.iter().copied().map(IpPrefix::to_kernel).collect();
         Settings::new(&from, &self.gue_ports, !self.vips.is_empty())
             .context("the settings do not fit")
     }
@@ -82,7 +82,7 @@ pub struct IpPrefix {
 }
 
 impl IpPrefix {
-    fn to_kernel(&self) -> Prefix {
+    fn to_kernel(self) -> Prefix {
         let bits = u32::from(self.bits);
         let bits = if self.address.is_ipv4() {
             96 + bits
