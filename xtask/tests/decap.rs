@@ -1,6 +1,10 @@
 //! `weir decap` end to end: tunnel packets of every kind to a backend, whose kernel answers from the VIP.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},

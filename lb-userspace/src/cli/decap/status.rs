@@ -45,11 +45,11 @@ struct Interface {
     mode: Option<AttachMode>,
     #[serde(flatten)]
     settings: DecapSettings,
-    reasons: Vec<Count>,
+    reasons: Vec<Counted>,
 }
 
 #[derive(Debug, Serialize)]
-struct Count {
+struct Counted {
     reason: &'static str,
     verdict: &'static str,
     packets: u64,
@@ -87,7 +87,7 @@ fn interface(attached: Attached) -> Interface {
             None
         }
     };
-    let reasons = attached.counts.iter().map(|count| Count {
+    let reasons = attached.counts.iter().map(|count| Counted {
         reason: count.reason.as_str(),
         verdict: count.reason.verdict().as_str(),
         packets: count.counter.packets,

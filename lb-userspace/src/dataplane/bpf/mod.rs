@@ -112,7 +112,10 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the interface does not exist, carries somebody else's program, or bears no XDP in the wanted mode.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> anyhow::Result<()> {
-        let pin = self.pins.as_ref().map(|pins| pins.links().join(interface));
+        let pin = self
+            .pins
+            .as_ref()
+            .map(|pins| pins.links().join(pins::file_name(interface)));
         attach::attach(self.object.program()?, interface, mode, pin.as_deref())
     }
 
@@ -134,7 +137,7 @@ impl BpfDataPlane {
         }
         for entry in fs::read_dir(pins.links()).context("reading the pinned links")? {
             let entry = entry.context("reading the pinned links")?;
-            let name = entry.file_name().to_string_lossy().into_owned();
+            let name = pins::interface_of(&entry.path());
             if !interfaces.contains(&name) {
                 fs::remove_file(entry.path())
                     .with_context(|| format!("removing the link of {name}"))?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{
@@ -105,6 +105,12 @@ impl Object {
             .flat_map(|dir| MAPS.map(|(name, ..)| (name, dir.join(name))))
             .collect();
         for ((name, key, value, entries), (_, path)) in MAPS.iter().zip(&paths) {
+            // Whoever only traces makes no map that the daemon lacks.
+            ensure!(
+                trace != Tracing::Live || path.exists(),
+                "no map is pinned at {}: the daemon there is of another version",
+                path.display()
+            );
             check_pinned(name, path, (*key, *value, *entries))?;
         }
         let trace = trace as u8;

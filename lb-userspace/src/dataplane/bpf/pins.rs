@@ -71,13 +71,25 @@ impl Pins {
     }
 }
 
+/// Name under which what belongs to an interface is pinned: a bpffs takes no dots, and an interface's name has no
+/// colon.
+pub(super) fn file_name(interface: &str) -> String {
+    interface.replace('.', ":")
+}
+
+/// The interface that a pin belongs to.
+pub(super) fn interface_of(pin: &Path) -> String {
+    let name = pin.file_name().unwrap_or_default();
+    name.to_string_lossy().replace(':', ".")
+}
+
 /// Directory of the maps below `pin_path`, for reading beside the daemon that holds it.
 ///
 /// # Errors
 /// Where nothing is pinned there.
 pub(super) fn maps(pin_path: &Path) -> anyhow::Result<PathBuf> {
     let maps = pin_path.join(LAYOUT).join("maps");
-    if !maps.join("NODE").exists() {
+    if !maps.is_dir() {
         bail!(
             "no maps are pinned at {}: is weir running there? (`weir run`)",
             maps.display()
@@ -108,12 +120,10 @@ pub fn detach(pin_path: &Path) -> anyhow::Result<Detached> {
     for layout in subdirectories(pin_path)? {
         let links = layout.join("links");
         if links.is_dir() {
-            for link in entries(&links)? {
-                detached.interfaces.extend(
-                    link.file_name()
-                        .map(|name| name.to_string_lossy().into_owned()),
-                );
-            }
+            let links = entries(&links)?;
+            detached
+                .interfaces
+                .extend(links.iter().map(|link| interface_of(link)));
         }
         // Links first: the program is off before its maps go.
         for directory in [

@@ -27,9 +27,9 @@ pub struct Attached {
     pub counts: Vec<DecapCount>,
 }
 
-/// Directory of an interface's pins. A bpffs takes no dots in names, and an interface's name has no colon.
+/// Directory of an interface's pins.
 pub(super) fn directory(pin_path: &Path, interface: &str) -> PathBuf {
-    pin_path.join(LAYOUT).join(interface.replace('.', ":"))
+    pin_path.join(LAYOUT).join(pins::file_name(interface))
 }
 
 /// The interfaces that have pins below `pin_path`, sorted.
@@ -40,8 +40,7 @@ fn interfaces(pin_path: &Path) -> anyhow::Result<Vec<String>> {
     }
     let mut names: Vec<_> = pins::entries(&layout)?
         .iter()
-        .filter_map(|path| path.file_name())
-        .map(|name| name.to_string_lossy().replace(':', "."))
+        .map(|path| pins::interface_of(path))
         .collect();
     names.sort();
     Ok(names)
