@@ -1,10 +1,10 @@
 //! The other end of a tunnel: what a backend's XDP program (`weir decap`) does with a packet.
 //!
-//! 1. Parse Ethernet, up to two VLAN tags and the outer IP header ([`outer`]). What is no tunnel packet for one of
+//! 1. Parse Ethernet, up to two VLAN tags and the outer IP header (`outer`). What is no tunnel packet for one of
 //!    this host's addresses goes to the kernel byte for byte as it came.
 //! 2. Refuse what the fleet did not send. Outer source addresses can be forged, so the network must keep
 //!    outsiders from using the fleet's (BCP 38); without this check anybody could inject inner packets.
-//! 3. Check the inner IP header, and combine the ECN fields of both ([`ecn`], RFC 6040).
+//! 3. Check the inner IP header, and combine the ECN fields of both (`ecn`, RFC 6040).
 //! 4. Strip the outer headers. Ethernet header and tags stay, with the EtherType of the inner packet, and the
 //!    kernel takes it as if it had come plainly. Nothing is trimmed at the end: the inner IP header tells where its
 //!    packet ends, and the kernel heeds it.

@@ -103,5 +103,6 @@ fn reasons() -> Vec<ReasonStatus> {
         count(Reason::Forwarded, false, 2_469_135_780),
         count(Reason::Forwarded, true, 0),
         count(Reason::NotVip, false, 99),
+        count(Reason::NoBackend, false, 0),
     ])
 }
