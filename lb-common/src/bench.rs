@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// How many 64-bit words of the packet's head are written back before every run.
-pub const RESTORED: usize = 2;
+pub const RESTORED: usize = 6;
 
 /// How the packet is to be restored before every run. Host order.
 #[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]

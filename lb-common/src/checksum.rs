@@ -26,7 +26,7 @@ pub const fn finish(sum: u32) -> [u8; 2] {
 pub fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
     let mut sum = 0u32;
     for word in bytes.as_chunks::<2>().0 {
-        sum = sum.wrapping_add(u16::from_be_bytes(*word) as u32);
+        sum = sum.wrapping_add(u32::from(u16::from_be_bytes(*word)));
     }
     sum
 }

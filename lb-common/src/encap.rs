@@ -151,11 +151,11 @@ pub fn write<P: Packet>(
     let udp_at = if backend.address.is_v4() {
         let [.., s0, s1, s2, s3] = backend.source.octets();
         let [.., d0, d1, d2, d3] = backend.address.octets();
-        let sum = (backend.outer_sum as u32)
-            .wrapping_add(inner.dscp_ecn as u32)
+        let sum = u32::from(backend.outer_sum)
+            .wrapping_add(u32::from(inner.dscp_ecn))
             .wrapping_add(len)
-            .wrapping_add(inner.id as u32)
-            .wrapping_add(inner.flags as u32);
+            .wrapping_add(u32::from(inner.id))
+            .wrapping_add(u32::from(inner.flags));
         *packet.at_mut::<Ipv4>(offset)? = Ipv4 {
             version_ihl: 0x45,
             dscp_ecn: inner.dscp_ecn,
@@ -171,7 +171,7 @@ pub fn write<P: Packet>(
         offset.wrapping_add(ipv4::LEN)
     } else {
         // The flow label is the hash's low 20 bits; the upper ones choose no slot but the GUE port.
-        let head = 0x6000_0000 | ((inner.dscp_ecn as u32) << 20) | (hash & 0x000f_ffff);
+        let head = 0x6000_0000 | (u32::from(inner.dscp_ecn) << 20) | (hash & 0x000f_ffff);
         *packet.at_mut::<Ipv6>(offset)? = Ipv6 {
             version_class_label: head.to_be_bytes(),
             payload_len: (len.wrapping_sub(ipv6::LEN as u32) as u16).into(),

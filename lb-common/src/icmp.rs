@@ -11,12 +11,13 @@ use crate::{
     flow::{Address, Flow},
     neighbour,
     packet::Packet,
-    parse::{Ip, Network, Payload, Tags},
+    parse::{self, Network, Payload, Tags},
     pipeline::Outcome,
     reason::Reason,
     rewrite,
-    tables::Tables,
+    tables::{Answer, Tables},
     wire::{
+        ethernet,
         icmp::{self, Icmp, v4, v6},
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
@@ -309,35 +310,50 @@ const fn is_answerable(address: Address) -> bool {
     }
 }
 
-/// Tells the sender of a packet that is too big to be encapsulated the `mtu` that fits, if it may be told.
+/// Answers a packet with an ICMP error: the MTU that fits, or the end of a traceroute ("port unreachable", as the
+/// VIP's host would say).
 ///
 /// Returns the reason under which the packet is counted.
-#[inline(never)]
-pub(crate) fn too_big<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    ip: &Ip,
-    mtu: u32,
-) -> Reason {
-    let result = if ip.is_v6 {
-        let message = Message::new(v6::TOO_BIG, 0, mtu);
-        answer_v6(packet, tables, ip, &message, Reason::TooBig)
+#[inline(always)]
+pub(crate) fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, answer: Answer) -> Reason {
+    let (reason, otherwise) = if answer.mtu == 0 {
+        (Reason::TracerouteAnswered, Reason::NotVip)
     } else {
-        let is_fragmentable = match packet.at::<Ipv4>(ip.tags.ip_offset()) {
-            Some(header) => header.flags_fragment.get() & ipv4::DONT_FRAGMENT == 0,
-            None => true,
-        };
-        if is_fragmentable {
-            // Only who set DF expects to be told (RFC 1191), and XDP cannot fragment.
-            return Reason::TooBig;
-        }
-        let message = Message::new(v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED, mtu);
-        answer_v4(packet, tables, ip, &message, Reason::TooBig)
+        (Reason::TooBigAnswered, Reason::TooBig)
     };
-    match result {
-        Ok(()) => Reason::TooBigAnswered,
+    match answer_by_family(packet, tables, answer.mtu, otherwise) {
+        Ok(()) => reason,
         Err(reason) => reason,
     }
+}
+
+#[inline(always)]
+fn answer_by_family<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    mtu: u32,
+    otherwise: Reason,
+) -> Result<(), Reason> {
+    let (tags, ether_type) = parse::link(packet)?;
+    if ether_type == ethernet::IPV6 {
+        let message = if mtu == 0 {
+            Message::new(v6::UNREACHABLE, v6::PORT_UNREACHABLE, 0)
+        } else {
+            Message::new(v6::TOO_BIG, 0, mtu)
+        };
+        return answer_v6(packet, tables, &tags, &message, otherwise);
+    }
+    let header = packet.at::<Ipv4>(tags.ip_offset()).ok_or(otherwise)?;
+    // Only who set DF expects to be told (RFC 1191), and XDP cannot fragment.
+    if mtu != 0 && header.flags_fragment.get() & ipv4::DONT_FRAGMENT == 0 {
+        return Err(otherwise);
+    }
+    let message = if mtu == 0 {
+        Message::new(v4::UNREACHABLE, v4::PORT_UNREACHABLE, 0)
+    } else {
+        Message::new(v4::UNREACHABLE, v4::FRAGMENTATION_NEEDED, mtu)
+    };
+    answer_v4(packet, tables, &tags, &message, otherwise)
 }
 
 /// First port that traceroute sends to.
@@ -350,24 +366,6 @@ const TRACEROUTE_PORTS: u16 = 256;
 pub(crate) const fn is_traceroute(flow: &Flow) -> bool {
     let port = u16::from_be_bytes(flow.destination_port).wrapping_sub(TRACEROUTE_FIRST);
     flow.protocol == protocol::UDP as u32 && port < TRACEROUTE_PORTS
-}
-
-/// Ends a traceroute to a VIP's address with "port unreachable", as the VIP's host would.
-///
-/// Returns the reason under which the packet is counted.
-#[inline(never)]
-pub(crate) fn traceroute<P: Packet, T: Tables>(packet: &mut P, tables: &T, ip: &Ip) -> Reason {
-    let result = if ip.is_v6 {
-        let message = Message::new(v6::UNREACHABLE, v6::PORT_UNREACHABLE, 0);
-        answer_v6(packet, tables, ip, &message, Reason::NotVip)
-    } else {
-        let message = Message::new(v4::UNREACHABLE, v4::PORT_UNREACHABLE, 0);
-        answer_v4(packet, tables, ip, &message, Reason::NotVip)
-    };
-    match result {
-        Ok(()) => Reason::TracerouteAnswered,
-        Err(reason) => reason,
-    }
 }
 
 /// The head of an ICMP error, in whole words: they may lie on the stack, where the kernel wants aligned accesses.
@@ -394,11 +392,12 @@ impl Message {
 fn answer_v4<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    ip: &Ip,
+    tags: &Tags,
     message: &Message,
     otherwise: Reason,
 ) -> Result<(), Reason> {
-    let header = packet.at::<Ipv4>(ip.tags.ip_offset()).ok_or(otherwise)?;
+    let header = packet.at::<Ipv4>(tags.ip_offset()).ok_or(otherwise)?;
+    let ip_len = u32::from(header.total_len.get());
     let (client, vip) = (
         u32::from_be_bytes(header.source),
         u32::from_be_bytes(header.destination),
@@ -409,8 +408,8 @@ fn answer_v4<P: Packet, T: Tables>(
     if !tables.admits_icmp() {
         return Err(Reason::IcmpLimited);
     }
-    let quote = quote_len(ip.len, QUOTE_V4);
-    let start = make_room(packet, &ip.tags, quote, const { ipv4::LEN + icmp::LEN })
+    let quote = quote_len(ip_len, QUOTE_V4);
+    let start = make_room(packet, tags, quote, const { ipv4::LEN + icmp::LEN })
         .ok_or(Reason::NoHeadroom)?;
     let len = const { (ipv4::LEN + icmp::LEN) as u32 }.wrapping_add(quote as u32);
     // Version, header length, TTL and protocol; DF.
@@ -441,11 +440,12 @@ fn answer_v4<P: Packet, T: Tables>(
 fn answer_v6<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
-    ip: &Ip,
+    tags: &Tags,
     message: &Message,
     otherwise: Reason,
 ) -> Result<(), Reason> {
-    let header = packet.at::<Ipv6>(ip.tags.ip_offset()).ok_or(otherwise)?;
+    let header = packet.at::<Ipv6>(tags.ip_offset()).ok_or(otherwise)?;
+    let ip_len = u32::from(header.payload_len.get()).wrapping_add(ipv6::LEN as u32);
     let (client, vip) = (
         Address::from_v6(header.source),
         Address::from_v6(header.destination),
@@ -456,8 +456,8 @@ fn answer_v6<P: Packet, T: Tables>(
     if !tables.admits_icmp() {
         return Err(Reason::IcmpLimited);
     }
-    let quote = quote_len(ip.len, QUOTE_V6);
-    let start = make_room(packet, &ip.tags, quote, const { ipv6::LEN + icmp::LEN })
+    let quote = quote_len(ip_len, QUOTE_V6);
+    let start = make_room(packet, tags, quote, const { ipv6::LEN + icmp::LEN })
         .ok_or(Reason::NoHeadroom)?;
     let len = const { icmp::LEN as u32 }.wrapping_add(quote as u32);
     *packet.at_mut::<Ipv6>(start).ok_or(Reason::NoHeadroom)? = Ipv6 {
@@ -503,8 +503,8 @@ fn make_room<P: Packet>(packet: &mut P, tags: &Tags, quote: usize, room: usize) 
         return None;
     }
     // The link header, tags or what comes after them included: 22 bytes.
-    let [a, b, c] = packet.at::<[U64; 3]>(0)?.map(|word| word.get());
-    if !packet.adjust_head((room as i32).wrapping_neg()) {
+    let [a, b, c] = packet.at::<[U64; 3]>(0)?.map(zerocopy::U64::get);
+    if !packet.adjust_head((room as u32).cast_signed().wrapping_neg()) {
         return None;
     }
     *packet.at_mut::<[U64; 3]>(0)? = [a.into(), b.into(), c.into()];

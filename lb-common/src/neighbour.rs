@@ -32,6 +32,9 @@ const ON_LINK: u8 = 255;
 const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
+/// Length of an advertisement with its option, in bytes.
+const LEN: u32 = size_of::<Neighbour>() as u32;
+
 /// Where the MAC addresses lie in an ARP packet.
 const SENDER_MAC: usize = 8;
 const TARGET_MAC: usize = 18;
@@ -85,7 +88,7 @@ fn answer_arp<P: Packet, T: Tables>(
     let asker = packet
         .at::<[U16; 3]>(offset.wrapping_add(SENDER_MAC))
         .ok_or(Reason::NotIp)?;
-    let asker = asker.map(|word| word.get());
+    let asker = asker.map(zerocopy::U16::get);
     let reply = packet.at_mut::<Arp>(offset).ok_or(Reason::NotIp)?;
     reply.operation = arp::REPLY.into();
     reply.sender_mac = *mac;
@@ -154,7 +157,6 @@ fn answer_solicitation<P: Packet, T: Tables>(
         asker
     };
 
-    const LEN: u32 = size_of::<Neighbour>() as u32;
     let wanted = start.wrapping_add(LEN as usize);
     let grow = (wanted.wrapping_sub(packet.frame_len()) as u32).cast_signed();
     if grow != 0 && !packet.adjust_tail(grow) {

@@ -416,6 +416,7 @@ impl Payload {
 
     /// The packet of a flow that this payload and its ports make.
     #[inline(always)]
+    #[must_use]
     pub fn parsed(&self, ip: Ip, transport: &Transport) -> Parsed {
         Parsed {
             ip,

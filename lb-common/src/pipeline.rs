@@ -14,7 +14,7 @@ use crate::{
     reason::{Reason, Verdict},
     rewrite,
     slot::NOBODY,
-    tables::Tables,
+    tables::{Answer, Tables},
     vip::{self, VipEntry, VipKey},
     wire::{ethernet, protocol},
 };
@@ -73,14 +73,31 @@ struct Choice {
     is_syn: bool,
 }
 
+/// What the pipeline leaves to a later step, untouched and not counted.
+#[must_use]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Done: the outcome has been counted.
+    Done(Outcome),
+    /// ICMP and ARP, to [`message`].
+    Message,
+    /// A packet that is to be answered with an ICMP error, to [`answer`].
+    Answer,
+}
+
 /// Judges a packet, rewrites it where it is to leave, and counts it once under its reason.
 ///
-/// `ingress` is the interface by which it came. In the kernel the three steps are programs of their own, each
-/// with its own stack and its own share of the verifier's patience.
+/// `ingress` is the interface by which it came. In the kernel the steps are programs of their own, each with its
+/// own stack and its own share of the verifier's patience.
 pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Outcome {
-    plain(packet, tables, ingress)
-        .or_else(|| unusual(packet, tables, ingress))
-        .unwrap_or_else(|| message(packet, tables, ingress))
+    if let Some(outcome) = plain(packet, tables, ingress) {
+        return outcome;
+    }
+    match unusual(packet, tables, ingress) {
+        Step::Done(outcome) => outcome,
+        Step::Message => message(packet, tables, ingress),
+        Step::Answer => answer(packet, tables),
+    }
 }
 
 /// The first step: plain packets that are to be forwarded or to pass. `None` leaves the packet to [`unusual`],
@@ -107,32 +124,47 @@ pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> 
     Some(outcome)
 }
 
-/// The second step: tags, options, extension headers, fragments, and answers to packets that are too big or a
-/// traceroute. `None` leaves ICMP and ARP to [`message`], untouched and not counted.
+/// The second step: tags, options, extension headers and fragments.
 #[inline(always)]
-pub fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Option<Outcome> {
+pub fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Step {
     let mut outcome = Outcome::UNKNOWN;
     let judged = parse::link(packet).and_then(|(tags, ether_type)| match ether_type {
         ethernet::IPV4 => parse::network(packet, tags, false),
         ethernet::IPV6 => parse::network(packet, tags, true),
         _ => Err(Reason::NotIp),
     });
-    match judged {
-        Ok(network) if is_message(&network) => return None,
+    let result = match judged {
+        Ok(network) if is_message(&network) => return Step::Message,
         // What is not IP may be ARP.
-        Err(Reason::NotIp) => return None,
-        Ok(network) => {
-            if let Err(reason) = transport(packet, tables, ingress, &network, &mut outcome) {
-                outcome.reason = reason;
-            }
-        }
+        Err(Reason::NotIp) => return Step::Message,
+        Ok(network) => transport(packet, tables, ingress, &network, &mut outcome),
+        Err(reason) => Err(reason),
+    };
+    match result {
+        Ok(true) => return Step::Answer,
+        Ok(false) => {}
         Err(reason) => outcome.reason = reason,
     }
     tables.count_outcome(&outcome);
-    Some(outcome)
+    Step::Done(outcome)
 }
 
-/// The last step: ICMP, ICMPv6 and ARP.
+/// The step for packets that are answered with an ICMP error, as [`Tables::answer`] says.
+#[inline(always)]
+pub fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
+    let mut outcome = Outcome::UNKNOWN;
+    outcome.reason = match tables.answer() {
+        Some(answer) => {
+            outcome.vip = answer.vip;
+            icmp::answer(packet, tables, answer)
+        }
+        None => Reason::TableMissing,
+    };
+    tables.count_outcome(&outcome);
+    outcome
+}
+
+/// The step for ICMP, ICMPv6 and ARP.
 #[inline(always)]
 pub fn message<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Outcome {
     let mut outcome = Outcome::UNKNOWN;
@@ -182,7 +214,7 @@ fn icmp_message<P: Packet, T: Tables>(
     forward(packet, tables, ingress, &network.ip, &choice, outcome)
 }
 
-/// A segment or datagram, or a part of one.
+/// A segment or datagram, or a part of one. Returns whether it is to be answered instead.
 #[inline(always)]
 fn transport<P: Packet, T: Tables>(
     packet: &mut P,
@@ -190,7 +222,7 @@ fn transport<P: Packet, T: Tables>(
     ingress: u32,
     network: &Network,
     outcome: &mut Outcome,
-) -> Result<(), Reason> {
+) -> Result<bool, Reason> {
     let payload = &network.payload;
     let later = network.fragment.filter(|part| !part.is_first);
     let choice = if let Some(part) = later {
@@ -204,24 +236,30 @@ fn transport<P: Packet, T: Tables>(
                 let vip = tables
                     .vips()
                     .and_then(|vips| vips.find_address(payload.destination));
-                outcome.vip = vip.ok_or(Reason::NotVip)?.id;
-                return Err(icmp::traceroute(packet, tables, &network.ip));
+                tables.set_answer(&Answer {
+                    vip: vip.ok_or(Reason::NotVip)?.id,
+                    mtu: 0,
+                });
+                return Ok(true);
             }
             Err(reason) => return Err(reason),
         }
     };
     match forward(packet, tables, ingress, &network.ip, &choice, outcome) {
         Err(Reason::TooBig) if later.is_none() => {
-            Err(icmp::too_big(packet, tables, &network.ip, outcome.mtu))
+            tables.set_answer(&Answer {
+                vip: outcome.vip,
+                mtu: outcome.mtu,
+            });
+            return Ok(true);
         }
-        Err(reason) => Err(reason),
-        Ok(()) => {
-            if let (Some(part), None) = (network.fragment, later) {
-                tables.pin_fragment(&fragment::key(payload, part.id), outcome.backend);
-            }
-            Ok(())
-        }
+        Err(reason) => return Err(reason),
+        Ok(()) => {}
     }
+    if let (Some(part), None) = (network.fragment, later) {
+        tables.pin_fragment(&fragment::key(payload, part.id), outcome.backend);
+    }
+    Ok(false)
 }
 
 /// A packet of a flow: to the backend of its slot, if it is a VIP's.

@@ -24,8 +24,10 @@ pub mod step {
     pub const UNUSUAL: u32 = 0;
     /// [`crate::pipeline::message`].
     pub const MESSAGE: u32 = 1;
+    /// [`crate::pipeline::answer`].
+    pub const ANSWER: u32 = 2;
     /// How many there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
 }
 
 /// Settings of the node that packets need. Host order.
@@ -97,6 +99,18 @@ impl Counters {
     }
 }
 
+/// How a packet is to be answered. Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Answer {
+    /// The VIP's id.
+    pub vip: u32,
+    /// The largest IP packet that can be encapsulated, in bytes; 0 for a probe of traceroute.
+    pub mtu: u32,
+}
+
 /// What a tracer is told of a packet: an [`Outcome`] as plain old data. Host order.
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
@@ -147,6 +161,10 @@ pub trait Tables {
     fn pin_fragment(&self, key: &FragmentKey, backend: u16);
     /// Whether one more ICMP message may be answered or forwarded now ([`Node::icmp_interval_ns`]).
     fn admits_icmp(&self) -> bool;
+    /// Notes for the next step how the packet is to be answered.
+    fn set_answer(&self, answer: &Answer);
+    /// What [`Self::set_answer`] noted.
+    fn answer(&self) -> Option<Answer>;
     /// Counts a forwarded frame for its VIP.
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool);
     /// Counts a forwarded frame for its backend.

@@ -21,7 +21,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use lb_common::{
-    pipeline::{self, Outcome},
+    pipeline::{self, Outcome, Step},
     reason::{Reason, Verdict},
     tables::step,
 };
@@ -52,9 +52,17 @@ pub fn weir_unusual(ctx: XdpContext) -> u32 {
         &KernelTables,
         ingress_ifindex(ctx.ctx),
     ) {
-        Some(outcome) => act(&ctx, &outcome),
-        None => continue_in(&ctx, step::MESSAGE),
+        Step::Done(outcome) => act(&ctx, &outcome),
+        Step::Message => continue_in(&ctx, step::MESSAGE),
+        Step::Answer => continue_in(&ctx, step::ANSWER),
     }
+}
+
+/// Answers a packet with an ICMP error.
+#[xdp(frags)]
+pub fn weir_answer(ctx: XdpContext) -> u32 {
+    let outcome = pipeline::answer(&mut XdpPacket::new(&ctx), &KernelTables);
+    act(&ctx, &outcome)
 }
 
 /// Judges ICMP, ICMPv6 and ARP.

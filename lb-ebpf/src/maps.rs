@@ -16,7 +16,8 @@ use lb_common::{
     pipeline::Outcome,
     slot::SlotTable,
     tables::{
-        Counters, Interface, MAX_PORTS, MAX_REASONS, Node, REASON_COUNTERS, Tables, Traced, step,
+        Answer, Counters, Interface, MAX_PORTS, MAX_REASONS, Node, REASON_COUNTERS, Tables, Traced,
+        step,
     },
     vip::{MAX_VIPS, VipTable},
 };
@@ -77,6 +78,10 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32, { MAX_FRAGMENTED }> = 
 #[btf_map]
 pub(crate) static ICMP_TAT: PerCpuArray<u64, 1> = PerCpuArray::new();
 
+/// How the packet at hand is to be answered: from one step to the next, on one CPU.
+#[btf_map]
+static ANSWER: PerCpuArray<Answer, 1> = PerCpuArray::new();
+
 /// What became of the last packet, where [`TRACE`] asks for it.
 #[btf_map]
 pub(crate) static TRACED: Array<Traced, 1> = Array::new();
@@ -111,6 +116,19 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn set_answer(&self, answer: &Answer) {
+        if let Some(noted) = ANSWER.get_ptr_mut(0) {
+            // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
+            unsafe { *noted = *answer };
+        }
+    }
+
+    #[inline(always)]
+    fn answer(&self) -> Option<Answer> {
+        ANSWER.get(0).copied()
+    }
+
+    #[inline(always)]
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool) {
         if TRACE.load() != 0 {
             return;
@@ -135,7 +153,7 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn interface(&self, ifindex: u32) -> Option<&Interface> {
         // SAFETY: an entry is rewritten only when the interface's MAC address changes, and never removed.
-        unsafe { INTERFACES.get(&ifindex) }
+        unsafe { INTERFACES.get(ifindex) }
     }
 
     #[inline(always)]

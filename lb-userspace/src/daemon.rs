@@ -74,7 +74,7 @@ pub async fn run(
             mode,
         });
     }
-    reconciler.plane().detach_others(&node.interfaces)?;
+    reconciler.plane().settle(&node.interfaces)?;
     for interface in &attached {
         tracing::info!(
             interface = interface.name,

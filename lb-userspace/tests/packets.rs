@@ -11,14 +11,14 @@ mod support;
 
 use std::cell::RefCell;
 
-use lb_common::{pipeline, reason::Reason};
+use lb_common::reason::Reason;
 use lb_userspace::dataplane::{DataPlane as _, bpf::Action, memory::Memory};
 use proptest::{
     collection::vec,
     prelude::*,
     test_runner::{Config, TestRunner},
 };
-use support::{Case, LOOPBACK, VIP_V4, VIP_V6, World, tcp_v4, tcp_v6, udp_v4, udp_v6, with_macs};
+use support::{Case, VIP_V4, VIP_V6, World, tcp_v4, tcp_v6, udp_v4, udp_v6, with_macs};
 
 /// Runs a frame and says under which one reason it was counted.
 fn judge(world: &mut World, frame: &[u8]) -> (Action, Vec<u8>, Reason) {
@@ -375,7 +375,6 @@ fn random_frames_never_abort_and_match_the_host() {
 fn the_verifier_has_patience_left_for_every_program() {
     let mut world = World::new();
     for (name, instructions) in world.plane.verified_instructions().unwrap() {
-        println!("{name}: {instructions} instructions verified");
         assert!(instructions < 400_000, "{name}: {instructions}");
     }
 }

@@ -145,3 +145,34 @@ fn swap(ctx: &XdpContext) -> Option<u32> {
     }
     Some(xdp_action::XDP_TX)
 }
+
+/// The third floor: parse, and push an outer IPv4 header of constants.
+#[xdp(frags)]
+pub fn floor_encap(ctx: XdpContext) -> u32 {
+    encap(&ctx).unwrap_or(xdp_action::XDP_PASS)
+}
+
+#[inline(always)]
+fn encap(ctx: &XdpContext) -> Option<u32> {
+    swap(ctx)?;
+    // SAFETY: the context is the one that the kernel called the program with.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, -20) } != 0 {
+        return None;
+    }
+    let start = ctx.data();
+    if start.wrapping_add(34) > ctx.data_end() {
+        return None;
+    }
+    let frame = start as *mut u8;
+    // SAFETY: the check above proves 34 bytes to be in bounds; words of a packet may be written unaligned.
+    unsafe {
+        frame.cast::<[u64; 4]>().write_unaligned([
+            0x0004_0000_0000_0002,
+            0x0045_0008_0200_0000,
+            0x0440_0000_0000_3c00,
+            0x0a00_0001_0a00_0000,
+        ]);
+        frame.add(32).cast::<u16>().write_unaligned(0x0200);
+    }
+    Some(xdp_action::XDP_TX)
+}

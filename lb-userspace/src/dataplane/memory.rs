@@ -11,7 +11,7 @@ use lb_common::{
     fragment::FragmentKey,
     pipeline::Outcome,
     slot::SlotTable,
-    tables::{Counters, Interface, MAX_REASONS, Node, Tables},
+    tables::{Answer, Counters, Interface, MAX_REASONS, Node, Tables},
     vip::{VipEntry, VipTable},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -36,6 +36,7 @@ struct Counts {
     backends: BTreeMap<u16, Counters>,
     outcomes: BTreeMap<u32, u64>,
     fragments: HashMap<FragmentKey, u16>,
+    answer: Option<Answer>,
 }
 
 impl DataPlane for Memory {
@@ -122,6 +123,14 @@ impl Tables for Memory {
 
     fn has_port(&self, ifindex: u32) -> bool {
         self.ports.contains(&ifindex)
+    }
+
+    fn set_answer(&self, answer: &Answer) {
+        self.counts.borrow_mut().answer = Some(*answer);
+    }
+
+    fn answer(&self) -> Option<Answer> {
+        self.counts.borrow().answer
     }
 
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool) {

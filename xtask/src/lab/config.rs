@@ -11,6 +11,10 @@ pub struct WeirConfig {
     pub interfaces: Vec<String>,
     /// `keep` or `detach`.
     pub on_exit: &'static str,
+    /// How backends are reached: `l2`, `ipip` or `gue`.
+    pub forward: &'static str,
+    /// Sources of outer headers.
+    pub encap_source: Vec<IpAddr>,
     /// What clients dial.
     pub vips: Vec<Vip>,
 }
@@ -82,6 +86,8 @@ impl WeirConfig {
         Self {
             interfaces,
             on_exit: "keep",
+            forward: "l2",
+            encap_source: vec![topology.lb.v4, topology.lb.v6],
             vips: vips.collect(),
         }
     }
@@ -99,21 +105,23 @@ impl WeirConfig {
              pin_path       = \"{}\"\n\
              api_socket     = \"{}\"\n\
              metrics_listen = \"127.0.0.1:9407\"\n\
-             on_exit        = {:?}\n",
+             on_exit        = {:?}\n\
+             encap_source   = {:?}\n",
             self.interfaces,
             folder.join("bpf/weir").display(),
             folder.join("weir.sock").display(),
             self.on_exit,
+            self.encap_source.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
         );
         for vip in &self.vips {
-            vip.write(&mut text);
+            vip.write(&mut text, self.forward);
         }
         text
     }
 }
 
 impl Vip {
-    fn write(&self, text: &mut String) {
+    fn write(&self, text: &mut String, forward: &str) {
         let protocol = match self.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
@@ -121,7 +129,7 @@ impl Vip {
         // Writing to a String cannot fail.
         let _infallible = write!(
             text,
-            "\n[[vip]]\nname     = {:?}\naddress  = \"{}\"\nport     = {}\nprotocol = {protocol:?}\nforward  = \"l2\"\n",
+            "\n[[vip]]\nname     = {:?}\naddress  = \"{}\"\nport     = {}\nprotocol = {protocol:?}\nforward  = {forward:?}\n",
             self.name, self.address, self.port,
         );
         for backend in &self.backends {
@@ -167,6 +175,8 @@ mod tests {
         let config = WeirConfig {
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
             on_exit: "keep",
+            forward: "l2",
+            encap_source: vec!["10.77.0.1".parse().unwrap()],
             vips: vec![vip],
         };
         let text = config.to_toml(Path::new("/run/lab"));

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The client routes the VIPs to the load balancer; backends answer the client across the bridge. With far
-//! backends there is a second segment (br1), to which the load balancer and the client have an `eth1`.
+//! backends there is a second segment (br1), to which the load balancer and the client have an `eth1`. With
+//! routed backends there is a third (br2), behind a router.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
@@ -37,7 +38,10 @@ const UDP: u16 = 9000;
 /// Host numbers on a segment.
 const LB: u8 = 1;
 const CLIENT: u8 = 2;
+const ROUTER: u8 = 3;
 const FIRST_BACKEND: u8 = 11;
+/// Number of the segment behind the router.
+const ROUTED: u8 = 2;
 
 /// How many backends to make, and where.
 #[derive(Debug, Clone)]
@@ -46,11 +50,13 @@ pub struct Plan {
     pub near: u8,
     /// Backends on a second segment, behind another interface of the load balancer.
     pub far: u8,
+    /// Backends on a third segment, behind a router that is on the load balancer's own.
+    pub routed: u8,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { near: 3, far: 0 }
+        Self { near: 3, far: 0, routed: 0 }
     }
 }
 
@@ -119,6 +125,18 @@ impl Topology {
                     backend
                         .namespace
                         .ip(&format!("route add {to} via {via} dev eth0"))?;
+                }
+                backends.push(backend);
+            }
+        }
+        if plan.routed > 0 {
+            let router = router(lab, &near, &lb)?;
+            let behind = Segment::create(&switch, "br2")?;
+            behind.plug(&router, "eth1", &addresses(ROUTED, LB))?;
+            for number in plan.near + plan.far..plan.near + plan.far + plan.routed {
+                let backend = backend(lab, &behind, number, ROUTED)?;
+                for via in [v4(ROUTED, LB), v6(ROUTED, LB)] {
+                    backend.namespace.ip(&format!("route add default via {via} dev eth0"))?;
                 }
                 backends.push(backend);
             }
@@ -198,6 +216,19 @@ fn host(lab: &Lab, on: &Segment, name: &str, segment: u8, number: u8) -> Result<
         v4: v4(segment, number),
         v6: v6(segment, number),
     })
+}
+
+/// Makes a router on the load balancer's segment, and tells the load balancer the way through it.
+fn router(lab: &Lab, near: &Segment, lb: &Host) -> Result<Namespace> {
+    let router = lab.namespace("router")?;
+    near.plug(&router, "eth0", &addresses(0, ROUTER))?;
+    for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        router.sysctl(key, "1")?;
+    }
+    for (to, via) in [(format!("{}/24", v4(ROUTED, 0)), v4(0, ROUTER)), (format!("{}/64", v6(ROUTED, 0)), v6(0, ROUTER))] {
+        lb.namespace.ip(&format!("route add {to} via {via} dev eth0"))?;
+    }
+    Ok(router)
 }
 
 /// Makes a host that holds the VIPs and does not say so to the segment.

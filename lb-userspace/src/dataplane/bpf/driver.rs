@@ -23,6 +23,8 @@ pub enum Floor {
     Empty,
     /// Parse and swap the MAC addresses.
     Swap,
+    /// Parse and push an outer header of constants.
+    Encap,
 }
 
 impl Floor {
@@ -30,6 +32,7 @@ impl Floor {
         match self {
             Self::Empty => "floor_empty",
             Self::Swap => "floor_swap",
+            Self::Encap => "floor_encap",
         }
     }
 }
@@ -59,7 +62,12 @@ impl Driver {
     /// Where the kernel refuses.
     pub fn load() -> anyhow::Result<Self> {
         let mut ebpf = Ebpf::load(OBJECT).context("loading the measuring programs")?;
-        for name in ["driver", Floor::Empty.program(), Floor::Swap.program()] {
+        for name in [
+            "driver",
+            Floor::Empty.program(),
+            Floor::Swap.program(),
+            Floor::Encap.program(),
+        ] {
             xdp(&mut ebpf, name)?
                 .load()
                 .with_context(|| format!("loading {name}"))?;
@@ -153,7 +161,9 @@ fn plan(sample: &Sample) -> anyhow::Result<Plan> {
     let (address_offset, port_offset) = match sample.frame.get(12..14) {
         Some([0x08, 0x00]) => (28, 34),
         Some([0x86, 0xdd]) => (36, 54),
-        _ => bail!("the frame is not IP"),
+        // Only choosing flows needs the offsets.
+        _ if sample.flows == 1 => (0, 0),
+        _ => bail!("flows can only be chosen in plain IPv4 and IPv6 frames"),
     };
     ensure!(
         sample.flows.is_power_of_two(),

@@ -64,6 +64,7 @@ impl BpfDataPlane {
             log as u8 * aya_log::Level::Debug as u8,
             Tracing::Off,
         )?;
+        object.pin_steps(&pins.steps())?;
         Self::new(object, Some(pins))
     }
 
@@ -114,14 +115,22 @@ impl BpfDataPlane {
         attach::attach(self.object.program()?, interface, mode, pin.as_deref())
     }
 
-    /// Takes the program off the interfaces that an earlier daemon used and this one does not.
+    /// Takes the program off the interfaces that an earlier daemon used and this one does not, and lets go of the
+    /// programs that were swapped out. To be called once the program is attached everywhere.
     ///
     /// # Errors
     /// Where the pins cannot be read or removed.
-    pub fn detach_others(&mut self, interfaces: &[String]) -> anyhow::Result<()> {
+    pub fn settle(&mut self, interfaces: &[String]) -> anyhow::Result<()> {
         let Some(pins) = &self.pins else {
             return Ok(());
         };
+        let steps = self.object.steps_pin()?;
+        for entry in fs::read_dir(pins.steps()).context("reading the pinned steps")? {
+            let entry = entry.context("reading the pinned steps")?;
+            if entry.file_name() != *steps {
+                remove_if_there(&entry.path())?;
+            }
+        }
         for entry in fs::read_dir(pins.links()).context("reading the pinned links")? {
             let entry = entry.context("reading the pinned links")?;
             let name = entry.file_name().to_string_lossy().into_owned();

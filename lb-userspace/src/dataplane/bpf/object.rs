@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{
-        Array, ArrayOfMaps, HashMap, MapData, MapError, MapInfo, PerCpuArray, ProgramArray,
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, ProgramArray,
         xdp::DevMapHash,
     },
     programs::Xdp,
@@ -28,7 +28,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 const PROGRAM: &str = "weir_xdp";
 
 /// The programs of the pipeline's later steps, by [`lb_common::tables::step`].
-const STEP_PROGRAMS: [&str; step::COUNT] = ["weir_unusual", "weir_message"];
+const STEP_PROGRAMS: [&str; step::COUNT] = ["weir_unusual", "weir_message", "weir_answer"];
 
 /// Every map of the object with its key, value and entry sizes: what a pinned map must match to be reused.
 const MAPS: [(&str, u32, u32, u32); 10] = [
@@ -77,7 +77,7 @@ pub(super) enum Tracing {
 pub(super) struct Object {
     pub(super) ebpf: Ebpf,
     /// The later steps of the program. The kernel empties this map when its last user closes it.
-    pub(super) steps: ProgramArray<MapData>,
+    pub(super) steps: MapData,
     pub(super) node: Array<MapData, Value<Node>>,
     pub(super) vips: ArrayOfMaps<MapData, Inner<VipTable>>,
     pub(super) tables: ArrayOfMaps<MapData, Inner<SlotTable>>,
@@ -125,12 +125,19 @@ impl Object {
                 format!("loading {name} (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")
             })?;
         }
-        let mut steps: ProgramArray<MapData> = take(&mut ebpf, "STEPS")?;
+        let mut map = ebpf
+            .take_map("STEPS")
+            .context("the object lacks the map STEPS")?;
+        let mut steps =
+            ProgramArray::try_from(&mut map).context("the map STEPS has another type")?;
         for (name, index) in STEP_PROGRAMS.into_iter().zip(0u32..) {
             steps
                 .set(index, xdp(&mut ebpf, name)?.fd()?, 0)
                 .with_context(|| format!("linking {name}"))?;
         }
+        let Map::ProgramArray(steps) = map else {
+            bail!("the map STEPS has another type")
+        };
         Ok(Self {
             steps,
             node: take(&mut ebpf, "NODE")?,
@@ -145,6 +152,21 @@ impl Object {
             ports: take(&mut ebpf, "PORTS")?,
             ebpf,
         })
+    }
+
+    /// Name of the pin of this object's steps: each loaded object has its own, so that one that is swapped in
+    /// never takes the steps away from the one that still runs.
+    pub(super) fn steps_pin(&self) -> anyhow::Result<String> {
+        let info = self.steps.info().context("asking for the steps' map")?;
+        Ok(format!("steps-{}", info.id()))
+    }
+
+    /// Pins the steps: the kernel empties the map when its last user closes it, and the program runs on.
+    pub(super) fn pin_steps(&self, directory: &Path) -> anyhow::Result<()> {
+        let path = directory.join(self.steps_pin()?);
+        self.steps
+            .pin(&path)
+            .with_context(|| format!("pinning {}", path.display()))
     }
 
     /// The program.
@@ -170,10 +192,7 @@ fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Res
     Ok(())
 }
 
-fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &str,
-) -> anyhow::Result<M> {
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
     let map = ebpf
         .take_map(name)
         .with_context(|| format!("the object lacks the map {name}"))?;

@@ -1,4 +1,4 @@
-//! Where maps and links are pinned: `<pin_path>/v<layout>/{maps,tables,links}` on a bpffs.
+//! Where maps and links are pinned: `<pin_path>/v<layout>/{maps,tables,steps,links}` on a bpffs.
 
 use std::{
     fs, io,
@@ -44,7 +44,7 @@ impl Pins {
             root: pin_path.to_owned(),
             _lock: lock(pin_path)?,
         };
-        for dir in [pins.maps(), pins.tables(), pins.links()] {
+        for dir in [pins.maps(), pins.tables(), pins.links(), pins.steps()] {
             fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         }
         Ok(pins)
@@ -58,6 +58,11 @@ impl Pins {
     /// Directory of the inner maps: each VIP's lookup table by the VIP's id, and `vips`.
     pub(super) fn tables(&self) -> PathBuf {
         self.root.join(LAYOUT).join("tables")
+    }
+
+    /// Directory of the maps of later steps, one for each program that is loaded.
+    pub(super) fn steps(&self) -> PathBuf {
+        self.root.join(LAYOUT).join("steps")
     }
 
     /// Directory of the links, by interface name.
@@ -111,7 +116,12 @@ pub fn detach(pin_path: &Path) -> anyhow::Result<Detached> {
             }
         }
         // Links first: the program is off before its maps go.
-        for directory in [links, layout.join("tables"), layout.join("maps")] {
+        for directory in [
+            links,
+            layout.join("steps"),
+            layout.join("tables"),
+            layout.join("maps"),
+        ] {
             if directory.is_dir() {
                 detached.pins = detached.pins.saturating_add(remove_all(&directory)?);
             }
