@@ -81,7 +81,15 @@ fn a_backend_answers_the_client_past_the_load_balancer() {
 #[test]
 fn the_observer_notices_an_answer_from_the_load_balancer() {
     let lab = Lab::new().unwrap();
-    let topology = Topology::build(&lab, &Plan { near: 1, far: 0, routed: 0 }).unwrap();
+    let topology = Topology::build(
+        &lab,
+        &Plan {
+            near: 1,
+            far: 0,
+            routed: 0,
+        },
+    )
+    .unwrap();
     for vip in [VIP_V4, VIP_V6] {
         let client = topology.client.address(vip);
         let (length, flag) = if vip.is_ipv4() {
@@ -111,8 +119,17 @@ fn the_observer_notices_an_answer_from_the_load_balancer() {
 #[test]
 fn two_labs_at_once_do_not_collide() {
     let (one, two) = (Lab::new().unwrap(), Lab::new().unwrap());
-    let topologies =
-        [&one, &two].map(|lab| Topology::build(lab, &Plan { near: 2, far: 1, routed: 0 }).unwrap());
+    let topologies = [&one, &two].map(|lab| {
+        Topology::build(
+            lab,
+            &Plan {
+                near: 2,
+                far: 1,
+                routed: 0,
+            },
+        )
+        .unwrap()
+    });
     for topology in &topologies {
         route_by_the_kernel(topology);
     }

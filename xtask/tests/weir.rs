@@ -138,7 +138,14 @@ fn udp_echo_comes_back_from_the_vip() {
 
 #[test]
 fn what_is_for_no_vip_reaches_the_load_balancer_itself() {
-    let run = Run::start(&Plan { near: 1, far: 0, routed: 0 }, &[]);
+    let run = Run::start(
+        &Plan {
+            near: 1,
+            far: 0,
+            routed: 0,
+        },
+        &[],
+    );
     // The daemon's host answers on a port of its own, through the attached program.
     let lb = run.topology.lb.v4;
     let listener = run
@@ -179,7 +186,15 @@ fn forwarding_outlives_the_daemon_which_takes_over_again() {
 #[test]
 fn on_exit_detach_takes_the_program_off() {
     let lab = Lab::new().unwrap();
-    let topology = Topology::build(&lab, &Plan { near: 1, far: 0, routed: 0 }).unwrap();
+    let topology = Topology::build(
+        &lab,
+        &Plan {
+            near: 1,
+            far: 0,
+            routed: 0,
+        },
+    )
+    .unwrap();
     let config = WeirConfig {
         on_exit: "detach",
         ..WeirConfig::for_topology(&topology, &[])
@@ -196,7 +211,14 @@ fn on_exit_detach_takes_the_program_off() {
 
 #[test]
 fn detach_takes_the_program_off_and_removes_the_pins() {
-    let mut run = Run::start(&Plan { near: 1, far: 0, routed: 0 }, &[]);
+    let mut run = Run::start(
+        &Plan {
+            near: 1,
+            far: 0,
+            routed: 0,
+        },
+        &[],
+    );
     run.assert_serves(VIP_V4, 10);
     assert!(run.weir.xdp_on("eth0").unwrap());
     assert!(
@@ -225,7 +247,14 @@ fn detach_takes_the_program_off_and_removes_the_pins() {
 
 #[test]
 fn a_backend_behind_another_interface_is_reached_by_redirect() {
-    let run = Run::start(&Plan { near: 1, far: 1, routed: 0 }, &[]);
+    let run = Run::start(
+        &Plan {
+            near: 1,
+            far: 1,
+            routed: 0,
+        },
+        &[],
+    );
     for vip in VIPS {
         let summary = run.assert_serves(vip, 400);
         assert_eq!(
@@ -247,8 +276,16 @@ fn a_backend_behind_another_interface_is_reached_by_redirect() {
 
 #[test]
 fn two_balancers_at_once_do_not_collide() {
-    let runs =
-        [&[1, 0][..], &[0, 1][..]].map(|weights| Run::start(&Plan { near: 2, far: 0, routed: 0 }, weights));
+    let runs = [&[1, 0][..], &[0, 1][..]].map(|weights| {
+        Run::start(
+            &Plan {
+                near: 2,
+                far: 0,
+                routed: 0,
+            },
+            weights,
+        )
+    });
     for (run, owner) in runs.iter().zip(["backend-1", "backend-2"]) {
         let summary = run.assert_serves(VIP_V4, 50);
         assert_eq!(summary.by_backend.keys().collect::<Vec<_>>(), [owner]);
@@ -257,7 +294,14 @@ fn two_balancers_at_once_do_not_collide() {
 
 #[test]
 fn nothing_is_left_of_a_lab_with_weir_in_it() {
-    let run = Run::start(&Plan { near: 1, far: 0, routed: 0 }, &[]);
+    let run = Run::start(
+        &Plan {
+            near: 1,
+            far: 0,
+            routed: 0,
+        },
+        &[],
+    );
     let id = run.lab.id().clone();
     assert!(
         leftovers(&id)

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use lb_common::reason::Verdict;
 use lb_userspace::dataplane::{DataPlane as _, ReasonCount, bpf::Action, memory::Memory};
 
-use super::{case::hex, world::{World, on_host}};
+use super::{
+    case::hex,
+    world::{World, on_host},
+};
 
 /// So many packets meet one world: fragments pin, and what the kernel's LRU map forgets the host remembers.
-const PER_WORLD: u64 = 100_000;
+const PER_WORLD: u64 = 1_000_000;
 
 /// Runs frames through both, and compares.
 pub(crate) struct Differential {
@@ -56,6 +59,11 @@ impl Differential {
         );
     }
 
+    /// Whether the real program takes part.
+    pub(crate) fn has_kernel(&self) -> bool {
+        self.world.kernel.is_some()
+    }
+
     /// Judges a frame that may be shorter than the kernel takes.
     pub(crate) fn push_prefix(&mut self, frame: &[u8]) {
         if frame.len() < 14 {
@@ -73,7 +81,10 @@ impl Differential {
             return;
         };
         let nonzero = |counts: Vec<ReasonCount>| -> Vec<ReasonCount> {
-            counts.into_iter().filter(|count| count.packets > 0).collect()
+            counts
+                .into_iter()
+                .filter(|count| count.packets > 0)
+                .collect()
         };
         let (kernel, host) = (
             nonzero(kernel.reason_counters().unwrap()),

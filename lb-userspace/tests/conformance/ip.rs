@@ -62,6 +62,14 @@ impl Family {
         }
     }
 
+    /// The address of VIPs with source affinity. It is not announced by L2.
+    pub(crate) const fn sticky(self) -> Host {
+        match self {
+            Self::V4 => Host::V4([203, 0, 113, 12]),
+            Self::V6 => Host::v6(0x12, 0),
+        }
+    }
+
     /// An address that is no VIP's.
     pub(crate) const fn stranger(self) -> Host {
         match self {

@@ -72,7 +72,10 @@ fn check(cases: &[Case]) {
 
 /// All cases, without those of [`World::can_redirect`] where that cannot be.
 fn all() -> Vec<Case> {
-    subjects().into_iter().flat_map(|(_, cases)| cases).collect()
+    subjects()
+        .into_iter()
+        .flat_map(|(_, cases)| cases)
+        .collect()
 }
 
 #[test]

@@ -98,7 +98,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 ..forwards("", &[], &ip, port::SPREAD)
             });
             // The ports and the protocol do not count.
-            let mut ip = udp(family, port::AFFINITY);
+            let mut ip = udp_to(family, family.sticky(), port::AFFINITY, b"hello");
             ip.payload[1] ^= client;
             let mut by_source = ip.clone();
             by_source.protocol = 0;

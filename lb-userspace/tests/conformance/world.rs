@@ -249,20 +249,15 @@ impl Plan {
             }
         }
         self.tables.push((u32::from(vip), table));
-        let (host, announced) = if port == 0 {
-            (family.quiet(), 0)
-        } else {
-            (family.vip(), flags::ANNOUNCE_L2)
-        };
-        let affinity = if port == port::AFFINITY {
-            flags::AFFINITY_SOURCE
-        } else {
-            0
+        let (host, flags) = match port {
+            0 => (family.quiet(), 0),
+            port::AFFINITY => (family.sticky(), flags::AFFINITY_SOURCE),
+            _ => (family.vip(), flags::ANNOUNCE_L2),
         };
         self.entries.push(VipEntry {
             key: VipKey::new(address(host), port.to_be_bytes(), protocol),
             id: u32::from(vip),
-            flags: announced | affinity,
+            flags,
         });
     }
 
@@ -307,7 +302,11 @@ impl Plan {
                 }
                 _ => LOOPBACK,
             },
-            mtu: if port == port::GUE4_JUMBO { 9000 } else { MTU as u16 },
+            mtu: if port == port::GUE4_JUMBO {
+                9000
+            } else {
+                MTU as u16
+            },
             vlan_count,
             address,
             source,
@@ -351,7 +350,9 @@ fn other_interface() -> Option<u32> {
         let text = std::fs::read_to_string(entry.path().join("ifindex")).ok()?;
         text.trim().parse().ok()
     };
-    entries.filter_map(index).find(|&ifindex| ifindex != LOOPBACK)
+    entries
+        .filter_map(index)
+        .find(|&ifindex| ifindex != LOOPBACK)
 }
 
 /// What became of a frame.

@@ -111,7 +111,10 @@ impl WeirConfig {
             folder.join("bpf/weir").display(),
             folder.join("weir.sock").display(),
             self.on_exit,
-            self.encap_source.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            self.encap_source
+                .iter()
+                .map(IpAddr::to_string)
+                .collect::<Vec<_>>(),
         );
         for vip in &self.vips {
             vip.write(&mut text, self.forward);

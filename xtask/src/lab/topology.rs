@@ -56,7 +56,11 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { near: 3, far: 0, routed: 0 }
+        Self {
+            near: 3,
+            far: 0,
+            routed: 0,
+        }
     }
 }
 
@@ -136,7 +140,9 @@ impl Topology {
             for number in plan.near + plan.far..plan.near + plan.far + plan.routed {
                 let backend = backend(lab, &behind, number, ROUTED)?;
                 for via in [v4(ROUTED, LB), v6(ROUTED, LB)] {
-                    backend.namespace.ip(&format!("route add default via {via} dev eth0"))?;
+                    backend
+                        .namespace
+                        .ip(&format!("route add default via {via} dev eth0"))?;
                 }
                 backends.push(backend);
             }
@@ -225,8 +231,12 @@ fn router(lab: &Lab, near: &Segment, lb: &Host) -> Result<Namespace> {
     for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
         router.sysctl(key, "1")?;
     }
-    for (to, via) in [(format!("{}/24", v4(ROUTED, 0)), v4(0, ROUTER)), (format!("{}/64", v6(ROUTED, 0)), v6(0, ROUTER))] {
-        lb.namespace.ip(&format!("route add {to} via {via} dev eth0"))?;
+    for (to, via) in [
+        (format!("{}/24", v4(ROUTED, 0)), v4(0, ROUTER)),
+        (format!("{}/64", v6(ROUTED, 0)), v6(0, ROUTER)),
+    ] {
+        lb.namespace
+            .ip(&format!("route add {to} via {via} dev eth0"))?;
     }
     Ok(router)
 }
