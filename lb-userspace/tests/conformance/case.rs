@@ -1,12 +1,15 @@
 //! A case: packets in, verdict, reason and packet out.
 
+use std::fmt::Write as _;
+
 use lb_common::reason::Reason;
 use lb_userspace::dataplane::bpf::Action;
 
 use super::{
     frame::{Tag, frame, sent},
     ip::{Family, Host, Ip},
-    world::{Judged, World, flow_hash, service},
+    planes::{Judged, World},
+    world::{flow_hash, service},
 };
 
 /// One packet in, and what must become of it.
@@ -62,19 +65,21 @@ impl Case {
         let name = &self.name;
         assert_eq!(reason, self.reason, "{name}: reason ({place})");
         assert_eq!(judged.action, self.action, "{name}: verdict ({place})");
-        if judged.packet != self.out {
-            panic!(
-                "{name}: packet out ({place})\n  in       {}\n  expected {}\n  got      {}",
-                hex(&self.frame),
-                hex(&self.out),
-                hex(&judged.packet)
-            );
-        }
+        assert!(
+            judged.packet == self.out,
+            "{name}: packet out ({place})\n  in       {}\n  expected {}\n  got      {}",
+            hex(&self.frame),
+            hex(&self.out),
+            hex(&judged.packet)
+        );
     }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// The kernel gets the frame as it came.

@@ -7,7 +7,7 @@ use lb_userspace::dataplane::{DataPlane as _, ReasonCount, bpf::Action, memory::
 
 use super::{
     case::hex,
-    world::{World, on_host},
+    planes::{World, on_host},
 };
 
 /// So many packets meet one world: fragments pin, and what the kernel's LRU map forgets the host remembers.

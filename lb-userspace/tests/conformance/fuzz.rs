@@ -99,7 +99,7 @@ fn random_frames_meet_the_same_fate_in_the_program_and_on_the_host() {
     }
     println!(
         "{packets} frames in {seconds:.1} s ({:.0} a second), seed {seed}, {}: no difference, no abort",
-        packets as f64 / seconds,
+        f64::from(u32::try_from(packets).unwrap()) / seconds,
         if differential.has_kernel() {
             "program and host"
         } else {

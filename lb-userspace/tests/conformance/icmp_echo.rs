@@ -7,7 +7,7 @@ use super::{
     extensions::{DESTINATION, PADDING},
     frame::{back, frame, icmp, icmp_checksum_is_right, vlan},
     ip::{FAMILIES, Family, Host, Ip},
-    world::World,
+    planes::World,
 };
 
 fn request(family: Family) -> u8 {

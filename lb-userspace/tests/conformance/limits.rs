@@ -9,7 +9,8 @@ use super::{
     icmp_echo::ping,
     ip::{FAMILIES, Family, tcp, udp},
     too_big::{sized, told},
-    world::{MTU, World, hash_keys, port},
+    planes::World,
+    world::{MTU, hash_keys, port},
 };
 
 pub(crate) fn cases() -> Vec<Case> {

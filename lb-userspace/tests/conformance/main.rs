@@ -19,12 +19,13 @@ mod differential;
 mod frame;
 mod fuzz;
 mod ip;
+mod planes;
 mod properties;
 mod world;
 
 use std::collections::BTreeSet;
 
-use crate::{case::Case, world::World};
+use crate::{case::Case, planes::World};
 
 macro_rules! subjects {
     ($($subject:ident),+ $(,)?) => {

@@ -76,6 +76,14 @@ pub(crate) fn cases() -> Vec<Case> {
                 udp_to(family, family.quiet(), port::L2, b"x").frame(),
             ),
         ]);
+        cases.extend(chosen(family));
+    }
+    cases
+}
+
+/// Which VIP and which backend.
+fn chosen(family: Family) -> Vec<Case> {
+    let mut cases = Vec::new();
         for to in [1, 80, 65535] {
             let ip = tcp_to(family, family.quiet(), to, b"x");
             let out = sent(&service(family, 6, 0, 0), &[], &ip, 0);
@@ -110,7 +118,6 @@ pub(crate) fn cases() -> Vec<Case> {
                 ..forwards("", &[], &ip, port::AFFINITY)
             });
         }
-    }
     cases
 }
 

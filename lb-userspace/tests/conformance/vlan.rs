@@ -7,7 +7,8 @@ use super::{
     case::{Case, forwards, passes},
     frame::{Tag, frame, sent, service as service_tag, vlan},
     ip::{FAMILIES, Family, tcp, tcp_to, udp},
-    world::{self, WAYS, World, flow_hash, port},
+    planes::World,
+    world::{self, WAYS, flow_hash, port},
 };
 
 const STACKS: [(&str, &[Tag]); 5] = [

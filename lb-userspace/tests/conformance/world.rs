@@ -7,18 +7,11 @@ use lb_common::{
     backend::{self, Backend, mode},
     encap,
     flow::{Address, Flow, HASH_KEYS, HashKeys},
-    packet::{HEADROOM, HostPacket},
-    pipeline::{self, Outcome},
-    reason::{Reason, Verdict},
     slot::{Slot, SlotTable},
     tables::{Interface, Node},
     vip::{VipEntry, VipKey, VipTable, flags},
 };
-use lb_userspace::dataplane::{
-    DataPlane, ReasonCount,
-    bpf::{Action, BpfDataPlane},
-    memory::Memory,
-};
+use lb_userspace::dataplane::DataPlane;
 use zerocopy::FromZeros as _;
 
 use super::{
@@ -205,7 +198,7 @@ pub(crate) const fn spread(hash: u32) -> u16 {
 }
 
 /// What the maps are to hold.
-struct Plan {
+pub(crate) struct Plan {
     entries: Vec<VipEntry>,
     tables: Vec<(u32, Box<SlotTable>)>,
     backends: Vec<(u16, Backend)>,
@@ -213,7 +206,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut plan = Self {
             entries: Vec::new(),
             tables: Vec::new(),
@@ -317,7 +310,7 @@ impl Plan {
         }
     }
 
-    fn write(&self, plane: &mut dyn DataPlane) {
+    pub(crate) fn write(&self, plane: &mut dyn DataPlane) {
         let node = Node {
             icmp_interval_ns: 0,
             ..Node::new(hash_keys())
@@ -344,7 +337,7 @@ impl Plan {
 }
 
 /// Any interface but loopback: a map of devices takes only what exists.
-fn other_interface() -> Option<u32> {
+pub(crate) fn other_interface() -> Option<u32> {
     let entries = std::fs::read_dir("/sys/class/net").ok()?.flatten();
     let index = |entry: std::fs::DirEntry| {
         let text = std::fs::read_to_string(entry.path().join("ifindex")).ok()?;
@@ -353,97 +346,4 @@ fn other_interface() -> Option<u32> {
     entries
         .filter_map(index)
         .find(|&ifindex| ifindex != LOOPBACK)
-}
-
-/// What became of a frame.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Judged {
-    pub(crate) action: Action,
-    pub(crate) packet: Vec<u8>,
-}
-
-/// The same VIPs and backends twice: in the real program, and in host memory.
-pub(crate) struct World {
-    /// `None` where the tests were told to do without root (`WEIR_HOST_ONLY`).
-    pub(crate) kernel: Option<BpfDataPlane>,
-    pub(crate) host: Memory,
-}
-
-impl World {
-    pub(crate) fn new() -> Self {
-        let plan = Plan::new();
-        let kernel = if std::env::var_os("WEIR_HOST_ONLY").is_some() {
-            None
-        } else {
-            assert!(
-                rustix::process::geteuid().is_root(),
-                "this test loads BPF programs: run it as root, or set WEIR_HOST_ONLY"
-            );
-            let mut plane = BpfDataPlane::private().unwrap();
-            plan.write(&mut plane);
-            Some(plane)
-        };
-        let mut host = Memory::default();
-        plan.write(&mut host);
-        Self { kernel, host }
-    }
-
-    /// Whether there is an interface that frames can be redirected to.
-    pub(crate) fn can_redirect() -> bool {
-        other_interface().is_some()
-    }
-
-    /// Runs the pipeline on the host.
-    pub(crate) fn on_host(&self, frame: &[u8]) -> (Outcome, Judged) {
-        on_host(&self.host, frame)
-    }
-
-    /// Runs the real program. `None`: without root there is none, and it takes no frame below 14 bytes.
-    pub(crate) fn in_kernel(&mut self, frame: &[u8]) -> Option<Judged> {
-        let plane = self.kernel.as_mut().filter(|_| frame.len() >= 14)?;
-        let run = plane.test_run(frame).unwrap();
-        Some(Judged {
-            action: run.action,
-            packet: run.packet,
-        })
-    }
-
-    /// Runs the real program, and tells under which one reason it counted the frame.
-    pub(crate) fn counted_in_kernel(&mut self, frame: &[u8]) -> Option<(Reason, Judged)> {
-        let before = self.kernel.as_ref()?.reason_counters().unwrap();
-        let judged = self.in_kernel(frame)?;
-        let after = self.kernel.as_ref()?.reason_counters().unwrap();
-        let changed: Vec<&ReasonCount> = before
-            .iter()
-            .zip(&after)
-            .filter(|(before, after)| before != after)
-            .map(|(_, after)| after)
-            .collect();
-        let [counted] = changed[..] else {
-            panic!("counted under {changed:?}")
-        };
-        Some((counted.reason, judged))
-    }
-}
-
-/// Runs the pipeline on maps in memory.
-pub(crate) fn on_host(maps: &Memory, frame: &[u8]) -> (Outcome, Judged) {
-    // As much room behind the frame as the kernel leaves.
-    let mut buffer = vec![0; HEADROOM + frame.len() + 320];
-    let mut packet = HostPacket::new(&mut buffer, frame).unwrap();
-    let outcome = pipeline::run(&mut packet, maps, LOOPBACK);
-    let judged = Judged {
-        action: action(&outcome),
-        packet: packet.bytes().to_vec(),
-    };
-    (outcome, judged)
-}
-
-fn action(outcome: &Outcome) -> Action {
-    match outcome.verdict() {
-        Verdict::Pass => Action::Pass,
-        Verdict::Drop => Action::Drop,
-        Verdict::Forward if outcome.is_redirect => Action::Redirect,
-        Verdict::Tx | Verdict::Forward => Action::Tx,
-    }
 }
