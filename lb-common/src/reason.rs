@@ -68,6 +68,9 @@ macro_rules! reasons {
     };
 }
 
+// `decap::reason` has reasons of its own.
+pub(crate) use reasons;
+
 // The numbers index the counters' map: new ones go to the end, none is used twice.
 reasons! {
     /// Sent to a backend.

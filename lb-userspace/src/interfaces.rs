@@ -1,8 +1,13 @@
 //! What the kernel says of an interface with a program on it.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, bail};
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::{
+    address::AddressAttribute,
+    link::{LinkAttribute, LinkXdp, XdpAttached},
+};
 
 use crate::api::AttachMode;
 
@@ -38,4 +43,50 @@ pub(crate) async fn attached(name: &str) -> anyhow::Result<(u32, AttachMode)> {
         ),
     };
     Ok((link.header.index, mode))
+}
+
+/// The addresses of an interface, sorted.
+///
+/// # Errors
+/// Where there is no such interface.
+pub(crate) async fn addresses(name: &str) -> anyhow::Result<Vec<IpAddr>> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().context("opening a netlink socket")?;
+    let connection = tokio::spawn(connection);
+    let request = handle.link().get().match_name(name.to_owned());
+    let answer = request.execute().try_next().await;
+    let link = answer
+        .with_context(|| format!("asking for {name}"))?
+        .with_context(|| format!("there is no interface {name}"))?;
+    let request = handle
+        .address()
+        .get()
+        .set_link_index_filter(link.header.index);
+    let messages: Vec<_> = request
+        .execute()
+        .try_collect()
+        .await
+        .with_context(|| format!("asking for the addresses of {name}"))?;
+    connection.abort();
+    let mut addresses: Vec<_> = messages
+        .iter()
+        .filter_map(|message| own(&message.attributes))
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+/// This host's address: on a point-to-point link, `Address` is the other end's.
+fn own(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let local = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
 }

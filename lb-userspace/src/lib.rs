@@ -15,3 +15,4 @@ pub mod metrics;
 pub mod model;
 pub mod neighbours;
 mod reconciler;
+pub mod trace;

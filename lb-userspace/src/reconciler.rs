@@ -15,6 +15,7 @@ use crate::{
     dataplane::{DataPlane, apply::apply},
     model::{
         ids::Ids,
+        mac_text,
         next_hop::Port,
         plan::Held,
         seed::Keys,
@@ -309,12 +310,9 @@ fn backend_status(
         slots: backend.slots,
         resolved,
         mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
+        mtu: backend.entry.mtu,
         packets: count.packets,
         bytes: count.bytes,
         new_connections: count.new_connections,
     }
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }

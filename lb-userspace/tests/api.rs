@@ -171,7 +171,7 @@ fn field_names_are_stable() {
     );
     assert_eq!(
         keys(&json["vips"][0]["backends"][0]),
-        sorted("id address weight forward slots resolved mac packets bytes new_connections")
+        sorted("id address weight forward slots resolved mac mtu packets bytes new_connections")
     );
     assert_eq!(keys(&json["reasons"][0]), sorted("reason verdict packets"));
     assert_eq!(json["interfaces"][0]["mode"], "generic");

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lb_userspace::config::{Affinity, Config, ForwardMode, OnExit, Protocol, XdpMode};
+use lb_userspace::config::{Affinity, Announce, Config, ForwardMode, OnExit, Protocol, XdpMode};
 
 const SECRET: &str = "do-not-print-this-seed";
 
@@ -157,6 +157,29 @@ fn keeps_the_files_order_and_tells_services_apart() {
     assert_eq!(names, ["web", "web-all-ports", "quic", "web.v6"]);
     assert_eq!(vips[3].affinity, Affinity::Source);
     assert_eq!(vips[3].backends[1].weight, 65535);
+}
+
+#[test]
+fn reads_modes_their_sources_and_announcements() {
+    let config = good("forward_modes.toml");
+    let source = config.node.encap_source;
+    assert_eq!(source.v4, Some([10, 0, 0, 1].into()));
+    assert_eq!(source.v6, Some("2001:db8::1".parse().unwrap()));
+    assert_eq!(config.node.gue_port, 6081);
+    let modes = |vip: usize| -> Vec<_> {
+        let backends = config.vips[vip].backends.iter();
+        backends.map(|backend| backend.forward).collect()
+    };
+    // A backend's own key beats the VIP's.
+    assert_eq!(
+        modes(0),
+        [ForwardMode::Ipip, ForwardMode::Ipip, ForwardMode::L2]
+    );
+    assert_eq!(modes(2), [ForwardMode::Gue, ForwardMode::Ipip]);
+    let announced: Vec<_> = config.vips.iter().map(|vip| vip.announce).collect();
+    assert_eq!(announced, [Announce::L2, Announce::L2, Announce::None]);
+    let plain = good("minimal.toml").node;
+    assert_eq!((plain.gue_port, plain.encap_source.v4), (6080, None));
 }
 
 fn many(vips: usize, backends: usize) -> String {

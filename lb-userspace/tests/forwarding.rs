@@ -6,40 +6,25 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+mod lab;
+
+use std::net::IpAddr;
 
 use anyhow::bail;
-use etherparse::PacketBuilder;
+use lab::{Lab, PORT, WEB4, WEB6, frame, mac, run, web};
 use lb_common::{
     backend::Backend as Entry,
-    packet::{HEADROOM, HostPacket},
-    pipeline::{self, Outcome},
     reason::Reason,
     slot::SlotTable,
     tables::{Counters, Interface, Node as NodeEntry},
     vip::{VipEntry, VipTable},
 };
 use lb_userspace::{
-    config::{
-        Affinity, Backend, Config, ForwardMode, Node, OnExit, Protocol, Secret, TableAlgorithm,
-        Vip, XdpMode,
-    },
+    config::{Affinity, Vip},
     dataplane::{DataPlane, ReasonCount, apply::apply, memory::Memory},
-    model::{
-        ids::Ids,
-        next_hop::{NextHop, Port},
-        plan::{Held, Step, plan},
-        seed::Keys,
-        wanted::{Inputs, Wanted},
-    },
+    model::{ids::Ids, next_hop::Port, plan::Held},
 };
 
-const PORT: Port = Port {
-    ifindex: 2,
-    mac: [2, 0, 0, 0, 0, 1],
-};
-const WEB4: &str = "203.0.113.10";
-const WEB6: &str = "2001:db8::10";
 const FLOWS: u16 = 20_000;
 
 #[test]
@@ -159,7 +144,10 @@ fn a_backend_behind_another_interface_is_redirected_to() {
 #[test]
 fn backends_come_before_tables_before_vips_and_go_the_other_way() {
     let mut lab = Lab::new(vec![web(WEB4, &[(1, 100), (2, 100)])]);
-    assert_eq!(lab.steps(), "node port backend backend table vips");
+    assert_eq!(
+        lab.steps(),
+        "node port interface backend backend table vips"
+    );
     lab.apply().unwrap();
     assert_eq!(lab.steps(), "");
     // Neither a name nor the order of backends changes anything.
@@ -190,7 +178,7 @@ fn a_daemon_that_restarts_takes_over_what_the_maps_hold() {
     // The network is not known yet, and the order is another.
     lab.next_hops.clear();
     lab.config.vips.reverse();
-    assert_eq!(lab.steps(), "node port table table vips");
+    assert_eq!(lab.steps(), "node port interface table table vips");
     lab.apply().unwrap();
     assert_eq!(lab.memory.backends().unwrap(), backends);
     // VIPs that nobody remembers are made anew under other ids, and the old ones go.
@@ -199,7 +187,7 @@ fn a_daemon_that_restarts_takes_over_what_the_maps_hold() {
     lab.config.vips.truncate(1);
     assert_eq!(
         lab.steps(),
-        "node port backend table vips clear-table clear-table clear-backend clear-backend clear-backend"
+        "node port interface backend table vips clear-table clear-table clear-backend clear-backend clear-backend"
     );
 }
 
@@ -209,7 +197,7 @@ fn a_write_that_fails_is_where_the_next_attempt_begins() {
     let wanted = lab.wanted();
     let mut failing = Failing {
         memory: Memory::default(),
-        writes: 4,
+        writes: 5,
     };
     let error = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap_err();
     assert_eq!(format!("{error:#}"), "no room");
@@ -220,153 +208,6 @@ fn a_write_that_fails_is_where_the_next_attempt_begins() {
     assert_eq!(done, 2);
     lab.memory = failing.memory;
     assert_eq!(lab.send("198.51.100.7", WEB4, 1).0, Reason::Forwarded);
-}
-
-/// A node with its maps in memory.
-struct Lab {
-    config: Config,
-    ports: Vec<Port>,
-    next_hops: BTreeMap<IpAddr, NextHop>,
-    memory: Memory,
-    held: Held,
-    ids: Ids,
-}
-
-impl Lab {
-    /// Every backend of the VIPs is reached over [`PORT`] and has its [`mac`].
-    fn new(vips: Vec<Vip>) -> Self {
-        let backends = vips.iter().flat_map(|vip| &vip.backends);
-        let next_hops = backends.map(|backend| {
-            let IpAddr::V4(v4) = backend.address else {
-                panic!()
-            };
-            let hop = NextHop {
-                ifindex: PORT.ifindex,
-                mac_source: PORT.mac,
-                mac_destination: Some(mac(v4.octets()[3] - 10)),
-                gateway: backend.address,
-            };
-            (backend.address, hop)
-        });
-        Self {
-            next_hops: next_hops.collect(),
-            config: config(vips),
-            ports: vec![PORT],
-            memory: Memory::default(),
-            held: Held::default(),
-            ids: Ids::default(),
-        }
-    }
-
-    fn wanted(&mut self) -> Wanted {
-        let keys = Keys::derive(self.config.node.seed.expose());
-        let inputs = Inputs {
-            config: &self.config,
-            keys: &keys,
-            ports: &self.ports,
-            next_hops: &self.next_hops,
-        };
-        Wanted::new(&inputs, &self.held, &mut self.ids).unwrap()
-    }
-
-    fn apply(&mut self) -> anyhow::Result<usize> {
-        let wanted = self.wanted();
-        apply(
-            &mut self.memory,
-            &mut self.held,
-            &wanted,
-            &mut self.ids,
-            "test",
-        )
-    }
-
-    fn steps(&mut self) -> String {
-        let wanted = self.wanted();
-        let names: Vec<_> = plan(&self.held, &wanted).iter().map(name).collect();
-        names.join(" ")
-    }
-
-    /// Sends a frame; tells its reason, and the host that its MAC address now names.
-    fn send(&self, client: &str, vip: &str, port: u16) -> (Reason, Option<u8>) {
-        let (outcome, frame) = run(&self.memory, &frame(client, vip, port));
-        let host = (frame[5] >= 0x10).then(|| frame[5] - 0x10);
-        (outcome.reason, host)
-    }
-}
-
-/// Runs the pipeline: what became of the frame, and how it left.
-fn run(tables: &Memory, frame: &[u8]) -> (Outcome, Vec<u8>) {
-    let mut buffer = vec![0; HEADROOM + frame.len()];
-    let mut packet = HostPacket::new(&mut buffer, frame).unwrap();
-    let outcome = pipeline::run(&mut packet, tables, PORT.ifindex);
-    (outcome, packet.bytes().to_vec())
-}
-
-const fn name(step: &Step) -> &'static str {
-    match step {
-        Step::Node(_) => "node",
-        Step::Port(_) => "port",
-        Step::Backend(..) => "backend",
-        Step::Table(..) => "table",
-        Step::Vips(_) => "vips",
-        Step::ClearTable(_) => "clear-table",
-        Step::ClearBackend(_) => "clear-backend",
-    }
-}
-
-/// MAC address of the backend 10.0.0.(10 + host).
-const fn mac(host: u8) -> [u8; 6] {
-    [2, 0, 0, 0, 0, 0x10 + host]
-}
-
-fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
-    let backend = |&(host, weight): &(u8, u16)| Backend {
-        address: IpAddr::from([10, 0, 0, 10 + host]),
-        weight,
-        forward: ForwardMode::L2,
-        mac: None,
-    };
-    Vip {
-        name: format!("web-{address}"),
-        address: address.parse().unwrap(),
-        port: 443,
-        protocol: Protocol::Tcp,
-        table: TableAlgorithm::Maglev,
-        affinity: Affinity::Flow,
-        backends: backends.iter().map(backend).collect(),
-    }
-}
-
-fn config(vips: Vec<Vip>) -> Config {
-    Config {
-        node: Node {
-            name: "lb-1".to_owned(),
-            interfaces: vec!["eth0".to_owned()],
-            xdp_mode: XdpMode::Auto,
-            seed: Secret::new("fleet-secret".to_owned()),
-            pin_path: PathBuf::from("/sys/fs/bpf/weir"),
-            api_socket: PathBuf::from("/run/weir/weir.sock"),
-            metrics_listen: ([127, 0, 0, 1], 9407).into(),
-            on_exit: OnExit::Keep,
-        },
-        vips,
-    }
-}
-
-/// A SYN to port 443 of the VIP.
-fn frame(client: &str, vip: &str, port: u16) -> Vec<u8> {
-    let ethernet = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], [2, 0, 0, 0, 0, 1]);
-    let ip = match (client.parse().unwrap(), vip.parse().unwrap()) {
-        (IpAddr::V4(c), IpAddr::V4(v)) => ethernet.ipv4(c.octets(), v.octets(), 64),
-        (IpAddr::V6(c), IpAddr::V6(v)) => ethernet.ipv6(c.octets(), v.octets(), 64),
-        _ => panic!("{client} and {vip} are of two families"),
-    };
-    let mut frame = Vec::new();
-    ip.tcp(1024 + port, 443, 7, 65_535)
-        .syn()
-        .write(&mut frame, b"")
-        .unwrap();
-    frame
 }
 
 /// A data plane that takes so many writes and then no more.
@@ -415,7 +256,7 @@ impl DataPlane for Failing {
         self.memory.vip_counters(vip)
     }
     fn set_interface(&mut self, ifindex: u32, interface: &Interface) -> anyhow::Result<()> {
-        self.memory.set_interface(ifindex, interface)
+        self.write()?.set_interface(ifindex, interface)
     }
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters> {
         self.memory.backend_counters(id)

@@ -123,6 +123,25 @@ fn a_backend_behind_a_router_takes_the_routers_mac_address() {
 }
 
 #[test]
+fn the_mtu_follows_the_link_and_the_route() {
+    let (lb, _peer) = pair();
+    lb.run(async || {
+        let (neighbours, mut snapshots) = Neighbours::start().await.unwrap();
+        neighbours.watch([V4, V6, "192.0.2.9"].map(address).into());
+        lb.ip(&format!("route add 192.0.2.0/24 via {V4} mtu 1400"));
+        let mtus = |s: &Snapshot, expected: [u16; 3]| {
+            let found = [V4, V6, "192.0.2.9"].map(|to| s.next_hops.get(&address(to)));
+            found.map(|hop| hop.map(|hop| hop.mtu)) == expected.map(Some)
+        };
+        until(&mut snapshots, "MTUs", |s| mtus(s, [1500, 1500, 1400])).await;
+        lb.ip("link set eth0 mtu 1300");
+        until(&mut snapshots, "less", |s| mtus(s, [1300, 1300, 1300])).await;
+        lb.ip("link set eth0 mtu 9000");
+        until(&mut snapshots, "more", |s| mtus(s, [9000, 9000, 1400])).await;
+    });
+}
+
+#[test]
 fn a_route_to_nowhere_says_so() {
     let (lb, _peer) = pair();
     lb.ip("route add blackhole 192.0.2.0/24");

@@ -116,6 +116,8 @@ pub struct BackendStatus {
     pub resolved: bool,
     /// MAC address of that next hop, if known.
     pub mac: Option<String>,
+    /// The largest IP packet toward it, in bytes and with outer headers.
+    pub mtu: u16,
     /// Frames forwarded to it.
     pub packets: u64,
     /// Bytes of those frames as received, without the FCS.

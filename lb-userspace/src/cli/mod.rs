@@ -1,16 +1,18 @@
 //! The command line: one file per verb. Data goes to standard output, messages to standard error.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
-//! that packets can reach).
+//! that packets can reach; `decap status`: nothing is attached).
 
 mod check;
 mod completions;
+mod decap;
 mod detach;
 mod man;
 mod output;
 mod run;
 mod status;
 mod table;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,9 @@ Examples:
   weir check /etc/weir/weir.toml         is the configuration valid on this host?
   weir run --config /etc/weir/weir.toml  run the daemon
   weir status                            what it does
+  weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
+                                         what becomes of this packet, and why
+  weir decap attach --interface eth0 --from 10.0.0.1    on a backend: take tunnelled packets
   weir detach                            take the program off and remove every pin
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status)";
@@ -49,6 +54,8 @@ enum Verb {
     Run(run::Args),
     Check(check::Args),
     Status(status::Args),
+    Trace(trace::Args),
+    Decap(decap::Args),
     Detach(detach::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -61,6 +68,8 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Trace(args) => trace::run(&args),
+        Verb::Decap(args) => decap::run(&args),
         Verb::Detach(args) => detach::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),

@@ -34,7 +34,7 @@ pub(super) struct Args {
 
 /// Form of a listing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-enum Form {
+pub(super) enum Form {
     /// For people
     #[default]
     Table,

@@ -70,12 +70,13 @@ fn vip_lines(vip: &VipStatus) -> String {
 
 fn backends(vip: &VipStatus) -> Table {
     let header = [
-        "BACKEND", "MAC", "WEIGHT", "SLOTS", "PACKETS", "BYTES", "NEW",
+        "BACKEND", "MODE", "MAC", "WEIGHT", "SLOTS", "PACKETS", "BYTES", "NEW",
     ];
-    let mut table = table(&header, 2);
+    let mut table = table(&header, 3);
     for backend in &vip.backends {
         table.add_row([
             Cell::new(backend.address),
+            Cell::new(backend.forward.as_str()),
             next_hop(backend),
             number(backend.weight.to_string()),
             number(share(backend.slots)),
@@ -108,7 +109,7 @@ fn reasons(status: &Status) -> Table {
 }
 
 /// An empty table whose columns from `numbers` on are numbers.
-fn table(header: &[&str], numbers: usize) -> Table {
+pub(super) fn table(header: &[&str], numbers: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -133,7 +134,7 @@ fn table(header: &[&str], numbers: usize) -> Table {
     table
 }
 
-fn number(text: String) -> Cell {
+pub(super) fn number(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
@@ -143,11 +144,11 @@ fn share(slots: u32) -> String {
     format!("{}.{}%", permille / 10, permille % 10)
 }
 
-fn count(number: u64) -> String {
+pub(super) fn count(number: u64) -> String {
     scaled(number, "")
 }
 
-fn bytes(number: u64) -> String {
+pub(super) fn bytes(number: u64) -> String {
     format!("{}B", scaled(number, " "))
 }
 

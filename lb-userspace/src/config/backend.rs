@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
     Backend, ForwardMode, address,
+    encap::Needs,
     section::Section,
     source::Report,
     vip::{checked_address, forward},
@@ -17,6 +18,7 @@ pub(super) fn read(
     vip: Option<IpAddr>,
     vip_forward: Option<ForwardMode>,
     seen: &mut BTreeMap<IpAddr, usize>,
+    needs: &mut Needs,
     report: &mut Report<'_>,
 ) -> Option<Backend> {
     let forward = match section.field("forward") {
@@ -24,6 +26,12 @@ pub(super) fn read(
         None => vip_forward,
     };
     let address = backend_address(section, vip, seen, report);
+    let is_reachable = match (section.field("address"), vip, address, forward) {
+        (Some(field), Some(vip), Some(address), Some(mode)) => {
+            needs.check(&field, (vip, address), mode, report)
+        }
+        _ => None,
+    };
     let weight = match section.field("weight") {
         Some(field) => field.u16(
             "a weight from 0 to 65535",
@@ -43,6 +51,7 @@ pub(super) fn read(
             .map(Some),
         None => Some(None),
     };
+    is_reachable?;
     Some(Backend {
         address: address?,
         weight: weight?,
@@ -72,15 +81,6 @@ fn backend_address(
         Some(vip) if vip == address => {
             let help = "write the address that the backend has on the balancer's segment, not the VIP that it serves";
             field.refuse(WANTED, help, report);
-            None
-        }
-        Some(vip) if vip.is_ipv4() != address.is_ipv4() => {
-            let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
-            field.refuse(
-                &format!("an {family} address, as the VIP's"),
-                &format!("write the backend's {family} address: `l2` keeps the packet as it is"),
-                report,
-            );
             None
         }
         Some(_) | None => Some(address),

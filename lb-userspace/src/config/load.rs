@@ -126,17 +126,19 @@ fn read(text: &str, file: &str, scope: Scope, has_host: bool) -> Result<Config, 
     let top = Section::new(String::new(), 0, &document, &keys::FILE, &mut report);
     let directory = Path::new(file).parent().unwrap_or(Path::new(""));
 
-    let node = top
+    let settings = top
         .required("node", WANTED, HELP, &mut report)
         .and_then(|field| field.section(WANTED, HELP, &keys::NODE, &mut report))
-        .and_then(|section| {
-            let (node, interfaces) = node::read(&section, directory, scope, &mut report);
+        .map(|section| {
+            let settings = node::read(&section, directory, scope, &mut report);
             if has_host {
-                host::check(&interfaces, &mut report);
+                host::check(&settings.interfaces, &mut report);
             }
-            node
+            settings
         });
-    let vips = vip::read_all(&top, &mut report);
+    let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);
+    let vips = vip::read_all(&top, encap_source, &mut report);
+    let node = settings.and_then(|settings| settings.node);
     let config = node.zip(vips).map(|(node, vips)| Config { node, vips });
     report.finish(config)
 }

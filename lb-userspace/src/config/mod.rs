@@ -5,6 +5,7 @@
 
 mod address;
 mod backend;
+mod encap;
 pub mod error;
 mod host;
 mod keys;
@@ -19,7 +20,7 @@ pub use load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths, Scope, Summary, chec
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -51,6 +52,31 @@ pub struct Node {
     pub metrics_listen: SocketAddr,
     /// What SIGTERM does to the data plane.
     pub on_exit: OnExit,
+    /// Source addresses of outer headers.
+    pub encap_source: EncapSource,
+    /// UDP port that backends take GUE on.
+    pub gue_port: u16,
+}
+
+/// `encap_source`: this node's own addresses, from which it sends encapsulated packets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct EncapSource {
+    /// Toward IPv4 backends.
+    pub v4: Option<Ipv4Addr>,
+    /// Toward IPv6 backends.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl EncapSource {
+    /// The address of a backend's family.
+    #[must_use]
+    pub fn toward(&self, backend: IpAddr) -> Option<IpAddr> {
+        if backend.is_ipv4() {
+            self.v4.map(IpAddr::V4)
+        } else {
+            self.v6.map(IpAddr::V6)
+        }
+    }
 }
 
 /// `xdp_mode`: how the program is attached.
@@ -112,6 +138,8 @@ pub struct Vip {
     pub table: TableAlgorithm,
     /// What is hashed of a flow.
     pub affinity: Affinity,
+    /// How the network learns where the address is; the same in all VIPs of an address.
+    pub announce: Announce,
     /// Who serves, in the file's order; addresses are unique within the VIP.
     pub backends: Vec<Backend>,
 }
@@ -175,6 +203,15 @@ pub enum Affinity {
     Source,
 }
 
+/// `announce` of a VIP: how the network learns where its address is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Announce {
+    /// By nothing that weir does: a route, or an address of some host.
+    None,
+    /// The data plane answers ARP and neighbour solicitations on the node's interfaces.
+    L2,
+}
+
 /// `forward` of a VIP or backend: how packets reach it.
 #[derive(
     Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
@@ -183,6 +220,22 @@ pub enum Affinity {
 pub enum ForwardMode {
     /// MAC addresses rewritten, on one segment.
     L2,
+    /// IP in IP: 4in4, 6in6 or 4in6.
+    Ipip,
+    /// UDP encapsulation (GUE, variant 1): any family over any.
+    Gue,
+}
+
+impl ForwardMode {
+    /// Name in config, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::L2 => "l2",
+            Self::Ipip => "ipip",
+            Self::Gue => "gue",
+        }
+    }
 }
 
 /// `[[vip.backend]]`: who serves.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Node, OnExit, Secret, XdpMode,
+    EncapSource, Node, OnExit, Secret, XdpMode, encap,
     load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Scope},
     section::{Field, Section},
     source::Report,
@@ -27,13 +27,23 @@ const LARGEST_SEED_FILE: u64 = 64 * 1024;
 /// An interface's name and the byte offset where it stands.
 pub(super) type NamedInterface = (String, String, usize);
 
-/// The node's settings, and where its interfaces stand in the file.
+/// What is read of `[node]`.
+pub(super) struct Settings {
+    /// The node, if all of it is valid.
+    pub(super) node: Option<Node>,
+    /// Where its interfaces stand in the file.
+    pub(super) interfaces: Vec<NamedInterface>,
+    /// Sources of outer headers, if they are valid.
+    pub(super) encap_source: Option<EncapSource>,
+}
+
+/// The node's settings.
 pub(super) fn read(
     section: &Section<'_>,
     directory: &Path,
     scope: Scope,
     report: &mut Report<'_>,
-) -> (Option<Node>, Vec<NamedInterface>) {
+) -> Settings {
     let interfaces = interfaces(section, report);
     let places = interfaces.clone().unwrap_or_default();
     let name = name(section, report);
@@ -69,6 +79,8 @@ pub(super) fn read(
     let seed = seed(section, directory, scope, report);
     let pin_path = pin_path(section, report);
     let api_socket = api_socket(section, report);
+    let encap_source = encap::source(section, report);
+    let gue_port = encap::gue_port(section, report);
 
     let node = || {
         Some(Node {
@@ -80,9 +92,15 @@ pub(super) fn read(
             api_socket: api_socket?,
             metrics_listen: metrics_listen?,
             on_exit: on_exit?,
+            encap_source: encap_source?,
+            gue_port: gue_port?,
         })
     };
-    (node(), places)
+    Settings {
+        node: node(),
+        interfaces: places,
+        encap_source,
+    }
 }
 
 /// `pin_path`, or its default.

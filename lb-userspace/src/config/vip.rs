@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    Affinity, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend, keys,
+    Affinity, Announce, EncapSource, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend,
+    encap::Needs,
+    keys,
     section::{Field, Section},
     source::Report,
 };
@@ -14,19 +16,21 @@ const MAX_VIPS: usize = lb_common::vip::MAX_VIPS;
 /// Backends of all VIPs together: ids are 16 bits wide, and three of them mean something else.
 const MAX_BACKENDS: usize = 65_533;
 
-/// Ways to forward of later versions.
-pub(super) const LATER_FORWARD: &[&str] = &["ipip", "gue"];
-
 /// What the VIPs that were read so far have taken.
-#[derive(Default)]
 struct Taken {
     names: BTreeMap<String, usize>,
     services: BTreeMap<(IpAddr, u16, Protocol), (String, usize)>,
+    announced: BTreeMap<IpAddr, (Announce, usize)>,
     backends: usize,
+    needs: Needs,
 }
 
 /// Reads every `[[vip]]`.
-pub(super) fn read_all(file: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Vip>> {
+pub(super) fn read_all(
+    file: &Section<'_>,
+    encap_source: Option<EncapSource>,
+    report: &mut Report<'_>,
+) -> Option<Vec<Vip>> {
     const WANTED: &str = "`[[vip]]` sections";
     const HELP: &str = "begin each VIP with a line `[[vip]]`";
     let Some(field) = file.field("vip") else {
@@ -43,7 +47,13 @@ pub(super) fn read_all(file: &Section<'_>, report: &mut Report<'_>) -> Option<Ve
         );
         return None;
     }
-    let mut taken = Taken::default();
+    let mut taken = Taken {
+        names: BTreeMap::new(),
+        services: BTreeMap::new(),
+        announced: BTreeMap::new(),
+        backends: 0,
+        needs: Needs::new(encap_source),
+    };
     let mut vips = Some(Vec::with_capacity(items.len()));
     for item in items {
         let vip = item
@@ -85,17 +95,14 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         None => Some(Affinity::Flow),
     };
     let forward = forward(section, report);
-    let announce = match section.field("announce") {
-        Some(field) => field.word(&[("none", ())], &["l2", "route"], report),
-        None => Some(()),
-    };
+    let announce = announce(section, address, taken, report);
     let health = health(section, report);
     if let (Some(address), Some(port), Some(protocol)) = (address, port, protocol) {
         take_service(section, (address, port, protocol), taken, report);
     }
     let backends = backends(section, address, forward, taken, report);
 
-    announce.and(health)?;
+    health?;
     Some(Vip {
         name: name?,
         address: address?,
@@ -103,6 +110,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         protocol: protocol?,
         table: table?,
         affinity: affinity?,
+        announce: announce?,
         backends: backends?,
     })
 }
@@ -110,9 +118,60 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
 /// `forward` of a VIP or a backend; `l2` where it is not written.
 pub(super) fn forward(section: &Section<'_>, report: &mut Report<'_>) -> Option<ForwardMode> {
     match section.field("forward") {
-        Some(field) => field.word(&[("l2", ForwardMode::L2)], LATER_FORWARD, report),
+        Some(field) => field.word(
+            &[
+                ("l2", ForwardMode::L2),
+                ("ipip", ForwardMode::Ipip),
+                ("gue", ForwardMode::Gue),
+            ],
+            &[],
+            report,
+        ),
         None => Some(ForwardMode::L2),
     }
+}
+
+/// `announce`, on which all VIPs of an address must agree: ARP knows no ports.
+fn announce(
+    section: &Section<'_>,
+    address: Option<IpAddr>,
+    taken: &mut Taken,
+    report: &mut Report<'_>,
+) -> Option<Announce> {
+    let field = section.field("announce");
+    let announce = match &field {
+        Some(field) => {
+            let words = [("none", Announce::None), ("l2", Announce::L2)];
+            field.word(&words, &["route"], report)?
+        }
+        None => Announce::None,
+    };
+    let at = field
+        .or_else(|| section.field("address"))
+        .map_or(section.offset(), |field| field.offset);
+    let (line, _) = report.place(at);
+    let (first, first_line) = *taken.announced.entry(address?).or_insert((announce, line));
+    if first != announce {
+        let word = |announce| match announce {
+            Announce::None => "none",
+            Announce::L2 => "l2",
+        };
+        report.add(
+            at,
+            section.path_of("announce"),
+            format!("\"{}\"", word(announce)),
+            format!(
+                "\"{}\", as in the other VIP of this address on line {first_line}",
+                word(first)
+            ),
+            format!(
+                "write the same `announce` on line {line} and on line {first_line}: the network asks for \
+                 addresses, not for ports"
+            ),
+        );
+        return None;
+    }
+    Some(announce)
 }
 
 fn name(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Option<String> {
@@ -241,7 +300,9 @@ fn backends(
     for item in items {
         let backend = item
             .section(WANTED, HELP, &keys::BACKEND, report)
-            .and_then(|section| backend::read(&section, vip, forward, &mut seen, report));
+            .and_then(|section| {
+                backend::read(&section, vip, forward, &mut seen, &mut taken.needs, report)
+            });
         backends = backends.zip(backend).map(|(mut backends, backend)| {
             backends.push(backend);
             backends

@@ -5,7 +5,7 @@ use lb_common::backend::Backend;
 use super::DataPlane;
 use crate::model::{
     ids::Ids,
-    ip_address,
+    ip_address, mac_text,
     plan::{Held, Step, plan},
     wanted::Wanted,
 };
@@ -36,6 +36,7 @@ fn write(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> {
     match step {
         Step::Node(node) => data_plane.set_node(node),
         Step::Port(ifindex) => data_plane.add_port(*ifindex),
+        Step::Interface(ifindex, interface) => data_plane.set_interface(*ifindex, interface),
         Step::Backend(id, backend) => data_plane.set_backend(*id, backend),
         Step::Table(vip, table) => data_plane.set_table(*vip, &table.slot_table()),
         Step::Vips(vips) => data_plane.set_vips(&vips.table),
@@ -49,6 +50,10 @@ fn log(cause: &str, step: &Step) {
     match step {
         Step::Node(_) => tracing::info!(cause, "node settings written"),
         Step::Port(ifindex) => tracing::info!(cause, ifindex, "frames may leave by this interface"),
+        Step::Interface(ifindex, interface) => {
+            let mac = mac_text(interface.mac);
+            tracing::info!(cause, ifindex, mac, "interface written");
+        }
         Step::Backend(id, backend) => {
             let address = ip_address(backend.address);
             let resolved = backend.is_resolved();

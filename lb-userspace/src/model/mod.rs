@@ -10,6 +10,7 @@ pub mod plan;
 pub mod seed;
 pub mod table;
 pub mod wanted;
+mod way;
 
 use std::net::IpAddr;
 
@@ -28,6 +29,12 @@ pub fn map_address(address: IpAddr) -> Address {
 #[must_use]
 pub fn ip_address(address: Address) -> IpAddr {
     IpAddr::from(address.octets()).to_canonical()
+}
+
+/// A MAC address as people write it.
+#[must_use]
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 #[cfg(test)]

@@ -8,7 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::{backend::Backend, tables::Node, vip::VipEntry};
+use lb_common::{
+    backend::Backend,
+    tables::{Interface, Node},
+    vip::VipEntry,
+};
 use zerocopy::IntoBytes;
 
 use super::{
@@ -23,6 +27,8 @@ pub enum Step {
     Node(Node),
     /// An interface that frames may leave by.
     Port(u32),
+    /// The facts of an interface that packets come by, by its ifindex.
+    Interface(u32, Interface),
     /// A backend, by its id.
     Backend(u16, Backend),
     /// A VIP's lookup table, by the VIP's id.
@@ -40,6 +46,7 @@ pub enum Step {
 pub struct Held {
     node: Option<Node>,
     ports: BTreeSet<u32>,
+    interfaces: BTreeMap<u32, Interface>,
     backends: BTreeMap<u16, Backend>,
     /// `None`: there may be a table, but of what is not known.
     tables: BTreeMap<u32, Option<Arc<Table>>>,
@@ -79,6 +86,9 @@ impl Held {
             Step::Node(node) => self.node = Some(*node),
             Step::Port(ifindex) => {
                 self.ports.insert(*ifindex);
+            }
+            Step::Interface(ifindex, interface) => {
+                self.interfaces.insert(*ifindex, *interface);
             }
             Step::Backend(id, backend) => {
                 self.backends.insert(*id, *backend);
@@ -120,6 +130,11 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
             .copied()
             .map(Step::Port),
     );
+    let changed = wanted
+        .interfaces
+        .iter()
+        .filter(|(ifindex, interface)| held.interfaces.get(ifindex) != Some(interface));
+    steps.extend(changed.map(|(ifindex, interface)| Step::Interface(*ifindex, *interface)));
 
     let backends: BTreeMap<_, _> = wanted
         .vips

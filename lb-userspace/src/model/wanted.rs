@@ -7,9 +7,9 @@ use std::{
 };
 
 use lb_common::{
-    backend::{self, Backend},
+    backend::Backend,
     slot::SlotTable,
-    tables::Node,
+    tables::{Interface, Node},
     vip::{self, VipEntry, VipKey, VipTable},
 };
 use zerocopy::FromZeros;
@@ -21,8 +21,9 @@ use super::{
     plan::Held,
     seed::Keys,
     table::{Digest, Member, Owners, maglev},
+    way,
 };
-use crate::config::{self, Affinity, Config, ForwardMode, TableAlgorithm};
+use crate::config::{self, Affinity, Announce, Config, TableAlgorithm};
 
 /// What a [`Wanted`] is made of, besides what the data plane holds.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,8 @@ pub struct Wanted {
     pub node: Node,
     /// Interfaces that frames may leave by.
     pub ports: BTreeSet<u32>,
+    /// Interfaces that packets come by.
+    pub interfaces: BTreeMap<u32, Interface>,
     /// The VIPs, in the configuration's order.
     pub vips: Vec<WantedVip>,
     /// The same VIPs as packets find them.
@@ -139,6 +142,7 @@ impl Wanted {
         Ok(Self {
             node: Node::new(inputs.keys.hash_keys),
             ports: ports(inputs),
+            interfaces: interfaces(inputs),
             vip_table: Arc::new(Vips::new(vips.iter().map(|vip| vip.entry).collect())?),
             vips,
         })
@@ -163,7 +167,7 @@ impl WantedVip {
             let key = BackendKey {
                 vip: id,
                 address: map_address(backend.address),
-                mode: mode(backend.forward),
+                mode: way::mode(backend.forward),
             };
             let member = Member {
                 address: key.address,
@@ -200,7 +204,7 @@ impl WantedVip {
                 address: backend.address,
                 weight: backend.weight,
                 slots: table.slots(backend_id),
-                entry: entry(backend, id, held.backend(backend_id), inputs),
+                entry: way::entry(backend, &key, id, held.backend(backend_id), inputs),
             })
             .collect();
         Ok(Self {
@@ -208,10 +212,7 @@ impl WantedVip {
             entry: VipEntry {
                 key,
                 id,
-                flags: match vip.affinity {
-                    Affinity::Flow => 0,
-                    Affinity::Source => vip::flags::AFFINITY_SOURCE,
-                },
+                flags: flags(vip),
             },
             table,
             backends,
@@ -280,53 +281,27 @@ fn ports(inputs: &Inputs<'_>) -> BTreeSet<u32> {
     ways_in.chain(ways_out).collect()
 }
 
-/// What packets find under the id of a backend.
-fn entry(
-    backend: &config::Backend,
-    vip: u32,
-    held: Option<&Backend>,
-    inputs: &Inputs<'_>,
-) -> Backend {
-    let nowhere = Backend {
-        mode: mode(backend.forward),
-        vip: vip as u16,
-        address: map_address(backend.address),
-        ..Backend::default()
-    };
-    let known = inputs.next_hops.get(&backend.address);
-    // A backend whose MAC address is configured needs no route: by default it is where packets come from.
-    let way = match (backend.mac, known) {
-        (Some(mac), Some(hop)) => Some((hop.ifindex, hop.mac_source, mac)),
-        (Some(mac), None) => inputs
-            .ports
-            .first()
-            .map(|port| (port.ifindex, port.mac, mac)),
-        (None, Some(hop)) => hop
-            .mac_destination
-            .map(|mac| (hop.ifindex, hop.mac_source, mac)),
-        (None, None) => None,
-    };
-    match (way, held) {
-        (Some((ifindex, mac_source, mac_destination)), _) => Backend {
-            mac_destination,
-            mac_source,
-            ifindex,
-            flags: backend::flags::RESOLVED,
-            ..nowhere
-        },
-        (None, Some(held)) => Backend {
-            mac_destination: held.mac_destination,
-            mac_source: held.mac_source,
-            ifindex: held.ifindex,
-            flags: held.flags & backend::flags::RESOLVED,
-            ..nowhere
-        },
-        (None, None) => nowhere,
-    }
+/// The facts of the interfaces that packets come by.
+fn interfaces(inputs: &Inputs<'_>) -> BTreeMap<u32, Interface> {
+    let facts = inputs.ports.iter().map(|port| {
+        let interface = Interface {
+            mac: port.mac,
+            ..Interface::default()
+        };
+        (port.ifindex, interface)
+    });
+    facts.collect()
 }
 
-const fn mode(forward: ForwardMode) -> u8 {
-    match forward {
-        ForwardMode::L2 => backend::mode::L2,
-    }
+/// What a VIP asks of the pipeline.
+const fn flags(vip: &config::Vip) -> u32 {
+    let affinity = match vip.affinity {
+        Affinity::Flow => 0,
+        Affinity::Source => vip::flags::AFFINITY_SOURCE,
+    };
+    let announce = match vip.announce {
+        Announce::None => 0,
+        Announce::L2 => vip::flags::ANNOUNCE_L2,
+    };
+    affinity | announce
 }

@@ -26,7 +26,7 @@ use tokio::{task::AbortHandle, time::timeout};
 
 use super::{
     Link, Problem,
-    message::{self, Hop, Neighbour, PROTOCOL},
+    message::{self, Hop, Neighbour, PROTOCOL, Route},
 };
 
 /// What can change the way to a backend.
@@ -108,7 +108,7 @@ impl Kernel {
     pub(super) async fn routes(
         &self,
         addresses: &BTreeSet<IpAddr>,
-    ) -> io::Result<BTreeMap<IpAddr, Result<Hop, Problem>>> {
+    ) -> io::Result<BTreeMap<IpAddr, Result<Route, Problem>>> {
         stream::iter(addresses.iter().copied())
             .map(async |address| Ok((address, self.route(address).await?)))
             .buffer_unordered(LOOKUPS)
@@ -116,7 +116,7 @@ impl Kernel {
             .await
     }
 
-    async fn route(&self, to: IpAddr) -> io::Result<Result<Hop, Problem>> {
+    async fn route(&self, to: IpAddr) -> io::Result<Result<Route, Problem>> {
         let mut request = RouteMessage::default();
         (
             request.header.address_family,

@@ -3,17 +3,17 @@
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
-    link::{LinkAttribute, LinkLayerType, LinkMessage},
+    link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, VlanProtocol},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
     },
     route::{
-        RouteAddress, RouteAttribute, RouteMessage, RouteProtocol as NetlinkProtocol, RouteType,
-        RouteVia,
+        RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol as NetlinkProtocol,
+        RouteType, RouteVia,
     },
 };
 
-use super::{Link, Problem};
+use super::{Link, Problem, Vlan};
 
 /// The protocol that marks the neighbours which weir manages, so that a later daemon knows them. Unused in
 /// the kernel's list of routing protocols.
@@ -78,10 +78,18 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
 pub(super) fn link(message: &LinkMessage) -> (u32, Link) {
     let mut name = String::new();
     let mut mac = None;
+    let mut mtu = u32::from(u16::MAX);
+    let mut lower = None;
+    let mut is_elsewhere = false;
+    let mut vlan = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
             LinkAttribute::Address(bytes) => mac = mac_address(bytes),
+            LinkAttribute::Mtu(bytes) => mtu = *bytes,
+            LinkAttribute::Link(ifindex) => lower = Some(*ifindex),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_info).or(vlan),
             _ => {}
         }
     }
@@ -89,12 +97,50 @@ pub(super) fn link(message: &LinkMessage) -> (u32, Link) {
     let link = Link {
         name,
         mac: mac.filter(|_| ethernet),
+        mtu: capped(mtu),
+        vlan: vlan.map(|(id, is_service)| Vlan {
+            // An ifindex of another namespace means nothing here.
+            lower: lower.filter(|_| !is_elsewhere),
+            id,
+            is_service,
+        }),
     };
     (message.header.index, link)
 }
 
-/// Where a route leads: the interface, and the gateway or the address itself.
-pub(super) fn route(message: &RouteMessage, to: IpAddr) -> Result<Hop, Problem> {
+/// The VLAN id of a VLAN device, and whether it is a service VLAN (802.1ad).
+fn vlan_info(info: &LinkInfo) -> Option<(u16, bool)> {
+    let LinkInfo::Data(InfoData::Vlan(facts)) = info else {
+        return None;
+    };
+    let mut id = None;
+    let mut is_service = false;
+    for fact in facts {
+        match fact {
+            InfoVlan::Id(number) => id = Some(*number),
+            InfoVlan::Protocol(protocol) => is_service = *protocol == VlanProtocol::Ieee8021Ad,
+            _ => {}
+        }
+    }
+    Some((id?, is_service))
+}
+
+/// An MTU as far as an IP packet's length goes.
+fn capped(mtu: u32) -> u16 {
+    u16::try_from(mtu).unwrap_or(u16::MAX)
+}
+
+/// Where a route leads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Route {
+    /// The interface, and the gateway or the address itself.
+    pub(super) hop: Hop,
+    /// The route's own MTU, where it has one.
+    pub(super) mtu: Option<u16>,
+}
+
+/// Where a route leads, or why nowhere.
+pub(super) fn route(message: &RouteMessage, to: IpAddr) -> Result<Route, Problem> {
     match message.header.kind {
         RouteType::Unicast => {}
         RouteType::Local => return Err(Problem::Local),
@@ -102,9 +148,16 @@ pub(super) fn route(message: &RouteMessage, to: IpAddr) -> Result<Hop, Problem> 
     }
     let mut ifindex = None;
     let mut gateway = to;
+    let mut mtu = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(bytes) if *bytes > 0 => Some(capped(*bytes)),
+                    _ => None,
+                });
+            }
             RouteAttribute::Gateway(RouteAddress::Inet(v4))
             | RouteAttribute::Via(RouteVia::Inet(v4)) => gateway = IpAddr::V4(*v4),
             RouteAttribute::Gateway(RouteAddress::Inet6(v6))
@@ -113,7 +166,10 @@ pub(super) fn route(message: &RouteMessage, to: IpAddr) -> Result<Hop, Problem> 
         }
     }
     match ifindex {
-        Some(ifindex) => Ok((ifindex, gateway)),
+        Some(ifindex) => Ok(Route {
+            hop: (ifindex, gateway),
+            mtu,
+        }),
         None => Err(Problem::NoRoute("the route names no interface".to_owned())),
     }
 }
@@ -122,3 +178,6 @@ pub(super) fn route(message: &RouteMessage, to: IpAddr) -> Result<Hop, Problem> 
 fn mac_address(bytes: &[u8]) -> Option<[u8; 6]> {
     <[u8; 6]>::try_from(bytes).ok().filter(|mac| *mac != [0; 6])
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use crate::model::next_hop::NextHop;
+pub use crate::model::next_hop::{NextHop, Vlans};
 use task::{Command, Task};
 
 /// What is known of the network.
@@ -43,6 +43,21 @@ pub struct Link {
     pub name: String,
     /// Its MAC address; `None` where it is no Ethernet interface.
     pub mac: Option<[u8; 6]>,
+    /// The largest IP packet that it takes, in bytes; at most 65,535.
+    pub mtu: u16,
+    /// What makes it a VLAN device, if it is one.
+    pub vlan: Option<Vlan>,
+}
+
+/// A VLAN device: an interface whose frames leave by another one, with a tag.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Vlan {
+    /// The interface that it lies on; `None` where that is in another network namespace.
+    pub lower: Option<u32>,
+    /// VLAN id.
+    pub id: u16,
+    /// Whether its tag is a service tag (802.1ad).
+    pub is_service: bool,
 }
 
 /// What is wrong with the way to an address. Display is for status, after the address and a colon.
@@ -57,6 +72,15 @@ pub enum Problem {
     /// The route leads out of an interface without MAC addresses.
     #[error("the route leads out of {interface}, which is no Ethernet interface")]
     NotEthernet {
+        /// The interface's name.
+        interface: String,
+    },
+    /// The route leads out of a VLAN device whose tags weir cannot write.
+    #[error(
+        "the route leads out of {interface}, whose VLAN tags cannot be written: weir takes up to two VLAN \
+         devices of this network namespace on one another, a service VLAN (802.1ad) only as the outer one"
+    )]
+    Vlan {
         /// The interface's name.
         interface: String,
     },

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Link, NextHop, Problem, Snapshot,
-    message::{Hop, Neighbour},
+    Link, NextHop, Problem, Snapshot, Vlans,
+    message::{Hop, Neighbour, Route},
 };
 
 /// Everything that the kernel told.
@@ -15,7 +15,7 @@ use super::{
 pub(super) struct Resolver {
     watched: BTreeSet<IpAddr>,
     links: BTreeMap<u32, Link>,
-    routes: BTreeMap<IpAddr, Result<Hop, Problem>>,
+    routes: BTreeMap<IpAddr, Result<Route, Problem>>,
     /// Gateways of watched addresses, by what was last told of them.
     gateways: BTreeMap<Hop, Gateway>,
     /// Gateways that the kernel refused to manage when last asked, with its answers.
@@ -55,10 +55,10 @@ impl Resolver {
     pub(super) fn learn(
         &mut self,
         links: BTreeMap<u32, Link>,
-        routes: BTreeMap<IpAddr, Result<Hop, Problem>>,
+        routes: BTreeMap<IpAddr, Result<Route, Problem>>,
         neighbours: &[Neighbour],
     ) {
-        let hops: BTreeSet<_> = routes.values().flatten().copied().collect();
+        let hops: BTreeSet<_> = routes.values().flatten().map(|route| route.hop).collect();
         self.gateways.retain(|hop, _| hops.contains(hop));
         for hop in hops {
             self.gateways.entry(hop).or_default();
@@ -130,14 +130,18 @@ impl Resolver {
     fn way(&self, address: IpAddr) -> Result<(NextHop, Option<Problem>), Problem> {
         let not_asked = || Problem::NoRoute("not looked up yet".to_owned());
         let route = self.routes.get(&address).ok_or_else(not_asked)?;
-        let hop @ (ifindex, gateway) = route.clone()?;
+        let Route { hop, mtu } = route.clone()?;
+        let (ifindex, gateway) = hop;
         let link = self.links.get(&ifindex);
         let interface = || link.map_or_else(|| format!("#{ifindex}"), |link| link.name.clone());
-        let mac_source = link
-            .and_then(|link| link.mac)
-            .ok_or_else(|| Problem::NotEthernet {
-                interface: interface(),
-            })?;
+        let (link, mac_source) =
+            link.and_then(|link| Some((link, link.mac?)))
+                .ok_or_else(|| Problem::NotEthernet {
+                    interface: interface(),
+                })?;
+        let (leaves_by, vlans) = self.tags(ifindex, link).ok_or_else(|| Problem::Vlan {
+            interface: interface(),
+        })?;
         let known = self.gateways.get(&hop).copied().unwrap_or_default();
         let problem = match (known, self.refused.get(&hop)) {
             (Gateway { mac: None, .. }, Some(error)) => Some(Problem::Refused {
@@ -156,12 +160,39 @@ impl Resolver {
             (Gateway { .. }, _) => None,
         };
         let next_hop = NextHop {
-            ifindex,
+            ifindex: leaves_by,
             mac_source,
             mac_destination: known.mac,
             gateway,
+            mtu: mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+            vlans,
         };
         Ok((next_hop, problem))
+    }
+
+    /// The interface by which frames leave for good, and the tags that the VLAN devices before it add. `None`
+    /// where packets cannot be given such tags.
+    fn tags(&self, ifindex: u32, link: &Link) -> Option<(u32, Vlans)> {
+        let Some(vlan) = link.vlan else {
+            return Some((ifindex, Vlans::default()));
+        };
+        let lower = vlan.lower?;
+        let Some(outer) = self.links.get(&lower)?.vlan else {
+            let vlans = Vlans {
+                count: 1,
+                ids: [vlan.id, 0],
+                is_service: vlan.is_service,
+            };
+            return Some((lower, vlans));
+        };
+        let lowest = outer.lower?;
+        let is_lowest = self.links.get(&lowest)?.vlan.is_none();
+        let vlans = Vlans {
+            count: 2,
+            ids: [outer.id, vlan.id],
+            is_service: outer.is_service,
+        };
+        (is_lowest && !vlan.is_service).then_some((lowest, vlans))
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) fn status() -> Status {
         forward: ForwardMode::L2,
         slots: 32768,
         resolved,
+        mtu: 1500,
         mac: resolved.then(|| format!("02:00:00:00:00:{id:02x}")),
         packets: 1_234_567_890 + u64::from(id),
         bytes: 987_654_321_000,

@@ -12,13 +12,14 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::Path,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
 use super::{
-    Lab,
+    Lab, exec,
     namespace::Namespace,
     observer::Observer,
     process::Process,
@@ -178,6 +179,24 @@ impl Topology {
     #[must_use]
     pub fn udp(vip: IpAddr) -> SocketAddr {
         (vip, UDP).into()
+    }
+
+    /// Attaches `weir decap` on a backend's interface, for tunnels from the load balancer; pins go to `pins`.
+    pub fn decapsulate(&self, backend: &Host, pins: &Path) -> Result<()> {
+        let (v4, v6) = (self.lb.v4.to_string(), self.lb.v6.to_string());
+        let mut command = backend.namespace.command(workspace::weir_binary()?);
+        command.args([
+            "decap",
+            "attach",
+            "--interface",
+            "eth0",
+            "--from",
+            &v4,
+            "--from",
+            &v6,
+            "--pin-path",
+        ]);
+        exec::run(command.arg(pins)).map(drop)
     }
 
     /// Returns how many frames the load balancer has sent, by any interface, from a VIP or from the client.

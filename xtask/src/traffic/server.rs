@@ -1,7 +1,7 @@
 //! A backend: answers every HTTP request, and every UDP datagram, with its own name.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
 };
@@ -53,6 +53,10 @@ fn answer(mut stream: &TcpStream, name: &str) -> std::io::Result<()> {
         let Some(request) = read_head(&mut reader)? else {
             return Ok(());
         };
+        std::io::copy(
+            &mut (&mut reader).take(body_len(&request)),
+            &mut std::io::sink(),
+        )?;
         let close = wants_close(&request);
         let connection = if close { "close" } else { "keep-alive" };
         let body = format!("{name}\n");
@@ -85,9 +89,19 @@ fn wants_close(head: &str) -> bool {
         .any(|line| line.to_ascii_lowercase().replace(' ', "") == "connection:close")
 }
 
+/// The length of a request's body, as its head tells.
+fn body_len(head: &str) -> u64 {
+    let length = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.trim().parse().ok())?
+    };
+    head.lines().find_map(length).unwrap_or(0)
+}
+
 /// Sends every datagram back with the backend's name in front.
 fn echo(socket: &UdpSocket, name: &str) {
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; 9000];
     loop {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else {
             continue;

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "aya's Pod is an unsafe trait (value.rs)")]
 
 mod attach;
+pub mod decap;
 pub mod driver;
 mod object;
 mod pins;

@@ -176,7 +176,7 @@ impl Object {
 }
 
 /// aya reuses whatever is pinned without looking at it.
-fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Result<()> {
+pub(super) fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Result<()> {
     if !path.exists() {
         return Ok(());
     }
@@ -192,7 +192,10 @@ fn check_pinned(name: &str, path: &Path, wanted: (u32, u32, u32)) -> anyhow::Res
     Ok(())
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &str,
+) -> anyhow::Result<M> {
     let map = ebpf
         .take_map(name)
         .with_context(|| format!("the object lacks the map {name}"))?;
@@ -201,7 +204,7 @@ fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyho
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A panic links without a word and is refused only by the kernel, or worse: never reached in tests.
@@ -219,7 +222,7 @@ mod tests {
 
     /// Names of the functions and variables of an object. (Its strings alone would tell too much: BTF names
     /// every module that was compiled.)
-    fn symbols(object: &[u8]) -> impl Iterator<Item = String> {
+    pub(in crate::dataplane::bpf) fn symbols(object: &[u8]) -> impl Iterator<Item = String> {
         let mut names = Vec::new();
         let u64_at =
             |at: usize| u64::from_le_bytes(object[at..at + 8].try_into().unwrap()) as usize;

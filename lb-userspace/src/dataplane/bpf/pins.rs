@@ -130,19 +130,23 @@ pub fn detach(pin_path: &Path) -> anyhow::Result<Detached> {
     }
     detached.interfaces.sort();
     drop(lock);
+    if is_bare(pin_path)? {
+        release(pin_path)?;
+    }
+    Ok(detached)
+}
+
+/// Whether nobody's pins are left in a directory.
+pub(super) fn is_bare(directory: &Path) -> anyhow::Result<bool> {
     // The kernel puts `maps.debug` and `progs.debug` into every bpffs; anything else is somebody's pin.
     let is_pin = |path: &PathBuf| {
         path.extension()
             .is_none_or(|extension| extension != "debug")
     };
-    if entries(pin_path)?.iter().any(is_pin) {
-        return Ok(detached);
-    }
-    release(pin_path)?;
-    Ok(detached)
+    Ok(!entries(directory)?.iter().any(is_pin))
 }
 
-fn remove_all(directory: &Path) -> anyhow::Result<usize> {
+pub(super) fn remove_all(directory: &Path) -> anyhow::Result<usize> {
     let entries = entries(directory)?;
     for entry in &entries {
         fs::remove_file(entry).with_context(|| format!("removing the pin {}", entry.display()))?;
@@ -151,12 +155,12 @@ fn remove_all(directory: &Path) -> anyhow::Result<usize> {
     Ok(entries.len())
 }
 
-fn remove_directory(directory: &Path) -> anyhow::Result<()> {
+pub(super) fn remove_directory(directory: &Path) -> anyhow::Result<()> {
     fs::remove_dir(directory)
         .with_context(|| format!("removing the directory {}", directory.display()))
 }
 
-fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let read = || -> io::Result<Vec<PathBuf>> {
         fs::read_dir(directory)?
             .map(|entry| Ok(entry?.path()))
@@ -178,7 +182,7 @@ fn subdirectories(pin_path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Holds the directory for this process; the kernel lets go when the process ends, however it ends.
-fn lock(pin_path: &Path) -> anyhow::Result<OwnedFd> {
+pub(super) fn lock(pin_path: &Path) -> anyhow::Result<OwnedFd> {
     let directory = open(
         pin_path,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -196,7 +200,7 @@ fn lock(pin_path: &Path) -> anyhow::Result<OwnedFd> {
 }
 
 /// Makes `pin_path` a directory on a bpffs. Where there is no bpffs yet, mounts one as systemd would.
-fn ensure_bpffs(pin_path: &Path) -> anyhow::Result<()> {
+pub(super) fn ensure_bpffs(pin_path: &Path) -> anyhow::Result<()> {
     if !nearest_is_bpffs(pin_path)? {
         let target = if pin_path.starts_with(BPFFS) {
             Path::new(BPFFS)
@@ -239,7 +243,7 @@ fn nearest_is_bpffs(path: &Path) -> anyhow::Result<bool> {
 /// Unmounts the bpffs that [`ensure_bpffs`] mounted at `pin_path`, and removes the empty directory.
 ///
 /// A mount that somebody else made there stays.
-fn release(pin_path: &Path) -> anyhow::Result<()> {
+pub(super) fn release(pin_path: &Path) -> anyhow::Result<()> {
     let mounts =
         fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
     let target = pin_path.to_string_lossy();

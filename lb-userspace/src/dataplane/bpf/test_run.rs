@@ -90,7 +90,8 @@ impl BpfDataPlane {
     }
 }
 
-fn run(program: &Xdp, frame: &[u8]) -> anyhow::Result<Run> {
+/// Runs a program on a frame.
+pub(super) fn run(program: &Xdp, frame: &[u8]) -> anyhow::Result<Run> {
     // Room for the largest outer header.
     let mut packet = vec![0; frame.len().saturating_add(512)];
     let options = TestRunOptions {

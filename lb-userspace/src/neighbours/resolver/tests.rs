@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::Vlan, *};
 
 const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const FIRST: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -16,6 +16,8 @@ fn links() -> BTreeMap<u32, Link> {
     let link = |name: &str, mac| Link {
         name: name.to_owned(),
         mac,
+        mtu: 9000,
+        vlan: None,
     };
     [(2, link("eth0", Some(OWN))), (3, link("tun0", None))].into()
 }
@@ -30,8 +32,15 @@ fn neighbour(hop: Hop, mac: Option<[u8; 6]>, failed: bool) -> Neighbour {
     }
 }
 
+fn over(ifindex: u32, gateway: IpAddr) -> Route {
+    Route {
+        hop: (ifindex, gateway),
+        mtu: None,
+    }
+}
+
 /// A resolver that watches one backend to which the kernel has this route.
-fn resolver(route: Result<Hop, Problem>) -> Resolver {
+fn resolver(route: Result<Route, Problem>) -> Resolver {
     let mut resolver = Resolver::default();
     resolver.watch([backend()].into());
     resolver.learn(links(), [(backend(), route)].into(), &[]);
@@ -39,10 +48,10 @@ fn resolver(route: Result<Hop, Problem>) -> Resolver {
 }
 
 fn on_link() -> Resolver {
-    resolver(Ok((2, backend())))
+    resolver(Ok(over(2, backend())))
 }
 
-fn reroute(resolver: &mut Resolver, route: Result<Hop, Problem>) {
+fn reroute(resolver: &mut Resolver, route: Result<Route, Problem>) {
     resolver.learn(links(), [(backend(), route)].into(), &[]);
 }
 
@@ -68,6 +77,8 @@ fn a_backend_on_the_link_is_its_own_gateway() {
         mac_source: OWN,
         mac_destination: Some(FIRST),
         gateway: backend(),
+        mtu: 9000,
+        vlans: Vlans::default(),
     };
     assert_eq!(snapshot.next_hops[&backend()], hop);
     assert!(snapshot.problems.is_empty());
@@ -106,7 +117,7 @@ fn a_new_way_is_taken_when_it_is_known() {
     resolver.note(&neighbour((2, backend()), Some(FIRST), false));
     resolver.snapshot();
     let router = address("10.0.0.1");
-    reroute(&mut resolver, Ok((2, router)));
+    reroute(&mut resolver, Ok(over(2, router)));
     let snapshot = resolver.snapshot();
     assert_eq!(snapshot.next_hops[&backend()].gateway, backend());
     assert!(matches!(
@@ -145,7 +156,7 @@ fn an_address_of_this_node_has_no_way_not_even_the_last() {
 
 #[test]
 fn an_interface_without_mac_addresses_is_a_problem_and_not_managed() {
-    let mut resolver = resolver(Ok((3, backend())));
+    let mut resolver = resolver(Ok(over(3, backend())));
     let snapshot = resolver.snapshot();
     assert!(snapshot.next_hops.is_empty());
     assert_eq!(
@@ -177,4 +188,96 @@ fn what_is_no_longer_watched_is_forgotten() {
     let snapshot = resolver.snapshot();
     assert!(snapshot.next_hops.is_empty() && snapshot.problems.is_empty());
     assert_eq!(resolver.hops().count(), 0);
+}
+
+fn hop(links: BTreeMap<u32, Link>, route: Route) -> Result<NextHop, Problem> {
+    let mut resolver = Resolver::default();
+    resolver.watch([backend()].into());
+    resolver.learn(links, [(backend(), Ok(route))].into(), &[]);
+    resolver.note(&neighbour(route.hop, Some(FIRST), false));
+    let mut snapshot = resolver.snapshot();
+    match snapshot.problems.remove(&backend()) {
+        Some(problem) => Err(problem),
+        None => Ok(snapshot.next_hops[&backend()]),
+    }
+}
+
+#[test]
+fn the_mtu_is_the_smaller_of_links_and_routes() {
+    let route = |mtu| Route {
+        mtu,
+        ..over(2, backend())
+    };
+    for (mtu, expected) in [(None, 9000), (Some(1400), 1400), (Some(u16::MAX), 9000)] {
+        assert_eq!(hop(links(), route(mtu)).unwrap().mtu, expected);
+    }
+    // A link whose MTU changes leads elsewhere no more than before, but is told.
+    let mut resolver = on_link();
+    resolver.note(&neighbour((2, backend()), Some(FIRST), false));
+    assert_eq!(resolver.snapshot().next_hops[&backend()].mtu, 9000);
+    let mut links = links();
+    links.get_mut(&2).unwrap().mtu = 1280;
+    resolver.learn(links, [(backend(), Ok(route(None)))].into(), &[]);
+    let now = resolver.snapshot().next_hops[&backend()];
+    assert_eq!((now.mtu, now.mac_destination), (1280, Some(FIRST)));
+}
+
+/// `eth0` with a VLAN device on it, one on that, and one on that.
+fn vlans(services: [bool; 3]) -> BTreeMap<u32, Link> {
+    let mut links = links();
+    for (ifindex, lower, id, is_service) in [
+        (10, 2, 100, services[0]),
+        (11, 10, 200, services[1]),
+        (12, 11, 300, services[2]),
+    ] {
+        let link = Link {
+            name: format!("vlan{id}"),
+            mac: Some(OWN),
+            mtu: 1500,
+            vlan: Some(Vlan {
+                lower: Some(lower),
+                id,
+                is_service,
+            }),
+        };
+        links.insert(ifindex, link);
+    }
+    links
+}
+
+#[test]
+fn over_vlan_devices_frames_leave_by_the_lowest_with_the_tags_of_all() {
+    let one = hop(vlans([false; 3]), over(10, backend())).unwrap();
+    let tags = Vlans {
+        count: 1,
+        ids: [100, 0],
+        is_service: false,
+    };
+    assert_eq!((one.ifindex, one.vlans, one.mtu), (2, tags, 1500));
+    let two = hop(vlans([true, false, false]), over(11, backend())).unwrap();
+    let tags = Vlans {
+        count: 2,
+        ids: [100, 200],
+        is_service: true,
+    };
+    assert_eq!((two.ifindex, two.vlans), (2, tags));
+}
+
+#[test]
+fn tags_that_cannot_be_written_are_a_problem() {
+    let is_refused = |links, ifindex| {
+        matches!(
+            hop(links, over(ifindex, backend())),
+            Err(Problem::Vlan { .. })
+        )
+    };
+    assert!(is_refused(vlans([false; 3]), 12));
+    assert!(is_refused(vlans([false, true, false]), 11));
+    let mut elsewhere = vlans([false; 3]);
+    elsewhere.get_mut(&10).unwrap().vlan = Some(Vlan {
+        lower: None,
+        id: 100,
+        is_service: false,
+    });
+    assert!(is_refused(elsewhere, 10));
 }
