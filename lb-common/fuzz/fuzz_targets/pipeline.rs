@@ -1,0 +1,169 @@
+//! Arbitrary bytes through the pipeline on the host: `cargo +nightly fuzz run pipeline` in lb-common.
+//!
+//! It must not panic; what passes or is dropped keeps its bytes; what is forwarded keeps its IP packet and what
+//! follows it as the last bytes of the frame.
+//!
+//! Seeds, from the conformance suite:
+//! `cat ../lb-userspace/tests/conformance/corpus/*.hex | while read -r frame; do
+//! echo "$frame" | xxd -r -p > "fuzz/corpus/pipeline/$(echo "$frame" | sha1sum | cut -c1-40)"; done`
+#![no_main]
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    sync::LazyLock,
+};
+
+use lb_common::{
+    backend::{Backend, flags, mode},
+    flow::{Address, HASH_KEYS, HashKeys},
+    fragment::FragmentKey,
+    packet::{HEADROOM, HostPacket},
+    pipeline::{self, Outcome},
+    reason::Verdict,
+    slot::{Slot, SlotTable},
+    tables::{Answer, Interface, Node, Tables},
+    vip::{self, VipEntry, VipKey, VipTable},
+};
+use libfuzzer_sys::fuzz_target;
+use zerocopy::FromZeros;
+
+/// The ports that are served, as the conformance suite has them, so that its corpus reaches them.
+const PORTS: [u16; 7] = [443, 2004, 2006, 3004, 3006, 5002, 5003];
+const V4: [u8; 4] = [203, 0, 113, 10];
+const V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+
+struct Fixed {
+    node: Node,
+    vips: Box<VipTable>,
+    slots: Vec<Box<SlotTable>>,
+    backends: Vec<Backend>,
+}
+
+static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
+    let mut entries = Vec::new();
+    let mut slots = Vec::new();
+    let mut backends = vec![Backend::default()];
+    for address in [Address::from_v4(V4), Address::from_v6(V6)] {
+        for protocol in [6, 17] {
+            for port in PORTS {
+                let (mode, is_v4) = match port {
+                    2004 | 5003 => (mode::IPIP, true),
+                    2006 => (mode::IPIP, false),
+                    3004 => (mode::GUE, true),
+                    3006 => (mode::GUE, false),
+                    _ => (mode::L2, true),
+                };
+                let vlans = if port >= 5000 { flags::VLANS_SET } else { 0 };
+                let host = |low| match is_v4 {
+                    true => Address::from_v4([10, 0, 0, low]),
+                    false => Address::from_v6([low; 16]),
+                };
+                let id = backends.len() as u16;
+                backends.push(Backend {
+                    mode,
+                    flags: flags::RESOLVED | vlans,
+                    vip: entries.len() as u16,
+                    ifindex: 1,
+                    mtu: 1500,
+                    vlan_count: (port % 2) as u8 + 1,
+                    address: host(2),
+                    source: host(1),
+                    ..Backend::default()
+                });
+                let mut table = SlotTable::new_box_zeroed().unwrap();
+                table.slots.fill(Slot::stable(id));
+                slots.push(table);
+                entries.push(VipEntry {
+                    key: VipKey::new(address, port.to_be_bytes(), protocol),
+                    id: entries.len() as u32,
+                    flags: vip::flags::ANNOUNCE_L2,
+                });
+            }
+        }
+    }
+    let mut vips = VipTable::new_box_zeroed().unwrap();
+    vips.build(&entries).unwrap();
+    let keys = HashKeys {
+        keys: [0x9e37_79b9_7f4a_7c15; HASH_KEYS],
+    };
+    Fixed {
+        node: Node::new(keys),
+        vips,
+        slots,
+        backends,
+    }
+});
+
+static INTERFACE: Interface = Interface {
+    mac: [2, 0, 0, 0, 0, 1],
+    reserved: [0; 2],
+};
+
+#[derive(Default)]
+struct Maps {
+    fragments: RefCell<HashMap<FragmentKey, u16>>,
+    answer: Cell<Option<Answer>>,
+}
+
+impl Tables for Maps {
+    fn node(&self) -> Option<&Node> {
+        Some(&FIXED.node)
+    }
+    fn vips(&self) -> Option<&VipTable> {
+        Some(&FIXED.vips)
+    }
+    fn slots(&self, vip: u32) -> Option<&SlotTable> {
+        FIXED.slots.get(vip as usize).map(Box::as_ref)
+    }
+    fn backend(&self, id: u16) -> Option<&Backend> {
+        FIXED.backends.get(usize::from(id))
+    }
+    fn has_port(&self, _: u32) -> bool {
+        false
+    }
+    fn interface(&self, _: u32) -> Option<&Interface> {
+        Some(&INTERFACE)
+    }
+    fn fragment(&self, key: &FragmentKey) -> Option<u16> {
+        self.fragments.borrow().get(key).copied()
+    }
+    fn pin_fragment(&self, key: &FragmentKey, backend: u16) {
+        self.fragments.borrow_mut().insert(*key, backend);
+    }
+    fn admits_icmp(&self) -> bool {
+        true
+    }
+    fn set_answer(&self, answer: &Answer) {
+        self.answer.set(Some(*answer));
+    }
+    fn answer(&self) -> Option<Answer> {
+        self.answer.get()
+    }
+    fn count_vip(&self, _: u32, _: u64, _: bool) {}
+    fn count_backend(&self, _: u16, _: u64, _: bool) {}
+    fn count_outcome(&self, _: &Outcome) {}
+}
+
+/// Where the IP packet of a frame begins.
+fn ip_offset(frame: &[u8]) -> usize {
+    let is_tag = |at| matches!(frame.get(at..at + 2), Some([0x81, 0] | [0x88, 0xa8]));
+    match (is_tag(12), is_tag(16)) {
+        (false, _) => 14,
+        (true, false) => 18,
+        (true, true) => 22,
+    }
+}
+
+fuzz_target!(|frame: &[u8]| {
+    let mut buffer = vec![0; HEADROOM + frame.len() + 320];
+    let Some(mut packet) = HostPacket::new(&mut buffer, frame) else {
+        return;
+    };
+    let outcome = pipeline::run(&mut packet, &Maps::default(), 1);
+    match outcome.verdict() {
+        Verdict::Pass | Verdict::Drop => assert_eq!(packet.bytes(), frame),
+        Verdict::Forward => assert!(packet.bytes().ends_with(&frame[ip_offset(frame)..])),
+        Verdict::Tx => {}
+    }
+});

@@ -1,0 +1,94 @@
+//! What cannot be served, frames of unusual sizes, and the rate of answers.
+
+use lb_common::{reason::Reason, tables::Node};
+use lb_userspace::dataplane::{DataPlane as _, bpf::Action};
+
+use super::{
+    case::{Case, answers, drops, forwards},
+    frame::back,
+    icmp_echo::ping,
+    ip::{FAMILIES, Family, tcp, udp},
+    too_big::{sized, told},
+    planes::World,
+    world::{MTU, hash_keys, port},
+};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for family in FAMILIES {
+        for (what, port, reason) in [
+            ("no backend", port::NO_BACKEND, Reason::NoBackend),
+            ("no next hop", port::NO_NEXT_HOP, Reason::NoNextHop),
+            ("no port", port::NO_PORT, Reason::NoPort),
+        ] {
+            for (protocol, ip) in [("TCP", tcp(family, port)), ("UDP", udp(family, port))] {
+                let name = format!("{family:?} {protocol}: {what}");
+                cases.push(drops(name, reason, ip.frame()));
+            }
+        }
+        // Beyond the first buffer of a frame of several.
+        for len in [3506, 3507, 4096, 8999, 9000] {
+            cases.push(forwards(
+                format!("{family:?}: {len} bytes to a backend on the segment"),
+                &[],
+                &sized(family, port::L2, len),
+                port::L2,
+            ));
+        }
+        cases.push(forwards(
+            format!("{family:?}: a jumbo frame that just fits into GUE"),
+            &[],
+            &sized(family, port::GUE4_JUMBO, 9000 - 28),
+            port::GUE4_JUMBO,
+        ));
+        for (port, len, fits) in [
+            (port::GUE4_JUMBO, 9000 - 27, 9000 - 28),
+            (port::IPIP4, 9000, MTU - 20),
+        ] {
+            let ip = sized(family, port, len);
+            cases.push(answers(
+                format!("{family:?}: a client of {len} bytes is told {fits}"),
+                Reason::TooBigAnswered,
+                ip.frame(),
+                back(&[], &told(&ip, family, fits)),
+            ));
+        }
+        let mut short = drops("", Reason::Truncated, sized(family, port::L2, 9000).frame());
+        short.frame.truncate(9000);
+        short.out.truncate(9000);
+        cases.push(Case {
+            name: format!("{family:?}: a jumbo frame that is cut short"),
+            action: Action::Pass,
+            ..short
+        });
+    }
+    cases
+}
+
+/// On the host there is no clock, so the limit is a matter of the real program alone.
+#[test]
+fn answers_beyond_the_rate_are_dropped_and_counted() {
+    let mut world = World::new();
+    let Some(plane) = world.kernel.as_mut() else {
+        return;
+    };
+    let node = Node {
+        icmp_interval_ns: 1 << 60,
+        icmp_tolerance_ns: 0,
+        ..Node::new(hash_keys())
+    };
+    plane.set_node(&node).unwrap();
+    let frame = ping(Family::V4, [0; 4], b"ping").frame();
+    // Each CPU has a limit of its own: as many pings may be answered, and no more.
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let mut limited = 0;
+    for _ in 0..=cpus * 2 {
+        let (reason, judged) = world.counted_in_kernel(&frame).unwrap();
+        if reason == Reason::IcmpLimited {
+            limited += 1;
+            assert_eq!(judged.action, Action::Drop);
+            assert_eq!(judged.packet, frame);
+        }
+    }
+    assert!(limited > cpus, "{limited} limited");
+}

@@ -1,0 +1,107 @@
+//! The world twice: in the real program, and in host memory.
+
+use lb_common::{
+    packet::{HEADROOM, HostPacket},
+    pipeline::{self, Outcome},
+    reason::{Reason, Verdict},
+};
+use lb_userspace::dataplane::{
+    DataPlane as _, ReasonCount,
+    bpf::{Action, BpfDataPlane},
+    memory::Memory,
+};
+
+use super::world::{LOOPBACK, Plan, other_interface};
+
+/// What became of a frame.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Judged {
+    pub(crate) action: Action,
+    pub(crate) packet: Vec<u8>,
+}
+
+/// The same VIPs and backends twice: in the real program, and in host memory.
+pub(crate) struct World {
+    /// `None` where the tests were told to do without root (`WEIR_HOST_ONLY`).
+    pub(crate) kernel: Option<BpfDataPlane>,
+    pub(crate) host: Memory,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let plan = Plan::new();
+        let kernel = if std::env::var_os("WEIR_HOST_ONLY").is_some() {
+            None
+        } else {
+            assert!(
+                rustix::process::geteuid().is_root(),
+                "this test loads BPF programs: run it as root, or set WEIR_HOST_ONLY"
+            );
+            let mut plane = BpfDataPlane::private().unwrap();
+            plan.write(&mut plane);
+            Some(plane)
+        };
+        let mut host = Memory::default();
+        plan.write(&mut host);
+        Self { kernel, host }
+    }
+
+    /// Whether there is an interface that frames can be redirected to.
+    pub(crate) fn can_redirect() -> bool {
+        other_interface().is_some()
+    }
+
+    /// Runs the pipeline on the host.
+    pub(crate) fn on_host(&self, frame: &[u8]) -> (Outcome, Judged) {
+        on_host(&self.host, frame)
+    }
+
+    /// Runs the real program. `None`: without root there is none, and it takes no frame below 14 bytes.
+    pub(crate) fn in_kernel(&mut self, frame: &[u8]) -> Option<Judged> {
+        let plane = self.kernel.as_mut().filter(|_| frame.len() >= 14)?;
+        let run = plane.test_run(frame).unwrap();
+        Some(Judged {
+            action: run.action,
+            packet: run.packet,
+        })
+    }
+
+    /// Runs the real program, and tells under which one reason it counted the frame.
+    pub(crate) fn counted_in_kernel(&mut self, frame: &[u8]) -> Option<(Reason, Judged)> {
+        let before = self.kernel.as_ref()?.reason_counters().unwrap();
+        let judged = self.in_kernel(frame)?;
+        let after = self.kernel.as_ref()?.reason_counters().unwrap();
+        let changed: Vec<&ReasonCount> = before
+            .iter()
+            .zip(&after)
+            .filter(|(before, after)| before != after)
+            .map(|(_, after)| after)
+            .collect();
+        let [counted] = changed[..] else {
+            panic!("counted under {changed:?}")
+        };
+        Some((counted.reason, judged))
+    }
+}
+
+/// Runs the pipeline on maps in memory.
+pub(crate) fn on_host(maps: &Memory, frame: &[u8]) -> (Outcome, Judged) {
+    // As much room behind the frame as the kernel leaves.
+    let mut buffer = vec![0; HEADROOM + frame.len() + 320];
+    let mut packet = HostPacket::new(&mut buffer, frame).unwrap();
+    let outcome = pipeline::run(&mut packet, maps, LOOPBACK);
+    let judged = Judged {
+        action: action(&outcome),
+        packet: packet.bytes().to_vec(),
+    };
+    (outcome, judged)
+}
+
+fn action(outcome: &Outcome) -> Action {
+    match outcome.verdict() {
+        Verdict::Pass => Action::Pass,
+        Verdict::Drop => Action::Drop,
+        Verdict::Forward if outcome.is_redirect => Action::Redirect,
+        Verdict::Tx | Verdict::Forward => Action::Tx,
+    }
+}

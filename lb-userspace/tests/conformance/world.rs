@@ -1,0 +1,349 @@
+//! The VIPs and backends that every case meets: in the real program, and in host memory.
+//!
+//! The port that a packet is for says which service it meets; each service has one backend, but for
+//! [`port::SPREAD`], whose four backends share the slots.
+
+use lb_common::{
+    backend::{self, Backend, mode},
+    encap,
+    flow::{Address, Flow, HASH_KEYS, HashKeys},
+    slot::{Slot, SlotTable},
+    tables::{Interface, Node},
+    vip::{VipEntry, VipKey, VipTable, flags},
+};
+use lb_userspace::dataplane::DataPlane;
+use zerocopy::FromZeros as _;
+
+use super::{
+    frame::NODE,
+    ip::{CLIENT_PORT, FAMILIES, Family, Host, Ip},
+};
+
+/// The frames of `BPF_PROG_TEST_RUN` come by the loopback interface.
+pub(crate) const LOOPBACK: u32 = 1;
+/// An interface that no machine has.
+const ELSEWHERE: u32 = 0x7fff_fff0;
+pub(crate) const GUE_PORT: u16 = 6080;
+/// The largest packet that may leave toward a backend.
+pub(crate) const MTU: usize = 1500;
+
+/// Destination ports, by the service they meet.
+pub(crate) mod port {
+    pub(crate) const L2: u16 = 443;
+    pub(crate) const IPIP4: u16 = 2004;
+    pub(crate) const IPIP6: u16 = 2006;
+    pub(crate) const GUE4: u16 = 3004;
+    pub(crate) const GUE6: u16 = 3006;
+    /// Four backends.
+    pub(crate) const SPREAD: u16 = 4000;
+    /// Four backends, chosen by the client's address alone.
+    pub(crate) const AFFINITY: u16 = 4001;
+    /// Backends behind tags of their own.
+    pub(crate) const L2_UNTAGGED: u16 = 5000;
+    pub(crate) const L2_TAG: u16 = 5001;
+    pub(crate) const L2_TWO_TAGS: u16 = 5002;
+    pub(crate) const IPIP4_TAG: u16 = 5003;
+    pub(crate) const GUE6_TWO_TAGS: u16 = 5004;
+    /// A backend behind another interface, and one whose MTU takes jumbo frames.
+    pub(crate) const L2_REDIRECT: u16 = 5005;
+    pub(crate) const IPIP4_REDIRECT: u16 = 5006;
+    pub(crate) const GUE4_JUMBO: u16 = 5007;
+    /// Services that lack something.
+    pub(crate) const NO_BACKEND: u16 = 1001;
+    pub(crate) const NO_NEXT_HOP: u16 = 1002;
+    pub(crate) const NO_PORT: u16 = 1003;
+    /// No service at all.
+    pub(crate) const CLOSED: u16 = 80;
+}
+
+/// How packets reach a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    L2,
+    Ipip4,
+    Ipip6,
+    Gue4,
+    Gue6,
+}
+
+/// Every way, with the port whose backend is reached so.
+pub(crate) const WAYS: [(Way, u16); 5] = [
+    (Way::L2, port::L2),
+    (Way::Ipip4, port::IPIP4),
+    (Way::Ipip6, port::IPIP6),
+    (Way::Gue4, port::GUE4),
+    (Way::Gue6, port::GUE6),
+];
+
+impl Way {
+    pub(crate) const fn overhead(self) -> usize {
+        match self {
+            Self::L2 => 0,
+            Self::Ipip4 => 20,
+            Self::Ipip6 => 40,
+            Self::Gue4 => 28,
+            Self::Gue6 => 48,
+        }
+    }
+}
+
+/// A VIP's backend, as a case sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    pub(crate) way: Way,
+    pub(crate) mac: [u8; 6],
+    pub(crate) address: Host,
+}
+
+/// Source of the outer headers.
+pub(crate) const fn node_address(family: Family) -> Host {
+    match family {
+        Family::V4 => Host::V4([10, 0, 0, 1]),
+        Family::V6 => Host::v6(1, 0xa),
+    }
+}
+
+const fn way_of(port: u16) -> Way {
+    match port {
+        port::IPIP4 | port::IPIP4_TAG | port::IPIP4_REDIRECT => Way::Ipip4,
+        port::IPIP6 => Way::Ipip6,
+        port::GUE4 | port::GUE4_JUMBO => Way::Gue4,
+        port::GUE6 | port::GUE6_TWO_TAGS => Way::Gue6,
+        _ => Way::L2,
+    }
+}
+
+const PORTS: [u16; 19] = [
+    port::L2,
+    port::IPIP4,
+    port::IPIP6,
+    port::GUE4,
+    port::GUE6,
+    port::SPREAD,
+    port::AFFINITY,
+    port::L2_UNTAGGED,
+    port::L2_TAG,
+    port::L2_TWO_TAGS,
+    port::IPIP4_TAG,
+    port::GUE6_TWO_TAGS,
+    port::L2_REDIRECT,
+    port::IPIP4_REDIRECT,
+    port::GUE4_JUMBO,
+    port::NO_BACKEND,
+    port::NO_NEXT_HOP,
+    port::NO_PORT,
+    // Every port, of the quiet address.
+    0,
+];
+
+/// Each service has ids for this many backends.
+const BACKENDS: u16 = 4;
+
+/// The number of a service: index of its lookup table.
+fn number(family: Family, protocol: u8, port: u16) -> u16 {
+    let index = PORTS.iter().position(|&p| p == port).unwrap() as u16;
+    index * 4 + u16::from(family == Family::V6) * 2 + u16::from(protocol == 17)
+}
+
+/// The service that takes a family's packets to a port, as its backend `which` (0 but for [`port::SPREAD`]) has it.
+pub(crate) fn service(family: Family, protocol: u8, port: u16, which: u16) -> Service {
+    let id = number(family, protocol, port) * BACKENDS + which + 1;
+    let [high, low] = id.to_be_bytes();
+    let way = way_of(port);
+    Service {
+        way,
+        mac: [0x02, 0, 0, 1, high, low],
+        address: match way {
+            Way::Ipip6 | Way::Gue6 => Host::v6(low, 0xb0 + high),
+            _ => Host::V4([10, 1, high, low]),
+        },
+    }
+}
+
+/// The keys of the flow hash.
+pub(crate) fn hash_keys() -> HashKeys {
+    let mut keys = [0; HASH_KEYS];
+    for (key, i) in keys.iter_mut().zip(1u64..) {
+        *key = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(i);
+    }
+    HashKeys { keys }
+}
+
+fn address(host: Host) -> Address {
+    match host {
+        Host::V4(octets) => Address::from_v4(octets),
+        Host::V6(octets) => Address::from_v6(octets),
+    }
+}
+
+/// The hash of a packet with these ports, of the client's own direction.
+pub(crate) fn hash(ip: &Ip, source_port: u16, destination_port: u16) -> u32 {
+    hash_keys().hash(&Flow {
+        source: address(ip.source),
+        destination: address(ip.destination),
+        source_port: source_port.to_be_bytes(),
+        destination_port: destination_port.to_be_bytes(),
+        protocol: u32::from(ip.protocol),
+    })
+}
+
+/// The hash of a TCP segment or UDP datagram from the client's usual port.
+pub(crate) fn flow_hash(ip: &Ip, port: u16) -> u32 {
+    hash(ip, CLIENT_PORT, port)
+}
+
+/// Which of the four backends of [`port::SPREAD`] serves a hash.
+pub(crate) const fn spread(hash: u32) -> u16 {
+    (hash & 3) as u16
+}
+
+/// What the maps are to hold.
+pub(crate) struct Plan {
+    entries: Vec<VipEntry>,
+    tables: Vec<(u32, Box<SlotTable>)>,
+    backends: Vec<(u16, Backend)>,
+    other_interface: Option<u32>,
+}
+
+impl Plan {
+    pub(crate) fn new() -> Self {
+        let mut plan = Self {
+            entries: Vec::new(),
+            tables: Vec::new(),
+            backends: Vec::new(),
+            other_interface: other_interface(),
+        };
+        for family in FAMILIES {
+            for protocol in [6, 17] {
+                for port in PORTS {
+                    // Every port: TCP only.
+                    if port != 0 || protocol == 6 {
+                        plan.serve(family, protocol, port);
+                    }
+                }
+            }
+        }
+        plan
+    }
+
+    fn serve(&mut self, family: Family, protocol: u8, port: u16) {
+        let vip = number(family, protocol, port);
+        let first = vip * BACKENDS + 1;
+        let is_spread = matches!(port, port::SPREAD | port::AFFINITY);
+        let count = if is_spread { BACKENDS } else { 1 };
+        for which in 0..count {
+            let backend = self.backend(family, protocol, port, which);
+            self.backends.push((first + which, backend));
+        }
+        let mut table = SlotTable::new_box_zeroed().unwrap();
+        if port != port::NO_BACKEND {
+            for (slot, hash) in table.slots.iter_mut().zip(0u32..) {
+                *slot = Slot::stable(first + if is_spread { spread(hash) } else { 0 });
+            }
+        }
+        self.tables.push((u32::from(vip), table));
+        let (host, flags) = match port {
+            0 => (family.quiet(), 0),
+            port::AFFINITY => (family.sticky(), flags::AFFINITY_SOURCE),
+            _ => (family.vip(), flags::ANNOUNCE_L2),
+        };
+        self.entries.push(VipEntry {
+            key: VipKey::new(address(host), port.to_be_bytes(), protocol),
+            id: u32::from(vip),
+            flags,
+        });
+    }
+
+    fn backend(&self, family: Family, protocol: u8, port: u16, which: u16) -> Backend {
+        let service = service(family, protocol, port, which);
+        let mode = match service.way {
+            Way::L2 => mode::L2,
+            Way::Ipip4 | Way::Ipip6 => mode::IPIP,
+            Way::Gue4 | Way::Gue6 => mode::GUE,
+        };
+        let source = address(node_address(match service.address {
+            Host::V4(_) => Family::V4,
+            Host::V6(_) => Family::V6,
+        }));
+        let address = address(service.address);
+        let set = backend::flags::VLANS_SET;
+        let (tag_flags, vlan_count, vlans) = match port {
+            port::L2_UNTAGGED => (set, 0, [[0; 2]; 2]),
+            port::L2_TAG | port::IPIP4_TAG => (set, 1, [0x2007u16.to_be_bytes(), [0; 2]]),
+            port::L2_TWO_TAGS | port::GUE6_TWO_TAGS => (
+                set | backend::flags::SERVICE_VLAN,
+                2,
+                [0x0064u16.to_be_bytes(), 0x00c8u16.to_be_bytes()],
+            ),
+            _ => (0, 0, [[0; 2]; 2]),
+        };
+        let resolved = if port == port::NO_NEXT_HOP {
+            0
+        } else {
+            backend::flags::RESOLVED
+        };
+        Backend {
+            mac_destination: service.mac,
+            mode,
+            flags: resolved | tag_flags,
+            mac_source: NODE,
+            vip: number(family, protocol, port),
+            ifindex: match port {
+                port::NO_PORT => ELSEWHERE,
+                port::L2_REDIRECT | port::IPIP4_REDIRECT => {
+                    self.other_interface.unwrap_or(ELSEWHERE)
+                }
+                _ => LOOPBACK,
+            },
+            mtu: if port == port::GUE4_JUMBO {
+                9000
+            } else {
+                MTU as u16
+            },
+            vlan_count,
+            address,
+            source,
+            vlans,
+            gue_port: GUE_PORT.to_be_bytes(),
+            outer_sum: encap::constant_sum(source, address, mode, family == Family::V6),
+            ..Backend::default()
+        }
+    }
+
+    pub(crate) fn write(&self, plane: &mut dyn DataPlane) {
+        let node = Node {
+            icmp_interval_ns: 0,
+            ..Node::new(hash_keys())
+        };
+        plane.set_node(&node).unwrap();
+        let interface = Interface {
+            mac: NODE,
+            ..Interface::default()
+        };
+        plane.set_interface(LOOPBACK, &interface).unwrap();
+        if let Some(ifindex) = self.other_interface {
+            plane.add_port(ifindex).unwrap();
+        }
+        for (id, backend) in &self.backends {
+            plane.set_backend(*id, backend).unwrap();
+        }
+        for (vip, table) in &self.tables {
+            plane.set_table(*vip, table).unwrap();
+        }
+        let mut vips = VipTable::new_box_zeroed().unwrap();
+        vips.build(&self.entries).unwrap();
+        plane.set_vips(&vips).unwrap();
+    }
+}
+
+/// Any interface but loopback: a map of devices takes only what exists.
+pub(crate) fn other_interface() -> Option<u32> {
+    let entries = std::fs::read_dir("/sys/class/net").ok()?.flatten();
+    let index = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path().join("ifindex")).ok()?;
+        text.trim().parse().ok()
+    };
+    entries
+        .filter_map(index)
+        .find(|&ifindex| ifindex != LOOPBACK)
+}
