@@ -1,7 +1,7 @@
 //! ICMP in the VIP's name: echo replies, errors that reach the flow's backend, and errors that weir sends itself.
 //!
 //! weir stands for the VIP's host, so it answers what a host answers (RFC 1122, RFC 4443). All of it is limited by
-//! [`Tables::admits_icmp`]. Errors are never sent about ICMP errors, later fragments, or to senders that are no
+//! [`Tables::admits`]. Errors are never sent about ICMP errors, later fragments, or to senders that are no
 //! single host.
 
 use zerocopy::byteorder::{big_endian, little_endian::U64};
@@ -15,7 +15,7 @@ use crate::{
     pipeline::Outcome,
     reason::Reason,
     rewrite,
-    tables::{Answer, Tables},
+    tables::{Answer, Limited, Tables},
     wire::{
         ethernet,
         icmp::{self, Icmp, v4, v6},
@@ -101,7 +101,7 @@ pub(crate) fn v6<P: Packet, T: Tables>(
             kind: v6::ECHO,
             code: 0,
             ..
-        } => Err(echo_v6(packet, tables, network)),
+        } if !network.has_options => Err(echo_v6(packet, tables, network)),
         Icmp {
             kind: v6::UNREACHABLE | v6::TOO_BIG | v6::TIME_EXCEEDED | v6::PARAMETER,
             ..
@@ -129,7 +129,7 @@ fn answer_echo_v4<P: Packet, T: Tables>(
     if !is_answerable(payload.source) {
         return Err(Reason::IcmpOther);
     }
-    if !tables.admits_icmp() {
+    if !tables.admits(Limited::Icmp) {
         return Err(Reason::IcmpLimited);
     }
     let ip = packet
@@ -167,7 +167,7 @@ fn answer_echo_v6<P: Packet, T: Tables>(
     if !is_answerable(payload.source) {
         return Err(Reason::IcmpOther);
     }
-    if !tables.admits_icmp() {
+    if !tables.admits(Limited::Icmp) {
         return Err(Reason::IcmpLimited);
     }
     let ip = packet
@@ -405,7 +405,7 @@ fn answer_v4<P: Packet, T: Tables>(
     if !is_answerable(Address::from_v4(header.source)) {
         return Err(otherwise);
     }
-    if !tables.admits_icmp() {
+    if !tables.admits(Limited::Icmp) {
         return Err(Reason::IcmpLimited);
     }
     let quote = quote_len(ip_len, QUOTE_V4);
@@ -453,7 +453,7 @@ fn answer_v6<P: Packet, T: Tables>(
     if !is_answerable(client) {
         return Err(otherwise);
     }
-    if !tables.admits_icmp() {
+    if !tables.admits(Limited::Icmp) {
         return Err(Reason::IcmpLimited);
     }
     let quote = quote_len(ip_len, QUOTE_V6);

@@ -10,7 +10,7 @@ use crate::{
     pipeline::Outcome,
     reason::Reason,
     rewrite,
-    tables::Tables,
+    tables::{Limited, Tables},
     vip::flags,
     wire::{
         arp::{self, Arp},
@@ -241,7 +241,7 @@ fn announced<'a, T: Tables>(
     }
     outcome.vip = vip.id;
     let interface = tables.interface(ingress).ok_or(Reason::TableMissing)?;
-    if tables.admits_icmp() {
+    if tables.admits(Limited::Neighbour) {
         Ok(&interface.mac)
     } else {
         Err(Reason::IcmpLimited)

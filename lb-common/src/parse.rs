@@ -182,7 +182,7 @@ pub struct Network {
     pub payload: Payload,
     /// Which part of a larger packet it is.
     pub fragment: Option<FragmentOf>,
-    /// Whether it has IPv4 options.
+    /// Whether it has IPv4 options or IPv6 extension headers.
     pub has_options: bool,
 }
 
@@ -340,6 +340,7 @@ impl Network {
         if len > self.payload.len {
             return Err(Reason::MalformedIp);
         }
+        self.has_options = true;
         self.payload.protocol = next_header;
         self.payload.start = self.payload.start.wrapping_add(len as usize);
         self.payload.len = self.payload.len.wrapping_sub(len);

@@ -14,7 +14,7 @@ use crate::{
     reason::{Reason, Verdict},
     rewrite,
     slot::NOBODY,
-    tables::{Answer, Tables},
+    tables::{Answer, Limited, Tables},
     vip::{self, VipEntry, VipKey},
     wire::{ethernet, protocol},
 };
@@ -208,7 +208,7 @@ fn icmp_message<P: Packet, T: Tables>(
         icmp::v4(packet, tables, network, outcome)?
     };
     let choice = error_about(tables, &flow, outcome)?;
-    if !tables.admits_icmp() {
+    if !tables.admits(Limited::Icmp) {
         return Err(Reason::IcmpLimited);
     }
     forward(packet, tables, ingress, &network.ip, &choice, outcome)

@@ -36,14 +36,14 @@ pub mod step {
 pub struct Node {
     /// Keys of the flow hash.
     pub hash_keys: HashKeys,
-    /// Time between two ICMP messages that a CPU answers or forwards at the limit, in ns.
+    /// Time between two messages of a kind ([`Limited`]) that a CPU answers or forwards at the limit, in ns.
     pub icmp_interval_ns: u64,
     /// How far a CPU may run ahead of that rate, in ns.
     pub icmp_tolerance_ns: u64,
 }
 
 impl Node {
-    /// ICMP messages that one CPU answers or forwards in a second.
+    /// Messages that one CPU answers or forwards in a second, of each kind ([`Limited`]).
     pub const ICMP_PER_SECOND: u64 = 1000;
 
     /// How many of them may come at once.
@@ -97,6 +97,21 @@ impl Counters {
         self.bytes = self.bytes.wrapping_add(bytes);
         self.new_connections = self.new_connections.wrapping_add(is_syn as u64);
     }
+}
+
+/// What is limited, each with a budget of its own: a flood of pings must not silence the answers that announce a VIP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum Limited {
+    /// ICMP messages that are answered, sent or forwarded.
+    Icmp = 0,
+    /// Answers to ARP requests and neighbour solicitations.
+    Neighbour = 1,
+}
+
+impl Limited {
+    /// How many budgets there are.
+    pub const COUNT: usize = 2;
 }
 
 /// How a packet is to be answered. Host order.
@@ -159,8 +174,8 @@ pub trait Tables {
     fn fragment(&self, key: &FragmentKey) -> Option<u16>;
     /// Lets the later fragments of a packet follow its first.
     fn pin_fragment(&self, key: &FragmentKey, backend: u16);
-    /// Whether one more ICMP message may be answered or forwarded now ([`Node::icmp_interval_ns`]).
-    fn admits_icmp(&self) -> bool;
+    /// Whether one more message may be answered or forwarded now ([`Node::icmp_interval_ns`]).
+    fn admits(&self, what: Limited) -> bool;
     /// Notes for the next step how the packet is to be answered.
     fn set_answer(&self, answer: &Answer);
     /// What [`Self::set_answer`] noted.

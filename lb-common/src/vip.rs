@@ -156,7 +156,7 @@ pub struct VipTable {
 pub struct Full;
 
 impl VipTable {
-    /// Finds any VIP of an address; its flags are those of all its VIPs together.
+    /// Finds the first VIP of an address; it says of all whether they are announced.
     #[must_use]
     #[inline(always)]
     pub fn find_address(&self, address: Address) -> Option<&VipEntry> {
@@ -267,7 +267,7 @@ impl VipTable {
     }
 
     /// Makes the VIP findable by less than its whole key. The first VIP of several that share `key` stands
-    /// for all; the flags are those of all together.
+    /// for all; an address is announced where one of its VIPs is.
     fn derive(&mut self, key: VipKey, vip: &VipEntry) -> Result<(), Full> {
         let (first, second) = self.choices(&key);
         for at in [first, second] {
@@ -276,7 +276,7 @@ impl VipTable {
             };
             for entry in &mut bucket.entries {
                 if entry.key == key {
-                    entry.flags |= vip.flags;
+                    entry.flags |= vip.flags & flags::ANNOUNCE_L2;
                     return Ok(());
                 }
             }

@@ -16,8 +16,8 @@ use lb_common::{
     pipeline::Outcome,
     slot::SlotTable,
     tables::{
-        Answer, Counters, Interface, MAX_PORTS, MAX_REASONS, Node, REASON_COUNTERS, Tables, Traced,
-        step,
+        Answer, Counters, Interface, Limited, MAX_PORTS, MAX_REASONS, Node, REASON_COUNTERS,
+        Tables, Traced, step,
     },
     vip::{MAX_VIPS, VipTable},
 };
@@ -74,9 +74,9 @@ pub(crate) static INTERFACES: HashMap<u32, Interface, { MAX_PORTS }> = HashMap::
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32, { MAX_FRAGMENTED }> = LruHashMap::new();
 
-/// Theoretical arrival time of the ICMP limit, in ns of the monotonic clock; each CPU has its own.
+/// Theoretical arrival times of the limits ([`Limited`]), in ns of the monotonic clock; each CPU has its own.
 #[btf_map]
-pub(crate) static ICMP_TAT: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub(crate) static LIMIT_TATS: PerCpuArray<u64, { Limited::COUNT }> = PerCpuArray::new();
 
 /// How the packet at hand is to be answered: from one step to the next, on one CPU.
 #[btf_map]
@@ -172,11 +172,11 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn admits_icmp(&self) -> bool {
+    fn admits(&self, what: Limited) -> bool {
         if TRACE.load() != 0 {
             return true;
         }
-        let (Some(node), Some(tat)) = (NODE.get(0), ICMP_TAT.get_ptr_mut(0)) else {
+        let (Some(node), Some(tat)) = (NODE.get(0), LIMIT_TATS.get_ptr_mut(what as u32)) else {
             return false;
         };
         let limit = Limit {

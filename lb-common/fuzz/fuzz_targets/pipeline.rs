@@ -22,7 +22,7 @@ use lb_common::{
     pipeline::{self, Outcome},
     reason::Verdict,
     slot::{Slot, SlotTable},
-    tables::{Answer, Interface, Node, Tables},
+    tables::{Answer, Interface, Limited, Node, Tables},
     vip::{self, VipEntry, VipKey, VipTable},
 };
 use libfuzzer_sys::fuzz_target;
@@ -131,7 +131,7 @@ impl Tables for Maps {
     fn pin_fragment(&self, key: &FragmentKey, backend: u16) {
         self.fragments.borrow_mut().insert(*key, backend);
     }
-    fn admits_icmp(&self) -> bool {
+    fn admits(&self, _what: Limited) -> bool {
         true
     }
     fn set_answer(&self, answer: &Answer) {

@@ -11,7 +11,7 @@ use lb_common::{
     fragment::FragmentKey,
     pipeline::Outcome,
     slot::SlotTable,
-    tables::{Answer, Counters, Interface, MAX_REASONS, Node, Tables},
+    tables::{Answer, Counters, Interface, Limited, MAX_REASONS, Node, Tables},
     vip::{VipEntry, VipTable},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -155,7 +155,7 @@ impl Tables for Memory {
         self.counts.borrow_mut().fragments.insert(*key, backend);
     }
 
-    fn admits_icmp(&self) -> bool {
+    fn admits(&self, _what: Limited) -> bool {
         // There is no clock here; the limit itself is tested in lb-common and in the kernel.
         true
     }

@@ -71,7 +71,7 @@ fn check(cases: &[Case]) {
     }
 }
 
-/// All cases, without those of [`World::can_redirect`] where that cannot be.
+/// All cases.
 fn all() -> Vec<Case> {
     subjects()
         .into_iter()

@@ -11,7 +11,7 @@ use lb_userspace::dataplane::{
     memory::Memory,
 };
 
-use super::world::{LOOPBACK, Plan, other_interface};
+use super::world::{LOOPBACK, Plan};
 
 /// What became of a frame.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,11 +44,6 @@ impl World {
         let mut host = Memory::default();
         plan.write(&mut host);
         Self { kernel, host }
-    }
-
-    /// Whether there is an interface that frames can be redirected to.
-    pub(crate) fn can_redirect() -> bool {
-        other_interface().is_some()
     }
 
     /// Runs the pipeline on the host.

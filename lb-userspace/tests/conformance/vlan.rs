@@ -7,7 +7,6 @@ use super::{
     case::{Case, forwards, passes},
     frame::{Tag, frame, sent, service as service_tag, vlan},
     ip::{FAMILIES, Family, tcp, tcp_to, udp},
-    planes::World,
     world::{self, WAYS, flow_hash, port},
 };
 
@@ -41,12 +40,10 @@ pub(crate) fn cases() -> Vec<Case> {
                 cases.push(leaves(name, family, port, tags, set, Action::Tx));
             }
         }
-        if World::can_redirect() {
-            for port in [port::L2_REDIRECT, port::IPIP4_REDIRECT] {
-                for (stack, tags) in STACKS {
-                    let name = format!("{family:?}: {stack} ends where the interface does ({port})");
-                    cases.push(leaves(name, family, port, tags, &[], Action::Redirect));
-                }
+        for port in [port::L2_REDIRECT, port::IPIP4_REDIRECT] {
+            for (stack, tags) in STACKS {
+                let name = format!("{family:?}: {stack} ends where the interface does ({port})");
+                cases.push(leaves(name, family, port, tags, &[], Action::Redirect));
             }
         }
         cases.push(passes(

@@ -202,7 +202,7 @@ pub(crate) struct Plan {
     entries: Vec<VipEntry>,
     tables: Vec<(u32, Box<SlotTable>)>,
     backends: Vec<(u16, Backend)>,
-    other_interface: Option<u32>,
+    other_interface: u32,
 }
 
 impl Plan {
@@ -290,9 +290,7 @@ impl Plan {
             vip: number(family, protocol, port),
             ifindex: match port {
                 port::NO_PORT => ELSEWHERE,
-                port::L2_REDIRECT | port::IPIP4_REDIRECT => {
-                    self.other_interface.unwrap_or(ELSEWHERE)
-                }
+                port::L2_REDIRECT | port::IPIP4_REDIRECT => self.other_interface,
                 _ => LOOPBACK,
             },
             mtu: if port == port::GUE4_JUMBO {
@@ -321,9 +319,7 @@ impl Plan {
             ..Interface::default()
         };
         plane.set_interface(LOOPBACK, &interface).unwrap();
-        if let Some(ifindex) = self.other_interface {
-            plane.add_port(ifindex).unwrap();
-        }
+        plane.add_port(self.other_interface).unwrap();
         for (id, backend) in &self.backends {
             plane.set_backend(*id, backend).unwrap();
         }
@@ -336,14 +332,17 @@ impl Plan {
     }
 }
 
-/// Any interface but loopback: a map of devices takes only what exists.
-pub(crate) fn other_interface() -> Option<u32> {
-    let entries = std::fs::read_dir("/sys/class/net").ok()?.flatten();
+/// The first interface but loopback: a map of devices takes only what exists.
+fn other_interface() -> u32 {
+    let entries = std::fs::read_dir("/sys/class/net").unwrap().flatten();
     let index = |entry: std::fs::DirEntry| {
         let text = std::fs::read_to_string(entry.path().join("ifindex")).ok()?;
         text.trim().parse().ok()
     };
-    entries
+    let others = entries
         .filter_map(index)
-        .find(|&ifindex| ifindex != LOOPBACK)
+        .filter(|ifindex| *ifindex != LOOPBACK);
+    others.min().expect(
+        "cases of redirect need an interface beside loopback: `ip link add type veth` makes a pair",
+    )
 }
