@@ -3,6 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "helpers of tests fail like tests"
 )]
 
@@ -271,6 +272,68 @@ fn a_backend_behind_another_interface_is_reached_by_redirect() {
             .map(|r| r.packets)
             .sum();
         assert!(packets > 0, "no packet by {verdict}: {:?}", status.reasons);
+    }
+}
+
+/// What `weir trace` says of a packet against the running maps is what the packet would meet, and leaves no trace.
+#[test]
+fn a_trace_against_the_running_daemon_tells_the_way_and_counts_nothing() {
+    let run = Run::start(
+        &Plan {
+            near: 2,
+            far: 0,
+            routed: 0,
+        },
+        &[],
+    );
+    let before = run.weir.status().unwrap();
+    let socket = run.weir.socket().display().to_string();
+    let pins = run.weir.pin_path().display().to_string();
+    for (vip, name) in [(VIP_V4, "web-v4"), (VIP_V6, "web-v6")] {
+        let from = std::net::SocketAddr::new(run.topology.client.address(vip), 40_000).to_string();
+        let to = Topology::http(vip).to_string();
+        let told = run
+            .weir
+            .cli(&[
+                "trace",
+                "--socket",
+                &socket,
+                "--pin-path",
+                &pins,
+                "--from",
+                &from,
+                "--to",
+                &to,
+                "--protocol",
+                "tcp",
+                "-o",
+                "json",
+            ])
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        // On the wire the verdict would be tx: the kernel's test run comes by the loopback interface.
+        assert_eq!(
+            (told["reason"].as_str(), told["vip"].as_str()),
+            (Some("forwarded"), Some(name)),
+            "{told}"
+        );
+        let backends = before.vip(name).unwrap().backends.iter();
+        let backends: Vec<_> = backends
+            .map(|backend| backend.address.to_string())
+            .collect();
+        assert!(
+            backends
+                .iter()
+                .any(|address| Some(address.as_str()) == told["backend"].as_str()),
+            "{told}"
+        );
+    }
+    let after = run.weir.status().unwrap();
+    for name in ["web-v4", "web-v6"] {
+        assert_eq!(
+            after.vip(name).unwrap().packets,
+            before.vip(name).unwrap().packets
+        );
     }
 }
 

@@ -147,6 +147,12 @@ impl Weir {
         &self.config
     }
 
+    /// Returns the socket of the API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("weir.sock")
+    }
+
     /// Returns the folder of the pins.
     #[must_use]
     pub fn pin_path(&self) -> PathBuf {
