@@ -11,6 +11,7 @@ mod lab;
 use std::net::IpAddr;
 
 use anyhow::bail;
+use etherparse::{Icmpv4Type, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, icmpv4};
 use lab::{Lab, PORT, WEB4, WEB6, frame, mac, run, web};
 use lb_common::{
     backend::Backend as Entry,
@@ -139,6 +140,67 @@ fn a_backend_behind_another_interface_is_redirected_to() {
     assert_eq!(outcome, (Reason::Forwarded, Some(1)));
     let (outcome, _) = run(&lab.memory, &frame("198.51.100.7", WEB4, 1));
     assert_eq!((outcome.is_redirect, outcome.ifindex), (true, 3));
+}
+
+/// A router's ICMP error may reach any node of the fleet: whichever it is, the flow's own backend gets it, though ids
+/// and order of backends differ between the nodes.
+#[test]
+fn an_icmp_error_reaches_the_flows_backend_through_another_node() {
+    for (vip, client) in [(WEB4, "198.51.100.7"), (WEB6, "2001:db8:c::7")] {
+        let mut here = Lab::new(vec![web(vip, &[(1, 100), (2, 100), (3, 100)])]);
+        here.apply().unwrap();
+        let other = if vip == WEB4 { WEB6 } else { WEB4 };
+        let mut there = Lab::new(vec![
+            web(other, &[(5, 100)]),
+            web(vip, &[(3, 100), (1, 100), (2, 100)]),
+        ]);
+        there.apply().unwrap();
+        for port in 0..300 {
+            let (reason, backend) = here.send(client, vip, port);
+            assert_eq!(reason, Reason::Forwarded);
+            let (outcome, left) = run(&there.memory, &unreachable(client, vip, port));
+            assert_eq!(outcome.reason, Reason::IcmpError, "{vip} port {port}");
+            assert_eq!(Some(left[5] - 0x10), backend, "{vip} port {port}");
+        }
+    }
+}
+
+/// "Destination unreachable" from a router, about the VIP's answer to [`frame`]; it quotes 8 bytes of TCP.
+fn unreachable(client: &str, vip: &str, port: u16) -> Vec<u8> {
+    let ports = [443u16.to_be_bytes(), (1024 + port).to_be_bytes()].concat();
+    let sequence = [0, 0, 0, 9];
+    let ethernet = PacketBuilder::ethernet2([2, 9, 9, 9, 9, 9], [2, 0, 0, 0, 0, 1]);
+    let mut frame = Vec::new();
+    match (client.parse().unwrap(), vip.parse().unwrap()) {
+        (IpAddr::V4(c), IpAddr::V4(v)) => {
+            let quoted = Ipv4Header::new(1460, 60, IpNumber::TCP, v.octets(), c.octets()).unwrap();
+            let quote = [&quoted.to_bytes()[..], &ports, &sequence].concat();
+            let outer = ethernet.ipv4([192, 0, 2, 1], v.octets(), 64);
+            let kind = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+            outer
+                .icmpv4(Icmpv4Type::DestinationUnreachable(kind))
+                .write(&mut frame, &quote)
+                .unwrap();
+        }
+        (IpAddr::V6(c), IpAddr::V6(v)) => {
+            let quoted = Ipv6Header {
+                payload_length: 1460,
+                next_header: IpNumber::TCP,
+                hop_limit: 60,
+                source: v.octets(),
+                destination: c.octets(),
+                ..Ipv6Header::default()
+            };
+            let quote = [&quoted.to_bytes()[..], &ports, &sequence].concat();
+            let outer = ethernet.ipv6([0x20; 16], v.octets(), 64);
+            outer
+                .icmpv6(Icmpv6Type::PacketTooBig { mtu: 1400 })
+                .write(&mut frame, &quote)
+                .unwrap();
+        }
+        _ => panic!("{client} and {vip} are of two families"),
+    }
+    frame
 }
 
 #[test]
