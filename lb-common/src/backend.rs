@@ -24,6 +24,8 @@ pub mod flags {
     pub const VLANS_SET: u8 = 2;
     /// The outer of two tags is a service tag (802.1ad).
     pub const SERVICE_VLAN: u8 = 4;
+    /// It serves nobody any more: pins that name it count for nothing. Never taken back under the same id.
+    pub const DEAD: u8 = 8;
 }
 
 /// A backend: one (VIP, address, mode), and the way to it. One cache line.
@@ -74,5 +76,12 @@ impl Backend {
     #[inline(always)]
     pub const fn is_resolved(&self) -> bool {
         self.flags & flags::RESOLVED != 0
+    }
+
+    /// Whether the entry is a backend that serves its flows, be it leaving or not.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_alive(&self) -> bool {
+        self.mode != 0 && self.flags & flags::DEAD == 0
     }
 }

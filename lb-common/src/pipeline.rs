@@ -1,7 +1,8 @@
 //! The packet's way, on one screen: parse → VIP → slot → backend → forward → count.
 //!
 //! Plain packets of a flow are judged inline; whatever is unusual (tags, options, extension headers, fragments,
-//! ICMP, ARP, packets too big) is judged by functions of their own, so that the common case stays small.
+//! ICMP, ARP, packets too big, slots that change hands) is judged by functions of their own, so that the common case
+//! stays small.
 
 use crate::{
     backend::{self, Backend},
@@ -10,13 +11,14 @@ use crate::{
     fragment::{self, FragmentKey},
     icmp, neighbour,
     packet::Packet,
-    parse::{self, Ip, Network, Parsed},
+    parse::{self, Ip, Network, Parsed, Payload},
+    pin::{self, Idle, Segment},
     reason::{Reason, Verdict},
     rewrite,
-    slot::NOBODY,
-    tables::{Answer, Limited, Tables},
+    slot::{NOBODY, Slot},
+    tables::{Answer, Chosen, Limited, Tables},
     vip::{self, VipEntry, VipKey},
-    wire::{ethernet, protocol},
+    wire::{ethernet, protocol, tcp::Tcp},
 };
 
 /// What became of a packet, and why.
@@ -65,7 +67,8 @@ impl Outcome {
 
 /// Where a packet is to go, before it goes there.
 struct Choice {
-    backend: u16,
+    /// The backend, where the slot is Stable.
+    slot: Slot,
     /// The reason under which the packet is counted, if it gets there.
     reason: Reason,
     /// Hash of the flow.
@@ -73,16 +76,22 @@ struct Choice {
     is_syn: bool,
 }
 
-/// What the pipeline leaves to a later step, untouched and not counted.
+/// What a step leaves to a later one, untouched and not counted.
 #[must_use]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
-    /// Done: the outcome has been counted.
+    /// Nothing: the outcome has been counted.
     Done(Outcome),
+    /// Whatever is not plain, to [`unusual`].
+    Unusual,
     /// ICMP and ARP, to [`message`].
     Message,
     /// A packet that is to be answered with an ICMP error, to [`answer`].
     Answer,
+    /// A packet of a flow whose slot changes hands, to [`pins`].
+    Pins,
+    /// A packet whose backend is noted in [`Tables::chosen`], to [`chosen`].
+    Chosen,
 }
 
 /// Judges a packet, rewrites it where it is to leave, and counts it once under its reason.
@@ -90,50 +99,54 @@ pub enum Step {
 /// `ingress` is the interface by which it came. In the kernel the steps are programs of their own, each with its
 /// own stack and its own share of the verifier's patience.
 pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Outcome {
-    if let Some(outcome) = plain(packet, tables, ingress) {
-        return outcome;
-    }
-    match unusual(packet, tables, ingress) {
-        Step::Done(outcome) => outcome,
-        Step::Message => message(packet, tables, ingress),
-        Step::Answer => answer(packet, tables),
+    let mut step = plain(packet, tables, ingress);
+    loop {
+        step = match step {
+            Step::Done(outcome) => return outcome,
+            Step::Unusual => unusual(packet, tables, ingress),
+            Step::Message => Step::Done(message(packet, tables, ingress)),
+            Step::Answer => Step::Done(answer(packet, tables)),
+            Step::Pins => pins(packet, tables),
+            Step::Chosen => chosen(packet, tables, ingress),
+        };
     }
 }
 
-/// The first step: plain packets that are to be forwarded or to pass. `None` leaves the packet to [`unusual`],
-/// untouched and not counted.
+/// The first step: plain packets that are to be forwarded or to pass.
 #[inline(always)]
-pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Option<Outcome> {
-    let parsed = parse::plain(packet)?;
+pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Step {
+    let Some(parsed) = parse::plain(packet) else {
+        return Step::Unusual;
+    };
     let mut outcome = Outcome::UNKNOWN;
     let next = choose(tables, &parsed, &mut outcome);
     if let Err(Reason::NotVip) = next
         && icmp::is_traceroute(&parsed.flow)
     {
-        return None;
+        return Step::Unusual;
+    }
+    if let Ok(choice) = &next
+        && !choice.slot.is_stable()
+    {
+        return Step::Pins;
     }
     if let Err(reason) =
         next.and_then(|choice| forward(packet, tables, ingress, &parsed.ip, &choice, &mut outcome))
     {
         if reason == Reason::TooBig {
-            return None;
+            return Step::Unusual;
         }
         outcome.reason = reason;
     }
     tables.count_outcome(&outcome);
-    Some(outcome)
+    Step::Done(outcome)
 }
 
 /// The second step: tags, options, extension headers and fragments.
 #[inline(always)]
 pub fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Step {
     let mut outcome = Outcome::UNKNOWN;
-    let judged = parse::link(packet).and_then(|(tags, ether_type)| match ether_type {
-        ethernet::IPV4 => parse::network(packet, tags, false),
-        ethernet::IPV6 => parse::network(packet, tags, true),
-        _ => Err(Reason::NotIp),
-    });
-    let result = match judged {
+    let result = match network(packet) {
         Ok(network) if is_message(&network) => return Step::Message,
         // What is not IP may be ARP.
         Err(Reason::NotIp) => return Step::Message,
@@ -141,8 +154,9 @@ pub fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -
         Err(reason) => Err(reason),
     };
     match result {
-        Ok(true) => return Step::Answer,
-        Ok(false) => {}
+        Ok(Then::Done) => {}
+        Ok(Then::Answer) => return Step::Answer,
+        Ok(Then::Pins) => return Step::Pins,
         Err(reason) => outcome.reason = reason,
     }
     tables.count_outcome(&outcome);
@@ -164,6 +178,62 @@ pub fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     outcome
 }
 
+/// The step for packets of a flow whose slot changes hands: finds the backend by pins and notes it for [`chosen`].
+#[inline(always)]
+pub fn pins<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Step {
+    let mut outcome = Outcome::UNKNOWN;
+    let judged = network(packet).and_then(|network| pinned(packet, tables, &network, &mut outcome));
+    match judged {
+        Ok(chosen) => {
+            tables.set_chosen(&chosen);
+            Step::Chosen
+        }
+        Err(reason) => {
+            outcome.reason = reason;
+            tables.count_outcome(&outcome);
+            Step::Done(outcome)
+        }
+    }
+}
+
+/// The step for packets whose backend [`pins`] has noted.
+#[inline(always)]
+pub fn chosen<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Step {
+    let mut outcome = Outcome::UNKNOWN;
+    let result = match network(packet) {
+        Ok(network) => follow(packet, tables, ingress, &network, &mut outcome),
+        Err(reason) => Err(reason),
+    };
+    match result {
+        Ok(Then::Answer) => return Step::Answer,
+        Ok(Then::Done | Then::Pins) => {}
+        Err(reason) => outcome.reason = reason,
+    }
+    tables.count_outcome(&outcome);
+    Step::Done(outcome)
+}
+
+/// Sends a packet where [`Tables::chosen`] says.
+#[inline(always)]
+fn follow<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<Then, Reason> {
+    let chosen = tables.chosen().ok_or(Reason::TableMissing)?;
+    outcome.vip = chosen.vip;
+    outcome.slot = chosen.hash & 0xffff;
+    let choice = Choice {
+        slot: Slot::stable(chosen.backend as u16),
+        reason: Reason::Forwarded,
+        hash: chosen.hash,
+        is_syn: chosen.is_syn != 0,
+    };
+    first_or_whole(packet, tables, ingress, network, &choice, outcome)
+}
+
 /// The step for ICMP, ICMPv6 and ARP.
 #[inline(always)]
 pub fn message<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Outcome {
@@ -181,6 +251,17 @@ pub fn message<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -
     }
     tables.count_outcome(&outcome);
     outcome
+}
+
+/// The IP packet in a frame.
+#[inline(always)]
+fn network<P: Packet>(packet: &P) -> Result<Network, Reason> {
+    let (tags, ether_type) = parse::link(packet)?;
+    match ether_type {
+        ethernet::IPV4 => parse::network(packet, tags, false),
+        ethernet::IPV6 => parse::network(packet, tags, true),
+        _ => Err(Reason::NotIp),
+    }
 }
 
 /// Whether the packet is whole, and ICMP of its own family.
@@ -214,7 +295,17 @@ fn icmp_message<P: Packet, T: Tables>(
     forward(packet, tables, ingress, &network.ip, &choice, outcome)
 }
 
-/// A segment or datagram, or a part of one. Returns whether it is to be answered instead.
+/// What is left to do with a segment or datagram.
+enum Then {
+    /// Nothing.
+    Done,
+    /// [`Step::Answer`].
+    Answer,
+    /// [`Step::Pins`].
+    Pins,
+}
+
+/// A segment or datagram, or a part of one.
 #[inline(always)]
 fn transport<P: Packet, T: Tables>(
     packet: &mut P,
@@ -222,47 +313,61 @@ fn transport<P: Packet, T: Tables>(
     ingress: u32,
     network: &Network,
     outcome: &mut Outcome,
-) -> Result<bool, Reason> {
+) -> Result<Then, Reason> {
     let payload = &network.payload;
-    let later = network.fragment.filter(|part| !part.is_first);
-    let choice = if let Some(part) = later {
-        later_fragment(tables, &fragment::key(payload, part.id), outcome)?
-    } else {
-        let transport = payload.transport(packet, network.fragment.is_none())?;
-        let parsed = payload.parsed(network.ip, &transport);
-        match choose(tables, &parsed, outcome) {
-            Ok(choice) => choice,
-            Err(Reason::NotVip) if icmp::is_traceroute(&parsed.flow) => {
-                let vip = tables
-                    .vips()
-                    .and_then(|vips| vips.find_address(payload.destination));
-                tables.set_answer(&Answer {
-                    vip: vip.ok_or(Reason::NotVip)?.id,
-                    mtu: 0,
-                });
-                return Ok(true);
-            }
-            Err(reason) => return Err(reason),
+    if let Some(part) = network.fragment.filter(|part| !part.is_first) {
+        let choice = later_fragment(tables, &fragment::key(payload, part.id), outcome)?;
+        return forward(packet, tables, ingress, &network.ip, &choice, outcome)
+            .map(|()| Then::Done);
+    }
+    let transport = payload.transport(packet, network.fragment.is_none())?;
+    let parsed = payload.parsed(network.ip, &transport);
+    let choice = match choose(tables, &parsed, outcome) {
+        Ok(choice) if !choice.slot.is_stable() => return Ok(Then::Pins),
+        Ok(choice) => choice,
+        Err(Reason::NotVip) if icmp::is_traceroute(&parsed.flow) => {
+            let vip = tables
+                .vips()
+                .and_then(|vips| vips.find_address(payload.destination));
+            tables.set_answer(&Answer {
+                vip: vip.ok_or(Reason::NotVip)?.id,
+                mtu: 0,
+            });
+            return Ok(Then::Answer);
         }
+        Err(reason) => return Err(reason),
     };
-    match forward(packet, tables, ingress, &network.ip, &choice, outcome) {
-        Err(Reason::TooBig) if later.is_none() => {
+    first_or_whole(packet, tables, ingress, network, &choice, outcome)
+}
+
+/// Forwards a whole packet, or a first fragment, which the later ones then follow.
+#[inline(always)]
+fn first_or_whole<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    network: &Network,
+    choice: &Choice,
+    outcome: &mut Outcome,
+) -> Result<Then, Reason> {
+    match forward(packet, tables, ingress, &network.ip, choice, outcome) {
+        Err(Reason::TooBig) => {
             tables.set_answer(&Answer {
                 vip: outcome.vip,
                 mtu: outcome.mtu,
             });
-            return Ok(true);
+            return Ok(Then::Answer);
         }
         Err(reason) => return Err(reason),
         Ok(()) => {}
     }
-    if let (Some(part), None) = (network.fragment, later) {
-        tables.pin_fragment(&fragment::key(payload, part.id), outcome.backend);
+    if let Some(part) = network.fragment {
+        tables.pin_fragment(&fragment::key(&network.payload, part.id), outcome.backend);
     }
-    Ok(false)
+    Ok(Then::Done)
 }
 
-/// A packet of a flow: to the backend of its slot, if it is a VIP's.
+/// A packet of a flow: its slot, if it is a VIP's.
 #[inline(always)]
 fn choose<T: Tables>(tables: &T, parsed: &Parsed, outcome: &mut Outcome) -> Result<Choice, Reason> {
     let flow = &parsed.flow;
@@ -270,12 +375,50 @@ fn choose<T: Tables>(tables: &T, parsed: &Parsed, outcome: &mut Outcome) -> Resu
     let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
     let vip = vips.find(&key).ok_or(Reason::NotVip)?;
     let hash = hash(tables, flow, vip)?;
-    let backend = slot(tables, vip, hash, outcome)?;
     Ok(Choice {
-        backend,
+        slot: slot(tables, vip, hash, outcome)?,
         reason: Reason::Forwarded,
         hash,
         is_syn: parsed.is_syn,
+    })
+}
+
+/// A packet of a flow whose slot may change hands: its backend, by its pins.
+#[inline(always)]
+fn pinned<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<Chosen, Reason> {
+    let payload = &network.payload;
+    let transport = payload.transport(packet, network.fragment.is_none())?;
+    let parsed = payload.parsed(network.ip, &transport);
+    let choice = choose(tables, &parsed, outcome)?;
+    let idle = tables.idle(outcome.vip).ok_or(Reason::TableMissing)?;
+    let segment = segment(packet, payload)?;
+    let backend = pin::route(tables, choice.slot, idle, &parsed.flow, segment);
+    if backend == NOBODY {
+        return Err(Reason::NoBackend);
+    }
+    Ok(Chosen {
+        vip: outcome.vip,
+        hash: choice.hash,
+        backend: u32::from(backend),
+        is_syn: u32::from(parsed.is_syn),
+    })
+}
+
+/// What the pins want to know of a payload.
+#[inline(always)]
+fn segment<P: Packet>(packet: &P, payload: &Payload) -> Result<Segment, Reason> {
+    if payload.protocol != protocol::TCP {
+        return Ok(Segment::default());
+    }
+    let tcp = packet.at::<Tcp>(payload.start).ok_or(Reason::Truncated)?;
+    Ok(Segment {
+        sequence: u32::from_be_bytes(tcp.sequence),
+        control: u32::from(tcp.flags),
     })
 }
 
@@ -294,10 +437,17 @@ fn later_fragment<T: Tables>(
     let hash = hash(tables, &key.flow(), vip)?;
     let (backend, reason) = match tables.fragment(key) {
         Some(backend) => (backend, Reason::Forwarded),
-        None => (slot(tables, vip, hash, outcome)?, Reason::FragmentOrphan),
+        // Without ports there is no flow to look up: to where flows without a pin are.
+        None => (
+            slot(tables, vip, hash, outcome)?.base(),
+            Reason::FragmentOrphan,
+        ),
     };
+    if backend == NOBODY {
+        return Err(Reason::NoBackend);
+    }
     Ok(Choice {
-        backend,
+        slot: Slot::stable(backend),
         reason,
         hash,
         is_syn: false,
@@ -315,9 +465,18 @@ fn error_about<T: Tables>(
     let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
     let vip = vips.find(&key).ok_or(Reason::IcmpOther)?;
     let hash = hash(tables, flow, vip)?;
-    let backend = slot(tables, vip, hash, outcome)?;
+    let slot = slot(tables, vip, hash, outcome)?;
+    let backend = if slot.is_stable() {
+        slot.current
+    } else {
+        let idle: &Idle = tables.idle(vip.id).ok_or(Reason::TableMissing)?;
+        pin::consult(tables, slot, idle, flow)
+    };
+    if backend == NOBODY {
+        return Err(Reason::NoBackend);
+    }
     Ok(Choice {
-        backend,
+        slot: Slot::stable(backend),
         reason: Reason::IcmpError,
         hash,
         is_syn: false,
@@ -339,24 +498,24 @@ fn hash<T: Tables>(tables: &T, flow: &Flow, vip: &VipEntry) -> Result<u32, Reaso
     }))
 }
 
-/// The backend that serves a VIP's flow.
+/// The slot of a VIP's flow. A Stable one has a backend.
 #[inline(always)]
 fn slot<T: Tables>(
     tables: &T,
     vip: &VipEntry,
     hash: u32,
     outcome: &mut Outcome,
-) -> Result<u16, Reason> {
+) -> Result<Slot, Reason> {
     outcome.vip = vip.id;
     outcome.slot = hash & 0xffff;
     let slot = tables
         .slots(vip.id)
         .and_then(|table| table.get(hash))
         .ok_or(Reason::TableMissing)?;
-    if slot.current == NOBODY {
+    if slot.current == NOBODY && slot.is_stable() {
         Err(Reason::NoBackend)
     } else {
-        Ok(slot.current)
+        Ok(slot)
     }
 }
 
@@ -372,7 +531,7 @@ fn forward<P: Packet, T: Tables>(
     choice: &Choice,
     outcome: &mut Outcome,
 ) -> Result<(), Reason> {
-    let id = choice.backend;
+    let id = choice.slot.current;
     let backend = tables.backend(id).ok_or(Reason::TableMissing)?;
     outcome.backend = id;
     if backend.mode == 0 {

@@ -3,7 +3,12 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    backend::Backend, flow::HashKeys, fragment::FragmentKey, pipeline::Outcome, slot::SlotTable,
+    backend::Backend,
+    flow::HashKeys,
+    fragment::FragmentKey,
+    pin::{Idle, Pins},
+    pipeline::Outcome,
+    slot::SlotTable,
     vip::VipTable,
 };
 
@@ -26,8 +31,12 @@ pub mod step {
     pub const MESSAGE: u32 = 1;
     /// [`crate::pipeline::answer`].
     pub const ANSWER: u32 = 2;
+    /// [`crate::pipeline::pins`].
+    pub const PINS: u32 = 3;
+    /// [`crate::pipeline::chosen`].
+    pub const CHOSEN: u32 = 4;
     /// How many there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 5;
 }
 
 /// Settings of the node that packets need. Host order.
@@ -40,6 +49,10 @@ pub struct Node {
     pub icmp_interval_ns: u64,
     /// How far a CPU may run ahead of that rate, in ns.
     pub icmp_tolerance_ns: u64,
+    /// Time between two pins that a CPU makes in [`crate::pin::Kind::Old`] at the limit, in ns.
+    pub pin_interval_ns: u64,
+    /// How far a CPU may run ahead of that rate, in ns.
+    pub pin_tolerance_ns: u64,
 }
 
 impl Node {
@@ -49,14 +62,24 @@ impl Node {
     /// How many of them may come at once.
     pub const ICMP_BURST: u64 = 1000;
 
+    /// Flows that one CPU pins to the owner before, in a second; the others are forwarded there without a pin until
+    /// their next packet. Ten million flows are pinned in the usual window by a CPU alone.
+    pub const PINS_PER_SECOND: u64 = 20_000;
+
+    /// How many of them may come at once.
+    pub const PIN_BURST: u64 = 20_000;
+
     /// A node with these keys, and the usual limits.
     #[must_use]
     pub const fn new(hash_keys: HashKeys) -> Self {
-        const INTERVAL_NS: u64 = 1_000_000_000 / Node::ICMP_PER_SECOND;
+        const ICMP_NS: u64 = 1_000_000_000 / Node::ICMP_PER_SECOND;
+        const PIN_NS: u64 = 1_000_000_000 / Node::PINS_PER_SECOND;
         Self {
             hash_keys,
-            icmp_interval_ns: INTERVAL_NS,
-            icmp_tolerance_ns: INTERVAL_NS * (Self::ICMP_BURST - 1),
+            icmp_interval_ns: ICMP_NS,
+            icmp_tolerance_ns: ICMP_NS * (Self::ICMP_BURST - 1),
+            pin_interval_ns: PIN_NS,
+            pin_tolerance_ns: PIN_NS * (Self::PIN_BURST - 1),
         }
     }
 }
@@ -107,11 +130,13 @@ pub enum Limited {
     Icmp = 0,
     /// Answers to ARP requests and neighbour solicitations.
     Neighbour = 1,
+    /// Pins of [`crate::pin::Kind::Old`].
+    Pin = 2,
 }
 
 impl Limited {
     /// How many budgets there are.
-    pub const COUNT: usize = 2;
+    pub const COUNT: usize = 3;
 }
 
 /// How a packet is to be answered. Host order.
@@ -124,6 +149,41 @@ pub struct Answer {
     pub vip: u32,
     /// The largest IP packet that can be encapsulated, in bytes; 0 for a probe of traceroute.
     pub mtu: u32,
+}
+
+/// Where a packet goes whose slot is changing hands: from [`crate::pipeline::pins`] to [`crate::pipeline::chosen`].
+/// Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Chosen {
+    /// The VIP's id.
+    pub vip: u32,
+    /// Hash of the flow.
+    pub hash: u32,
+    /// The backend's id.
+    pub backend: u32,
+    /// Whether the packet is a SYN: 0 or 1.
+    pub is_syn: u32,
+}
+
+/// What is counted of the pins of a [`crate::pin::Kind`]. Host order; one value a CPU.
+///
+/// The kernel does not tell what it evicts: it is what was made, less what was removed and what is there.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct PinCounters {
+    /// Pins made.
+    pub made: u64,
+    /// Pins removed by packets: promoted, expired, or naming a dead backend.
+    pub removed: u64,
+    /// Pins that the map refused.
+    pub failed: u64,
+    /// Pins that were not made because the CPU's budget was spent.
+    pub over_budget: u64,
 }
 
 /// What a tracer is told of a packet: an [`Outcome`] as plain old data. Host order.
@@ -157,7 +217,7 @@ impl Traced {
 }
 
 /// The maps that the pipeline reads and counts in.
-pub trait Tables {
+pub trait Tables: Pins {
     /// Settings of the node.
     fn node(&self) -> Option<&Node>;
     /// All VIPs.
@@ -180,6 +240,12 @@ pub trait Tables {
     fn set_answer(&self, answer: &Answer);
     /// What [`Self::set_answer`] noted.
     fn answer(&self) -> Option<Answer>;
+    /// How long a VIP's flows may be silent.
+    fn idle(&self, vip: u32) -> Option<&Idle>;
+    /// Notes for the next step where the packet goes.
+    fn set_chosen(&self, chosen: &Chosen);
+    /// What [`Self::set_chosen`] noted.
+    fn chosen(&self) -> Option<Chosen>;
     /// Counts a forwarded frame for its VIP.
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool);
     /// Counts a forwarded frame for its backend.

@@ -34,27 +34,54 @@ use crate::{
 /// Judges every packet that arrives on an interface. Built for frames of several buffers.
 #[xdp(frags)]
 pub fn weir_xdp(ctx: XdpContext) -> u32 {
-    match pipeline::plain(
+    let step = pipeline::plain(
         &mut XdpPacket::new(&ctx),
         &KernelTables,
         ingress_ifindex(ctx.ctx),
-    ) {
-        Some(outcome) => act(&ctx, &outcome),
-        None => continue_in(&ctx, step::UNUSUAL),
+    );
+    match step {
+        Step::Done(outcome) => act(&ctx, &outcome),
+        Step::Pins => continue_in(&ctx, step::PINS),
+        _ => continue_in(&ctx, step::UNUSUAL),
     }
 }
 
 /// Judges what `weir_xdp` leaves.
 #[xdp(frags)]
 pub fn weir_unusual(ctx: XdpContext) -> u32 {
-    match pipeline::unusual(
+    let step = pipeline::unusual(
         &mut XdpPacket::new(&ctx),
         &KernelTables,
         ingress_ifindex(ctx.ctx),
-    ) {
+    );
+    match step {
         Step::Done(outcome) => act(&ctx, &outcome),
-        Step::Message => continue_in(&ctx, step::MESSAGE),
         Step::Answer => continue_in(&ctx, step::ANSWER),
+        Step::Pins => continue_in(&ctx, step::PINS),
+        _ => continue_in(&ctx, step::MESSAGE),
+    }
+}
+
+/// Finds the backend of a flow whose slot changes hands.
+#[xdp(frags)]
+pub fn weir_pins(ctx: XdpContext) -> u32 {
+    match pipeline::pins(&mut XdpPacket::new(&ctx), &KernelTables) {
+        Step::Done(outcome) => act(&ctx, &outcome),
+        _ => continue_in(&ctx, step::CHOSEN),
+    }
+}
+
+/// Sends a packet to the backend that `weir_pins` found.
+#[xdp(frags)]
+pub fn weir_chosen(ctx: XdpContext) -> u32 {
+    let step = pipeline::chosen(
+        &mut XdpPacket::new(&ctx),
+        &KernelTables,
+        ingress_ifindex(ctx.ctx),
+    );
+    match step {
+        Step::Done(outcome) => act(&ctx, &outcome),
+        _ => continue_in(&ctx, step::ANSWER),
     }
 }
 

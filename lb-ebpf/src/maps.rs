@@ -6,18 +6,20 @@
 use aya_ebpf::{
     Global,
     btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray, ProgramArray},
-    helpers::generated::bpf_ktime_get_ns,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use lb_common::{
     backend::Backend,
+    flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
     gcra::Limit,
+    pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
     slot::SlotTable,
     tables::{
-        Answer, Counters, Interface, Limited, MAX_PORTS, MAX_REASONS, Node, REASON_COUNTERS,
-        Tables, Traced, step,
+        Answer, Chosen, Counters, Interface, Limited, MAX_PORTS, MAX_REASONS, Node, PinCounters,
+        REASON_COUNTERS, Tables, Traced, step,
     },
     vip::{MAX_VIPS, VipTable},
 };
@@ -74,6 +76,30 @@ pub(crate) static INTERFACES: HashMap<u32, Interface, { MAX_PORTS }> = HashMap::
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32, { MAX_FRAGMENTED }> = LruHashMap::new();
 
+/// How long the flows of each VIP may be silent, by the VIP's id.
+#[btf_map]
+pub(crate) static IDLE: Array<Idle, { MAX_VIPS }> = Array::new();
+
+/// Pins made by SYNs ([`Kind::Syn`]). User space sets how many fit, here and in the next two.
+#[btf_map]
+pub(crate) static PINS_SYN: LruHashMap<Flow, Pin, 65536> = LruHashMap::new();
+
+/// Pins of flows whose handshake is done ([`Kind::Proven`]).
+#[btf_map]
+pub(crate) static PINS_PROVEN: LruHashMap<Flow, Pin, 65536> = LruHashMap::new();
+
+/// Pins of flows kept on the owner before ([`Kind::Old`]).
+#[btf_map]
+pub(crate) static PINS_OLD: LruHashMap<Flow, Pin, 65536> = LruHashMap::new();
+
+/// What became of pins, by [`Kind`].
+#[btf_map]
+pub(crate) static PIN_COUNTERS: PerCpuArray<PinCounters, { Kind::ALL.len() }> = PerCpuArray::new();
+
+/// Where the packet at hand goes: from one step to the next, on one CPU.
+#[btf_map]
+static CHOSEN: PerCpuArray<Chosen, 1> = PerCpuArray::new();
+
 /// Theoretical arrival times of the limits ([`Limited`]), in ns of the monotonic clock; each CPU has its own.
 #[btf_map]
 pub(crate) static LIMIT_TATS: PerCpuArray<u64, { Limited::COUNT }> = PerCpuArray::new();
@@ -88,6 +114,137 @@ pub(crate) static TRACED: Array<Traced, 1> = Array::new();
 
 /// The maps of the running program.
 pub(crate) struct KernelTables;
+
+/// Runs one expression on the map of a kind: each place sees one map, which lets the kernel inline its lookups.
+macro_rules! on_pins {
+    ($kind:expr, $map:ident => $expression:expr) => {
+        match $kind {
+            Kind::Syn => {
+                let $map = &PINS_SYN;
+                $expression
+            }
+            Kind::Proven => {
+                let $map = &PINS_PROVEN;
+                $expression
+            }
+            Kind::Old => {
+                let $map = &PINS_OLD;
+                $expression
+            }
+        }
+    };
+}
+
+/// `EEXIST` of asm-generic/errno-base.h, as a helper returns it.
+const EXISTS: i32 = -17;
+
+/// `BPF_NOEXIST` of linux/bpf.h.
+const IF_ABSENT: u64 = 1;
+
+impl KernelTables {
+    /// Counts what became of a pin.
+    #[inline(always)]
+    fn count_pin(kind: Kind, count: impl FnOnce(&mut PinCounters)) {
+        if TRACE.load() != 0 {
+            return;
+        }
+        if let Some(counters) = PIN_COUNTERS.get_ptr_mut(kind as u32) {
+            // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
+            count(unsafe { &mut *counters });
+        }
+    }
+}
+
+impl Pins for KernelTables {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: the helper takes nothing and only reads the clock.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn find(&self, kind: Kind, flow: &Flow) -> Option<Pin> {
+        // SAFETY: the value is copied at once. An entry that is evicted and reused in that moment is another flow's:
+        // the kernel evicts what was not looked up lately, and this one just was.
+        on_pins!(kind, map => unsafe { map.get(flow) }.copied())
+    }
+
+    #[inline(always)]
+    fn refresh(&self, kind: Kind, flow: &Flow, pin: &Pin) {
+        if TRACE.load() == LIVE {
+            return;
+        }
+        if let Some(held) = on_pins!(kind, map => map.get_ptr_mut(flow)) {
+            // SAFETY: the pointer is to a value of the map, of this type; other CPUs that write it write the same flow's.
+            unsafe { *held = *pin };
+        }
+    }
+
+    #[inline(always)]
+    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin) -> Inserted {
+        if TRACE.load() == LIVE {
+            return Inserted::New;
+        }
+        if matches!(kind, Kind::Old) && !self.admits_pin(pin.used_ns) {
+            Self::count_pin(kind, |count| count.over_budget += 1);
+            return Inserted::Failed;
+        }
+        match on_pins!(kind, map => map.insert(flow, pin, IF_ABSENT)) {
+            Ok(()) => {
+                Self::count_pin(kind, |count| count.made += 1);
+                Inserted::New
+            }
+            Err(EXISTS) => self
+                .find(kind, flow)
+                .map_or(Inserted::Failed, Inserted::Exists),
+            Err(_) => {
+                Self::count_pin(kind, |count| count.failed += 1);
+                Inserted::Failed
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn remove(&self, kind: Kind, flow: &Flow) {
+        if TRACE.load() == LIVE {
+            return;
+        }
+        if on_pins!(kind, map => map.remove(flow)).is_ok() {
+            Self::count_pin(kind, |count| count.removed += 1);
+        }
+    }
+
+    #[inline(always)]
+    fn is_alive(&self, backend: u16) -> bool {
+        BACKENDS
+            .get(u32::from(backend))
+            .is_some_and(Backend::is_alive)
+    }
+}
+
+impl KernelTables {
+    /// Whether this CPU may make one more pin of [`Kind::Old`].
+    #[inline(always)]
+    fn admits_pin(&self, now_ns: u64) -> bool {
+        let (Some(node), Some(tat)) = (NODE.get(0), LIMIT_TATS.get_ptr_mut(Limited::Pin as u32))
+        else {
+            return false;
+        };
+        let limit = Limit {
+            interval: node.pin_interval_ns,
+            tolerance: node.pin_tolerance_ns,
+        };
+        // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
+        match limit.admit(unsafe { *tat }, now_ns) {
+            Some(next) => {
+                // SAFETY: as above.
+                unsafe { *tat = next };
+                true
+            }
+            None => false,
+        }
+    }
+}
 
 impl Tables for KernelTables {
     #[inline(always)]
@@ -126,6 +283,24 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn answer(&self) -> Option<Answer> {
         ANSWER.get(0).copied()
+    }
+
+    #[inline(always)]
+    fn idle(&self, vip: u32) -> Option<&Idle> {
+        IDLE.get(vip)
+    }
+
+    #[inline(always)]
+    fn set_chosen(&self, chosen: &Chosen) {
+        if let Some(noted) = CHOSEN.get_ptr_mut(0) {
+            // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
+            unsafe { *noted = *chosen };
+        }
+    }
+
+    #[inline(always)]
+    fn chosen(&self) -> Option<Chosen> {
+        CHOSEN.get(0).copied()
     }
 
     #[inline(always)]

@@ -49,7 +49,7 @@ pub async fn run(
         .await
         .with_context(|| format!("listening on metrics_listen {}", node.metrics_listen))?;
     let mut signals = Signals::new()?;
-    let mut plane = BpfDataPlane::open(&node.pin_path, program_log)?;
+    let mut plane = BpfDataPlane::open(&node.pin_path, program_log, 262_144)?;
     let program_log = match program_log {
         ProgramLog::Off => None,
         ProgramLog::Debug => Some(tokio::spawn(follow_log(plane.program_log()?))),

@@ -2,21 +2,26 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
 };
 
 use anyhow::bail;
 use lb_common::{
     backend::Backend,
+    flow::Flow,
     fragment::FragmentKey,
+    pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
     slot::SlotTable,
-    tables::{Answer, Counters, Interface, Limited, MAX_REASONS, Node, Tables},
+    tables::{
+        Answer, Chosen, Counters, Interface, Limited, MAX_REASONS, Node, PinCounters, Tables,
+    },
     vip::{VipEntry, VipTable},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DataPlane, ReasonCount};
+use super::{DataPlane, ReasonCount, Remembered, Scan};
+use crate::model::slots::Since;
 
 /// The maps, in memory.
 #[derive(Default)]
@@ -27,7 +32,17 @@ pub struct Memory {
     backends: BTreeMap<u16, Backend>,
     ports: BTreeSet<u32>,
     interfaces: BTreeMap<u32, Interface>,
+    since: BTreeMap<u32, Box<Since>>,
+    idle: BTreeMap<u32, Idle>,
     counts: RefCell<Counts>,
+    now_ns: u64,
+}
+
+impl Memory {
+    /// Lets time pass: the clock stands still otherwise.
+    pub const fn set_now_ns(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+    }
 }
 
 #[derive(Default)]
@@ -36,7 +51,10 @@ struct Counts {
     backends: BTreeMap<u16, Counters>,
     outcomes: BTreeMap<u32, u64>,
     fragments: HashMap<FragmentKey, u16>,
+    pins: BTreeMap<Kind, HashMap<Flow, Pin>>,
+    pin_counters: BTreeMap<Kind, PinCounters>,
     answer: Option<Answer>,
+    chosen: Option<Chosen>,
 }
 
 impl DataPlane for Memory {
@@ -59,8 +77,33 @@ impl DataPlane for Memory {
         Ok(())
     }
 
+    fn table(&self, vip: u32) -> anyhow::Result<Option<Box<SlotTable>>> {
+        self.tables
+            .get(&vip)
+            .map(|table| copy(&**table))
+            .transpose()
+    }
+
+    fn set_since(&mut self, vip: u32, since: Option<&Since>) -> anyhow::Result<()> {
+        match since {
+            Some(since) => drop(self.since.insert(vip, copy(since)?)),
+            None => drop(self.since.remove(&vip)),
+        }
+        Ok(())
+    }
+
+    fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>> {
+        self.since.get(&vip).map(|since| copy(&**since)).transpose()
+    }
+
+    fn set_idle(&mut self, vip: u32, idle: &Idle) -> anyhow::Result<()> {
+        self.idle.insert(vip, *idle);
+        Ok(())
+    }
+
     fn clear_table(&mut self, vip: u32) -> anyhow::Result<()> {
         self.tables.remove(&vip);
+        self.since.remove(&vip);
         Ok(())
     }
 
@@ -102,6 +145,90 @@ impl DataPlane for Memory {
         let counts = self.counts.borrow();
         ReasonCount::all(|index| Ok(counts.outcomes.get(&index).copied().unwrap_or_default()))
     }
+
+    fn scan(&self) -> anyhow::Result<Scan> {
+        let counts = self.counts.borrow();
+        let pins = counts.pins.iter().flat_map(|(kind, pins)| {
+            pins.iter()
+                .map(|(flow, pin)| Remembered::Pin(*kind, *flow, *pin))
+        });
+        let fragments = counts
+            .fragments
+            .iter()
+            .map(|(key, backend)| Remembered::Fragment(*key, *backend));
+        let entries: Vec<_> = pins.chain(fragments).collect();
+        Ok(Scan::new(move |visit| {
+            for entry in entries {
+                if visit(entry).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }))
+    }
+
+    fn remove_pin(&mut self, kind: Kind, flow: &Flow) -> anyhow::Result<()> {
+        Pins::remove(self, kind, flow);
+        Ok(())
+    }
+
+    fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()> {
+        self.counts.borrow_mut().fragments.remove(key);
+        Ok(())
+    }
+
+    fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
+        let counts = self.counts.borrow();
+        Ok(counts.pin_counters.get(&kind).copied().unwrap_or_default())
+    }
+
+    fn max_pins(&self) -> u32 {
+        u32::MAX
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+}
+
+impl Pins for Memory {
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    fn find(&self, kind: Kind, flow: &Flow) -> Option<Pin> {
+        self.counts.borrow().pins.get(&kind)?.get(flow).copied()
+    }
+
+    fn refresh(&self, kind: Kind, flow: &Flow, pin: &Pin) {
+        let mut counts = self.counts.borrow_mut();
+        if let Some(held) = counts.pins.entry(kind).or_default().get_mut(flow) {
+            *held = *pin;
+        }
+    }
+
+    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin) -> Inserted {
+        let mut counts = self.counts.borrow_mut();
+        match counts.pins.entry(kind).or_default().entry(*flow) {
+            Entry::Occupied(held) => Inserted::Exists(*held.get()),
+            Entry::Vacant(place) => {
+                place.insert(*pin);
+                counts.pin_counters.entry(kind).or_default().made += 1;
+                Inserted::New
+            }
+        }
+    }
+
+    fn remove(&self, kind: Kind, flow: &Flow) {
+        let mut counts = self.counts.borrow_mut();
+        if counts.pins.entry(kind).or_default().remove(flow).is_some() {
+            counts.pin_counters.entry(kind).or_default().removed += 1;
+        }
+    }
+
+    fn is_alive(&self, backend: u16) -> bool {
+        self.backends.get(&backend).is_some_and(Backend::is_alive)
+    }
 }
 
 impl Tables for Memory {
@@ -131,6 +258,18 @@ impl Tables for Memory {
 
     fn answer(&self) -> Option<Answer> {
         self.counts.borrow().answer
+    }
+
+    fn idle(&self, vip: u32) -> Option<&Idle> {
+        self.idle.get(&vip)
+    }
+
+    fn set_chosen(&self, chosen: &Chosen) {
+        self.counts.borrow_mut().chosen = Some(*chosen);
+    }
+
+    fn chosen(&self) -> Option<Chosen> {
+        self.counts.borrow().chosen
     }
 
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool) {

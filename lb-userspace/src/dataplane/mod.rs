@@ -2,15 +2,22 @@
 
 pub mod apply;
 pub mod bpf;
+mod flows;
 pub mod memory;
 
+pub use flows::{Remembered, Scan, Visit};
 use lb_common::{
     backend::Backend,
+    flow::Flow,
+    fragment::FragmentKey,
+    pin::{Idle, Kind},
     reason::{REDIRECT, Reason, Verdict},
     slot::SlotTable,
-    tables::{Counters, Interface, MAX_REASONS, Node},
+    tables::{Counters, Interface, MAX_REASONS, Node, PinCounters},
     vip::{VipEntry, VipTable},
 };
+
+use crate::model::slots::Since;
 
 /// The maps that packets read, as the reconciler writes them.
 ///
@@ -23,6 +30,14 @@ pub trait DataPlane {
     fn set_backend(&mut self, id: u16, backend: &Backend) -> anyhow::Result<()>;
     /// Builds a VIP's lookup table aside and swaps it in whole. When this returns, no packet reads the old one.
     fn set_table(&mut self, vip: u32, table: &SlotTable) -> anyhow::Result<()>;
+    /// The lookup table that a VIP has, be it an earlier daemon's.
+    fn table(&self, vip: u32) -> anyhow::Result<Option<Box<SlotTable>>>;
+    /// Notes since when the slots of a VIP are in their states; `None` takes the note away.
+    fn set_since(&mut self, vip: u32, since: Option<&Since>) -> anyhow::Result<()>;
+    /// What [`Self::set_since`] noted, be it by an earlier daemon.
+    fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>>;
+    /// Writes how long a VIP's flows may be silent.
+    fn set_idle(&mut self, vip: u32, idle: &Idle) -> anyhow::Result<()>;
     /// Takes a VIP's lookup table away.
     fn clear_table(&mut self, vip: u32) -> anyhow::Result<()>;
     /// Swaps in the table of all VIPs, whole.
@@ -41,6 +56,19 @@ pub trait DataPlane {
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters>;
     /// Frames counted under each reason, summed over the CPUs.
     fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>>;
+    /// All pins and fragmented packets that the maps remember. They are read while the scan is walked through, by
+    /// whatever thread does so.
+    fn scan(&self) -> anyhow::Result<Scan>;
+    /// Removes a flow's pin, if it is there.
+    fn remove_pin(&mut self, kind: Kind, flow: &Flow) -> anyhow::Result<()>;
+    /// Lets the fragments of a packet go, if they are remembered.
+    fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()>;
+    /// What became of the pins of a kind, summed over the CPUs.
+    fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters>;
+    /// How many pins of a kind fit.
+    fn max_pins(&self) -> u32;
+    /// Now, in ns of the clock that pins are stamped with.
+    fn now_ns(&self) -> u64;
 }
 
 /// Frames counted under one reason and verdict.

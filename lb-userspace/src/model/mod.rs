@@ -8,6 +8,7 @@ pub mod ids;
 pub mod next_hop;
 pub mod plan;
 pub mod seed;
+pub mod slots;
 pub mod table;
 pub mod wanted;
 mod way;

@@ -6,19 +6,24 @@ pub mod decap;
 pub mod driver;
 mod object;
 mod pins;
+mod scan;
 mod test_run;
 mod value;
 
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
-use aya::maps::{Array, Map, MapData, PerCpuValues};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuValues};
 use lb_common::{
     backend::Backend,
+    flow::Flow,
+    fragment::FragmentKey,
+    pin::{Idle, Kind},
     slot::SlotTable,
-    tables::{Counters, Interface, Node},
+    tables::{Counters, Interface, Node, PinCounters},
     vip::{VipEntry, VipTable},
 };
+use rustix::time::{ClockId, clock_gettime};
 use zerocopy::FromZeros as _;
 
 pub use pins::{Detached, detach};
@@ -29,11 +34,14 @@ use self::{
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, ReasonCount};
-use crate::config::XdpMode;
+use super::{DataPlane, ReasonCount, Scan};
+use crate::{config::XdpMode, model::slots::Since};
 
 /// Name under which the table of VIPs is pinned.
 const VIPS_PIN: &str = "vips";
+
+/// How many pins of a kind fit into a private copy of the maps.
+const PRIVATE_PINS: u32 = 65_536;
 
 /// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -58,12 +66,13 @@ impl BpfDataPlane {
     ///
     /// # Errors
     /// Where another daemon holds `pin_path`, its maps are of another layout, or the kernel refuses.
-    pub fn open(pin_path: &Path, log: ProgramLog) -> anyhow::Result<Self> {
+    pub fn open(pin_path: &Path, log: ProgramLog, max_pins: u32) -> anyhow::Result<Self> {
         let pins = Pins::open(pin_path)?;
         let object = Object::load(
             Some(&pins.maps()),
             log as u8 * aya_log::Level::Debug as u8,
             Tracing::Off,
+            max_pins,
         )?;
         object.pin_steps(&pins.steps())?;
         Self::new(object, Some(pins))
@@ -74,7 +83,7 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn private() -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Off)?, None)
+        Self::new(Object::load(None, 0, Tracing::Off, PRIVATE_PINS)?, None)
     }
 
     /// A private copy, as [`Self::private`], whose program tells what became of each packet ([`Self::trace`]) and
@@ -83,7 +92,7 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn tracer() -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Private)?, None)
+        Self::new(Object::load(None, 0, Tracing::Private, PRIVATE_PINS)?, None)
     }
 
     /// A program that traces against the maps of the daemon that holds `pin_path`, and writes to none of them.
@@ -92,7 +101,7 @@ impl BpfDataPlane {
     /// Where nothing is pinned there, or the kernel refuses.
     pub fn live_tracer(pin_path: &Path) -> anyhow::Result<Self> {
         Self::new(
-            Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live)?,
+            Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live, PRIVATE_PINS)?,
             None,
         )
     }
@@ -219,12 +228,49 @@ impl DataPlane for BpfDataPlane {
         })
     }
 
+    fn table(&self, vip: u32) -> anyhow::Result<Option<Box<SlotTable>>> {
+        match &self.pins {
+            Some(pins) => read_pinned(&pins.tables().join(vip.to_string())),
+            None => Ok(None),
+        }
+    }
+
+    fn set_since(&mut self, vip: u32, since: Option<&Since>) -> anyhow::Result<()> {
+        let name = since_pin(vip);
+        match (since, &self.pins) {
+            (_, None) => Ok(()),
+            (None, Some(pins)) => remove_if_there(&pins.tables().join(name)),
+            (Some(since), Some(_)) => {
+                let map = inner_map(since)?;
+                self.pin_table(&name, |path| {
+                    map.pin(path)
+                        .context("pinning since when a table is as it is")
+                })
+            }
+        }
+    }
+
+    fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>> {
+        match &self.pins {
+            Some(pins) => read_pinned(&pins.tables().join(since_pin(vip))),
+            None => Ok(None),
+        }
+    }
+
+    fn set_idle(&mut self, vip: u32, idle: &Idle) -> anyhow::Result<()> {
+        let set = self.object.idle.set(vip, Value::from_ref(idle), 0);
+        set.with_context(|| format!("writing how long flows of VIP {vip} may be silent"))
+    }
+
     fn clear_table(&mut self, vip: u32) -> anyhow::Result<()> {
         // The kernel's map of maps keeps the entry; it points to the one table that has no backend.
         let set = self.object.tables.set(vip, &self.empty_table, 0);
         set.with_context(|| format!("clearing the table of VIP {vip}"))?;
         match &self.pins {
-            Some(pins) => remove_if_there(&pins.tables().join(vip.to_string())),
+            Some(pins) => {
+                remove_if_there(&pins.tables().join(since_pin(vip)))?;
+                remove_if_there(&pins.tables().join(vip.to_string()))
+            }
             None => Ok(()),
         }
     }
@@ -272,16 +318,12 @@ impl DataPlane for BpfDataPlane {
         let Some(pins) = &self.pins else {
             return Ok(Vec::new());
         };
-        let path = pins.tables().join(VIPS_PIN);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let data = MapData::from_pin(path).context("opening the pinned table of VIPs")?;
-        let map: Inner<VipTable> = Map::Array(data)
-            .try_into()
-            .context("the pinned table of VIPs")?;
-        let Value(vips) = map.get(&0, 0).context("reading the pinned table of VIPs")?;
-        Ok(vips.entries().copied().collect())
+        let vips: Option<Box<VipTable>> = read_pinned(&pins.tables().join(VIPS_PIN))?;
+        Ok(vips
+            .iter()
+            .flat_map(|vips| vips.entries())
+            .copied()
+            .collect())
     }
 
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {
@@ -313,6 +355,86 @@ impl DataPlane for BpfDataPlane {
                 .iter()
                 .fold(0u64, |sum, value| sum.wrapping_add(*value)))
         })
+    }
+
+    fn scan(&self) -> anyhow::Result<Scan> {
+        scan::scan(&self.object)
+    }
+
+    fn remove_pin(&mut self, kind: Kind, flow: &Flow) -> anyhow::Result<()> {
+        let map = self.object.pins.get_mut(kind as usize);
+        ignore_absent(map.map_or(Ok(()), |map| map.remove(Value::from_ref(flow))))
+            .context("removing a pin")
+    }
+
+    fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()> {
+        ignore_absent(self.object.fragments.remove(Value::from_ref(key)))
+            .context("letting a fragmented packet go")
+    }
+
+    fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
+        let values = self
+            .object
+            .pin_counters
+            .get(&(kind as u32), 0)
+            .context("reading the pins' counters")?;
+        let sum = |sum: PinCounters, Value(value): &Value<PinCounters>| PinCounters {
+            made: sum.made.wrapping_add(value.made),
+            removed: sum.removed.wrapping_add(value.removed),
+            failed: sum.failed.wrapping_add(value.failed),
+            over_budget: sum.over_budget.wrapping_add(value.over_budget),
+        };
+        Ok(values.iter().fold(PinCounters::default(), sum))
+    }
+
+    fn max_pins(&self) -> u32 {
+        self.object.max_pins
+    }
+
+    fn now_ns(&self) -> u64 {
+        // The clock of `bpf_ktime_get_coarse_ns`, and precise: the packets' may be a tick behind.
+        let now = clock_gettime(ClockId::Monotonic);
+        let ns = |value: i64| u64::try_from(value).unwrap_or_default();
+        ns(now.tv_sec)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(ns(now.tv_nsec))
+    }
+}
+
+/// Name under which is pinned since when a VIP's slots are in their states.
+fn since_pin(vip: u32) -> String {
+    format!("{vip}-since")
+}
+
+/// The one value of a pinned inner map.
+fn read_pinned<T: Copy>(path: &Path) -> anyhow::Result<Option<Box<T>>>
+where
+    Value<T>: aya::Pod,
+{
+    if !path.exists() {
+        return Ok(None);
+    }
+    let shown = path.display();
+    let data = MapData::from_pin(path).with_context(|| format!("opening the pin {shown}"))?;
+    let map: Inner<T> = Map::Array(data)
+        .try_into()
+        .with_context(|| format!("the pin {shown} is of another kind"))?;
+    let Value(value) = map
+        .get(&0, 0)
+        .with_context(|| format!("reading the pin {shown}"))?;
+    Ok(Some(Box::new(value)))
+}
+
+fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        // `remove` tells it as the system call does.
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        result => result,
     }
 }
 

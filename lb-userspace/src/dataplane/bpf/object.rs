@@ -13,10 +13,12 @@ use aya::{
 };
 use lb_common::{
     backend::Backend,
+    flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
+    pin::{Idle, Kind, Pin},
     slot::SlotTable,
-    tables::{Counters, Interface, MAX_PORTS, Node, REASON_COUNTERS, Traced, step},
-    vip::VipTable,
+    tables::{Counters, Interface, MAX_PORTS, Node, PinCounters, REASON_COUNTERS, Traced, step},
+    vip::{MAX_VIPS, VipTable},
 };
 
 use super::{test_run::xdp, value::Value};
@@ -28,19 +30,25 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 const PROGRAM: &str = "weir_xdp";
 
 /// The programs of the pipeline's later steps, by [`lb_common::tables::step`].
-const STEP_PROGRAMS: [&str; step::COUNT] = ["weir_unusual", "weir_message", "weir_answer"];
+const STEP_PROGRAMS: [&str; step::COUNT] = [
+    "weir_unusual",
+    "weir_message",
+    "weir_answer",
+    "weir_pins",
+    "weir_chosen",
+];
 
 /// Every map of the object with its key, value and entry sizes: what a pinned map must match to be reused.
-const MAPS: [(&str, u32, u32, u32); 10] = [
+const MAPS: [(&str, u32, u32, u32); 12] = [
     ("NODE", 4, size_of::<Node>() as u32, 1),
     ("VIPS", 4, 4, 1),
-    ("TABLES", 4, 4, lb_common::vip::MAX_VIPS as u32),
+    ("TABLES", 4, 4, MAX_VIPS as u32),
     ("BACKENDS", 4, size_of::<Backend>() as u32, 65536),
     (
         "VIP_COUNTERS",
         4,
         size_of::<Counters>() as u32,
-        lb_common::vip::MAX_VIPS as u32,
+        MAX_VIPS as u32,
     ),
     ("BACKEND_COUNTERS", 4, size_of::<Counters>() as u32, 65536),
     ("OUTCOME_COUNTERS", 4, 8, REASON_COUNTERS as u32),
@@ -57,7 +65,20 @@ const MAPS: [(&str, u32, u32, u32); 10] = [
         MAX_FRAGMENTED as u32,
     ),
     ("PORTS", 4, 8, MAX_PORTS as u32),
+    ("IDLE", 4, size_of::<Idle>() as u32, MAX_VIPS as u32),
+    (
+        "PIN_COUNTERS",
+        4,
+        size_of::<PinCounters>() as u32,
+        Kind::ALL.len() as u32,
+    ),
 ];
+
+/// The maps of pins, by [`Kind`]. How many fit is the operator's choice; one that is pinned keeps its size.
+const PIN_MAPS: [&str; 3] = ["PINS_SYN", "PINS_PROVEN", "PINS_OLD"];
+
+/// The pins of one kind.
+pub(super) type PinMap = HashMap<MapData, Value<Flow>, Value<Pin>>;
 
 /// A lookup table or the VIP table: an inner map of one entry.
 pub(super) type Inner<T> = Array<MapData, Value<T>>;
@@ -88,10 +109,19 @@ pub(super) struct Object {
     pub(super) interfaces: HashMap<MapData, u32, Value<Interface>>,
     pub(super) traced: Array<MapData, Value<Traced>>,
     pub(super) ports: DevMapHash<MapData>,
+    pub(super) fragments: HashMap<MapData, Value<FragmentKey>, u32>,
+    pub(super) idle: Array<MapData, Value<Idle>>,
+    /// By [`Kind`].
+    pub(super) pins: [PinMap; 3],
+    /// How many pins of a kind fit.
+    pub(super) max_pins: u32,
+    pub(super) pin_counters: PerCpuArray<MapData, Value<PinCounters>>,
 }
 
 impl Object {
     /// Loads maps and program. With `maps_dir`, maps pinned there are reused and new ones are pinned there.
+    ///
+    /// `max_pins` is how many pins of each kind fit.
     ///
     /// # Errors
     /// Where the kernel refuses a map or the program, or a pinned map has another size.
@@ -99,6 +129,7 @@ impl Object {
         maps_dir: Option<&Path>,
         log_level: u8,
         trace: Tracing,
+        max_pins: u32,
     ) -> anyhow::Result<Self> {
         let paths: Vec<_> = maps_dir
             .iter()
@@ -113,6 +144,28 @@ impl Object {
             );
             check_pinned(name, path, (*key, *value, *entries))?;
         }
+        let pin_paths: Vec<_> = maps_dir
+            .iter()
+            .flat_map(|dir| PIN_MAPS.map(|name| (name, dir.join(name))))
+            .collect();
+        let mut held = None;
+        for (name, path) in pin_paths.iter().filter(|(_, path)| path.exists()) {
+            let entries = MapInfo::from_pin(path)
+                .with_context(|| format!("opening the pinned map {}", path.display()))?
+                .max_entries();
+            let (key, value) = (size_of::<Flow>() as u32, size_of::<Pin>() as u32);
+            check_pinned(name, path, (key, value, entries))?;
+            held = Some(entries);
+        }
+        let wanted_pins = max_pins;
+        let max_pins = held.unwrap_or(max_pins);
+        if trace == Tracing::Off && max_pins != wanted_pins {
+            tracing::warn!(
+                held = max_pins,
+                wanted = wanted_pins,
+                "the maps of pins keep their size, for the flows in them: `weir detach` and a new start change it"
+            );
+        }
         let trace = trace as u8;
         let mut loader = EbpfLoader::new();
         // Constant to the verifier, which cuts out what it switches off.
@@ -120,7 +173,10 @@ impl Object {
             .override_global(aya_log::LEVEL, &log_level, true)
             .override_global("TRACE", &trace, true)
             .verifier_log_level(VerifierLogLevel::STATS);
-        for (name, path) in &paths {
+        for name in PIN_MAPS {
+            loader.map_max_entries(name, max_pins);
+        }
+        for (name, path) in paths.iter().chain(&pin_paths) {
             loader.map_pin_path(name, path.as_path());
         }
         let mut ebpf = loader
@@ -156,6 +212,15 @@ impl Object {
             interfaces: take(&mut ebpf, "INTERFACES")?,
             traced: take(&mut ebpf, "TRACED")?,
             ports: take(&mut ebpf, "PORTS")?,
+            fragments: take(&mut ebpf, "FRAGMENTS")?,
+            idle: take(&mut ebpf, "IDLE")?,
+            pins: [
+                take(&mut ebpf, "PINS_SYN")?,
+                take(&mut ebpf, "PINS_PROVEN")?,
+                take(&mut ebpf, "PINS_OLD")?,
+            ],
+            max_pins,
+            pin_counters: take(&mut ebpf, "PIN_COUNTERS")?,
             ebpf,
         })
     }

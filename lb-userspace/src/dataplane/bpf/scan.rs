@@ -1,0 +1,74 @@
+//! Walking through the maps of pins and fragments.
+
+use std::{ops::ControlFlow, os::fd::AsFd as _};
+
+use anyhow::{Context as _, ensure};
+use aya::maps::{HashMap, IterableMap as _, Map, MapData, MapError};
+use lb_common::{fragment::MAX_FRAGMENTED, pin::Kind};
+
+use super::{object::Object, value::Value};
+use crate::dataplane::{Remembered, Scan};
+
+/// A walk starts again where the key at hand has just been removed. One that takes more steps than this many times
+/// what fits is given up.
+const PATIENCE: usize = 4;
+
+/// A scan with handles of its own, so that any thread may walk through it.
+pub(super) fn scan(object: &Object) -> anyhow::Result<Scan> {
+    let [syn, proven, old] = &object.pins;
+    let pins = [
+        (Kind::Syn, reopen(syn)?),
+        (Kind::Proven, reopen(proven)?),
+        (Kind::Old, reopen(old)?),
+    ];
+    let max_pins = object.max_pins as usize;
+    let fragments = reopen(&object.fragments)?;
+    Ok(Scan::new(move |visit| {
+        for (kind, map) in pins {
+            let mut visit = |Value(flow), Value(pin)| visit(Remembered::Pin(kind, flow, pin));
+            if walk(&map, max_pins, &mut visit)?.is_break() {
+                return Ok(());
+            }
+        }
+        let mut visit = |Value(key), backend: u32| visit(Remembered::Fragment(key, backend as u16));
+        walk(&fragments, MAX_FRAGMENTED, &mut visit).map(|_| ())
+    }))
+}
+
+fn walk<K: aya::Pod, V: aya::Pod>(
+    map: &HashMap<MapData, K, V>,
+    capacity: usize,
+    visit: &mut impl FnMut(K, V) -> ControlFlow<()>,
+) -> anyhow::Result<ControlFlow<()>> {
+    let mut left = capacity.saturating_mul(PATIENCE);
+    for key in map.keys() {
+        let key = key.context("walking through a map of flows")?;
+        ensure!(
+            left > 0,
+            "a map of flows changes faster than it can be read"
+        );
+        left -= 1;
+        let value = match map.get(&key, 0) {
+            Ok(value) => value,
+            // It went just now.
+            Err(MapError::KeyNotFound) => continue,
+            Err(error) => return Err(error).context("reading a map of flows"),
+        };
+        if visit(key, value).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Another handle to a map.
+fn reopen<K: aya::Pod, V: aya::Pod>(
+    map: &HashMap<MapData, K, V>,
+) -> anyhow::Result<HashMap<MapData, K, V>> {
+    let fd = map.map().fd().as_fd().try_clone_to_owned();
+    let data = MapData::from_fd(fd.context("another handle to a map")?)
+        .context("another handle to a map")?;
+    Map::LruHashMap(data)
+        .try_into()
+        .context("another handle to a map")
+}

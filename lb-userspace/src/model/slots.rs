@@ -1,0 +1,322 @@
+//! A VIP's slots as packets read them, and how they change hands without breaking a connection.
+//!
+//! A slot is in one of four states ([`State`]), and [`next`] is the only function that takes it from one to another:
+//!
+//! ```text
+//!           another owner            hold over            window over           hold over           no foreign pin
+//!  Stable ───────────────▶ Holding ────────────▶ Moving ─────────────▶ Holding ───────────▶ Settling ──────────▶ Stable
+//!     │                       │                     │                                         ▲
+//!     └── owner dead ─────────┴── owner dead ───────┴── owner before dead, or wanted again ───┘
+//! ```
+//!
+//! **Invariant:** over any sequence of changes, a connection breaks only if its own backend died, provided that it is
+//! not silent for the whole window. What packets do in each state is [`lb_common::pin::route`]; both functions
+//! together are searched exhaustively in tests/consistency.
+
+use lb_common::slot::{NOBODY, SLOTS, Slot, SlotTable, State};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+/// How long slots stay in the states that end by time, in milliseconds; less than 2³¹.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Times {
+    /// Holding: longer than a handshake, with one SYN lost, takes.
+    pub hold_ms: u32,
+    /// Moving: longer than live flows are silent.
+    pub move_ms: u32,
+}
+
+impl Times {
+    /// How long a slot is [`State::Holding`]: a SYN is repeated after one second (RFC 6298, section 2), then after two.
+    pub const HOLD_MS: u32 = 3000;
+}
+
+/// What a slot becomes.
+///
+/// `wanted` is who should own it, `is_alive` tells whether a backend serves its flows (leaving ones do), and
+/// `elapsed_ms` is how long the slot has been in its state ([`is_same_state`]). [`State::Settling`] ends by
+/// [`Slots::settle`] instead: by what the maps hold, not by time.
+#[must_use]
+pub fn next(
+    slot: Slot,
+    elapsed_ms: u32,
+    wanted: u16,
+    is_alive: &impl Fn(u16) -> bool,
+    times: &Times,
+) -> Slot {
+    let serves = |id: u16| id != NOBODY && is_alive(id);
+    match slot.state() {
+        State::Stable | State::Settling if wanted == slot.current => slot,
+        // Whoever was there is gone: nothing to be kept, nothing to wait for.
+        State::Stable | State::Settling | State::Holding if !serves(slot.current) => {
+            Slot::settling(wanted)
+        }
+        // A handshake in flight is pinned where it began, so that a repeated SYN follows it.
+        State::Stable | State::Settling => Slot::holding(slot.current),
+        State::Holding if elapsed_ms < times.hold_ms => slot,
+        State::Holding if wanted == slot.current => Slot::settling(wanted),
+        State::Holding => Slot::moving(wanted, slot.current),
+        // Flows without a pin are at `previous`: nobody to keep them, or the very owner that is wanted.
+        State::Moving if !serves(slot.previous) || wanted == slot.previous => {
+            Slot::settling(wanted)
+        }
+        State::Moving if wanted != slot.current => Slot::moving(wanted, slot.previous),
+        State::Moving if elapsed_ms < times.move_ms => slot,
+        State::Moving => Slot::holding(slot.current),
+    }
+}
+
+/// Whether a slot that became another is still in the state that it was in, so that its time runs on. The window of
+/// a move is not started again by another target.
+#[must_use]
+pub fn is_same_state(before: Slot, after: Slot) -> bool {
+    before.previous == after.previous
+        && match after.state() {
+            State::Moving => true,
+            State::Stable | State::Holding | State::Settling => before.current == after.current,
+        }
+}
+
+/// Since when each slot of a VIP is in its state, in milliseconds of the monotonic clock, modulo 2³²: 256 KiB.
+///
+/// The kernel keeps it beside the lookup table for as long as that, so that a new daemon goes on where the old one was.
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Since {
+    /// By slot.
+    pub slots: [u32; SLOTS],
+}
+
+/// How many slots are in each state.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Census {
+    /// [`State::Stable`].
+    pub stable: u32,
+    /// [`State::Holding`].
+    pub holding: u32,
+    /// [`State::Moving`].
+    pub moving: u32,
+    /// [`State::Settling`].
+    pub settling: u32,
+}
+
+impl Census {
+    const fn count(&mut self, state: State) {
+        match state {
+            State::Stable => self.stable += 1,
+            State::Holding => self.holding += 1,
+            State::Moving => self.moving += 1,
+            State::Settling => self.settling += 1,
+        }
+    }
+}
+
+/// A VIP's slots and since when they are as they are.
+pub struct Slots {
+    table: Box<SlotTable>,
+    /// `None` while all slots are Stable.
+    since: Option<Box<Since>>,
+    census: Census,
+    /// When the next slot changes by time alone.
+    deadline_ms: Option<u32>,
+}
+
+impl Slots {
+    /// Slots that nobody's flows have ever used: Stable, whoever `owners` gives them to.
+    #[must_use]
+    pub fn new(owners: &[u16]) -> Self {
+        let mut table = zeroed::<SlotTable>();
+        for (slot, owner) in table.slots.iter_mut().zip(owners) {
+            *slot = Slot::stable(*owner);
+        }
+        Self::count(table, None, None)
+    }
+
+    /// Slots that an earlier daemon left. Where it is not known since when they are as they are, their time starts now:
+    /// it is never taken as over.
+    #[must_use]
+    pub fn adopt(
+        table: Box<SlotTable>,
+        since: Option<Box<Since>>,
+        now_ms: u32,
+        times: &Times,
+    ) -> Self {
+        let since = since.unwrap_or_else(|| {
+            let mut since = zeroed::<Since>();
+            since.slots.fill(now_ms);
+            since
+        });
+        Self::count(table, Some(since), Some(times))
+    }
+
+    /// The slots after what has come to pass, or `None` where all of them stay as they are.
+    ///
+    /// `owners` is who should own each slot; see [`next`] for the rest.
+    #[must_use]
+    pub fn advance(
+        &self,
+        owners: &[u16],
+        is_alive: &impl Fn(u16) -> bool,
+        now_ms: u32,
+        times: &Times,
+    ) -> Option<Self> {
+        self.map(now_ms, times, |index, slot, elapsed_ms| {
+            let wanted = owners.get(index).copied().unwrap_or(NOBODY);
+            next(slot, elapsed_ms, wanted, is_alive, times)
+        })
+    }
+
+    /// Makes Stable what is Settling since before `scan_ms` and has no pin to another backend, as a scan that began
+    /// then has shown: `is_foreign` tells of a slot whether it found one. `None` where that changes nothing.
+    #[must_use]
+    pub fn settle(
+        &self,
+        scan_ms: u32,
+        is_foreign: impl Fn(u16) -> bool,
+        now_ms: u32,
+        times: &Times,
+    ) -> Option<Self> {
+        let scan_age_ms = now_ms.wrapping_sub(scan_ms);
+        self.map(now_ms, times, |index, slot, elapsed_ms| {
+            let is_settled = slot.state() == State::Settling
+                && elapsed_ms > scan_age_ms
+                && !is_foreign(index as u16);
+            if is_settled {
+                Slot::stable(slot.current)
+            } else {
+                slot
+            }
+        })
+    }
+
+    fn map(
+        &self,
+        now_ms: u32,
+        times: &Times,
+        mut change: impl FnMut(usize, Slot, u32) -> Slot,
+    ) -> Option<Self> {
+        let elapsed = |index: usize| {
+            let since = self
+                .since
+                .as_ref()
+                .and_then(|s| s.slots.get(index).copied());
+            now_ms.wrapping_sub(since.unwrap_or(now_ms))
+        };
+        let mut changed: Option<(Box<SlotTable>, Box<Since>)> = None;
+        for (index, &before) in self.table.slots.iter().enumerate() {
+            let after = change(index, before, elapsed(index));
+            if after == before {
+                continue;
+            }
+            let (table, since) = changed.get_or_insert_with(|| {
+                let mut table = zeroed::<SlotTable>();
+                table.slots.copy_from_slice(&self.table.slots);
+                let mut since = zeroed::<Since>();
+                if let Some(known) = &self.since {
+                    since.slots.copy_from_slice(&known.slots);
+                }
+                (table, since)
+            });
+            if let (Some(slot), Some(since)) =
+                (table.slots.get_mut(index), since.slots.get_mut(index))
+            {
+                *slot = after;
+                if !is_same_state(before, after) {
+                    *since = now_ms;
+                }
+            }
+        }
+        let (table, since) = changed?;
+        Some(Self::count(table, Some(since), Some(times)))
+    }
+
+    /// Puts the numbers to a table.
+    fn count(table: Box<SlotTable>, since: Option<Box<Since>>, times: Option<&Times>) -> Self {
+        let mut census = Census::default();
+        let mut deadline_ms: Option<u32> = None;
+        for (index, slot) in table.slots.iter().enumerate() {
+            census.count(slot.state());
+            let (Some(times), Some(since)) = (times, &since) else {
+                continue;
+            };
+            let lasts_ms = match slot.state() {
+                State::Stable | State::Settling => continue,
+                State::Holding => times.hold_ms,
+                State::Moving => times.move_ms,
+            };
+            let end_ms = since.slots.get(index).map(|ms| ms.wrapping_add(lasts_ms));
+            deadline_ms = earlier(deadline_ms, end_ms);
+        }
+        Self {
+            since: since.filter(|_| census.stable != SLOTS as u32),
+            table,
+            census,
+            deadline_ms,
+        }
+    }
+
+    /// The table as packets read it.
+    #[must_use]
+    pub fn table(&self) -> &SlotTable {
+        &self.table
+    }
+
+    /// Since when its slots are in their states; `None` while all are Stable.
+    #[must_use]
+    pub fn since(&self) -> Option<&Since> {
+        self.since.as_deref()
+    }
+
+    /// How many slots are in each state.
+    #[must_use]
+    pub const fn census(&self) -> Census {
+        self.census
+    }
+
+    /// Whether every slot is Stable.
+    #[must_use]
+    pub const fn is_stable(&self) -> bool {
+        self.census.stable == SLOTS as u32
+    }
+
+    /// When the next slot changes by time alone, in milliseconds of the monotonic clock, modulo 2³².
+    #[must_use]
+    pub const fn deadline_ms(&self) -> Option<u32> {
+        self.deadline_ms
+    }
+
+    /// Calls `visit` with every backend that a slot names, more than once where several do.
+    pub fn for_each_named(&self, mut visit: impl FnMut(u16)) {
+        for slot in &self.table.slots {
+            visit(slot.current);
+            if slot.state() == State::Moving {
+                visit(slot.previous);
+            }
+        }
+    }
+
+    /// One slot.
+    #[must_use]
+    pub fn slot(&self, index: u16) -> Slot {
+        self.table
+            .slots
+            .get(usize::from(index))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+/// The earlier of two times, modulo 2³².
+#[must_use]
+pub fn earlier(a: Option<u32>, b: Option<u32>) -> Option<u32> {
+    match (a, b) {
+        (Some(a), Some(b)) if a.wrapping_sub(b) > u32::MAX / 2 => Some(a),
+        (Some(_), Some(b)) => Some(b),
+        (a, b) => a.or(b),
+    }
+}
+
+/// 256 KiB on the heap.
+fn zeroed<T: FromZeros>() -> Box<T> {
+    #[expect(clippy::expect_used, reason = "as any allocation that fails")]
+    T::new_box_zeroed().expect("256 KiB for a lookup table")
+}
