@@ -10,7 +10,7 @@
 //! 1 ≤ m < 2 has m · [`RING_NODES`] nodes of strength 2ᵉ. A node of strength 2ᵉ stands for 2ᵉ nodes: the nearest
 //! of so many would be 2ᵉ times nearer, so its distance counts divided by 2ᵉ, and the slot belongs to the node
 //! at the least distance so counted. Shares are proportional to the weights; the nodes of a backend depend
-//! on its own weight alone and are fewer than twice [`RING_NODES`]. Among equal weights it is the plain ring.
+//! on its own weight alone and are at most twice [`RING_NODES`]. Among equal weights it is the plain ring.
 //!
 //! **Disruption.** What each backend bids for a slot depends on nobody else. So a backend that leaves gives its slots and one
 //! that joins takes its slots, and no slot moves between two others; except that who won no slot at all
@@ -41,7 +41,7 @@ pub fn ring(vip: &VipKey, seed: u64, members: &[Member]) -> Owners {
 #[must_use]
 pub fn ring_of(nodes: u16, vip: &VipKey, seed: u64, members: &[Member]) -> Owners {
     let mut ranked = ranked(vip, seed, members);
-    // Strengths are taken one after the other; within one, and between them, ties go by hash and address.
+    // One strength after the other. Ties go to the lesser strength, then by hash and address.
     ranked.sort_by_key(|one| strength(one.weight));
     let mut bids = vec![Bid::NONE; SLOTS];
     let numbers = Numbers::new(nodes);
