@@ -155,6 +155,8 @@ fn keeps_the_files_order_and_tells_services_apart() {
     let vips = good("several_vips.toml").vips;
     let names: Vec<&str> = vips.iter().map(|vip| vip.name.as_str()).collect();
     assert_eq!(names, ["web", "web-all-ports", "quic", "web.v6"]);
+    let tables: Vec<_> = vips.iter().map(|vip| vip.table.as_str()).collect();
+    assert_eq!(tables, ["maglev", "maglev", "ring", "maglev"]);
     assert_eq!(vips[3].affinity, Affinity::Source);
     assert_eq!(vips[3].backends[1].weight, 65535);
 }

@@ -8,7 +8,7 @@
 
 mod lab;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::bail;
 use etherparse::{Icmpv4Type, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, icmpv4};
@@ -21,9 +21,14 @@ use lb_common::{
     vip::{VipEntry, VipTable},
 };
 use lb_userspace::{
-    config::{Affinity, Vip},
+    config::{Affinity, TableAlgorithm, Vip},
     dataplane::{DataPlane, ReasonCount, apply::apply, memory::Memory},
-    model::{ids::Ids, next_hop::Port, plan::Held},
+    model::{
+        ids::Ids,
+        next_hop::Port,
+        plan::{Held, Step},
+        wanted::Table,
+    },
 };
 
 const FLOWS: u16 = 20_000;
@@ -223,6 +228,53 @@ fn backends_come_before_tables_before_vips_and_go_the_other_way() {
     );
     lab.apply().unwrap();
     assert_eq!(lab.steps(), "");
+}
+
+#[test]
+fn a_change_of_one_vip_among_500_makes_one_table() {
+    let vip = |at: u16| {
+        let [high, low] = at.to_be_bytes();
+        web(&format!("203.0.{high}.{low}"), &[(1, 100), (2, 50)])
+    };
+    let mut lab = Lab::new((0..500).map(vip).collect());
+    let mut tables = made(&mut lab);
+    let changes: [(usize, Change); 4] = [
+        (250, |vip| vip.backends[0].weight = 99),
+        (0, |vip| vip.backends.truncate(1)),
+        (499, |vip| vip.table = TableAlgorithm::Ring),
+        // The same set in another order is no change.
+        (7, |vip| vip.backends.reverse()),
+    ];
+    for (at, change) in changes {
+        change(&mut lab.config.vips[at]);
+        let now = made(&mut lab);
+        assert_eq!(now.len(), 500);
+        let remade: Vec<_> = (0..500)
+            .filter(|&vip| !Arc::ptr_eq(&tables[vip], &now[vip]))
+            .collect();
+        assert_eq!(remade, if at == 7 { vec![] } else { vec![at] });
+        assert!(
+            remade
+                .iter()
+                .all(|&vip| tables[vip].digest() != now[vip].digest())
+        );
+        tables = now;
+    }
+}
+
+/// What an operator does to a VIP.
+type Change = fn(&mut Vip);
+
+/// The tables that are wanted, in the VIPs' order, which are held from then on.
+fn made(lab: &mut Lab) -> Vec<Arc<Table>> {
+    let vips = lab.wanted().vips;
+    vips.into_iter()
+        .map(|vip| {
+            let step = Step::Table(vip.entry.id, Arc::clone(&vip.table));
+            lab.held.record(&step);
+            vip.table
+        })
+        .collect()
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, fuzz, lab, setup, test, traffic};
+use xtask::{bench, demo, fuzz, lab, setup, tables, test, traffic};
 
 /// weir's habits.
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Test(test::Options),
     /// Measure the packet's way in ns/packet.
     Bench(bench::Options),
+    /// Measure the lookup tables' balance, disruption and build time; write plots and JSON.
+    Tables(tables::Options),
     /// Run random packets through the program and the host pipeline, and compare.
     Fuzz(fuzz::Options),
     /// Answer HTTP and UDP with this backend's name (runs inside a lab host).
@@ -58,6 +60,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(options) => demo::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Tables(options) => tables::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::LabServe(options) => traffic::server::run(&options).map(|()| ExitCode::SUCCESS),
         Command::LabFetch(options) => {

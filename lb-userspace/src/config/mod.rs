@@ -180,8 +180,10 @@ impl Protocol {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TableAlgorithm {
-    /// Maglev hashing (NSDI'16).
+    /// Maglev hashing (NSDI'16): exact shares.
     Maglev,
+    /// A ring of virtual nodes: no slot moves between backends that stay.
+    Ring,
 }
 
 impl TableAlgorithm {
@@ -190,6 +192,7 @@ impl TableAlgorithm {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Maglev => "maglev",
+            Self::Ring => "ring",
         }
     }
 }

@@ -83,7 +83,14 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
             field.word(&words, &[], report)
         });
     let table = match section.field("table") {
-        Some(field) => field.word(&[("maglev", TableAlgorithm::Maglev)], &["ring"], report),
+        Some(field) => field.word(
+            &[
+                ("maglev", TableAlgorithm::Maglev),
+                ("ring", TableAlgorithm::Ring),
+            ],
+            &[],
+            report,
+        ),
         None => Some(TableAlgorithm::Maglev),
     };
     let affinity = match section.field("affinity") {

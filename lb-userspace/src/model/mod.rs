@@ -6,6 +6,7 @@
 
 pub mod ids;
 pub mod next_hop;
+mod parallel;
 pub mod plan;
 pub mod seed;
 pub mod slots;

@@ -1,16 +1,16 @@
-//! Lookup tables by Maglev hashing (D. Eisenbud et al., NSDI'16), with weights.
+//! Lookup tables: which backend owns which slot of a VIP.
 //!
 //! A table is a pure function of the VIP (address, port, protocol), the seed and the set of (backend
 //! address, weight): never of history, order, names, modes or ids. So all nodes of a fleet agree without talking, and the
 //! [`Digest`] shows when they do not.
 //!
-//! Each backend has a permutation of the slots: `offset + k · skip` modulo 65,536, where an odd skip reaches
-//! every slot of a power-of-two table. The backends take turns, and a turn takes the first free slot of one's
-//! permutation. The k-th turn of weight w is at the time (k − ½) / w (Webster's method of apportionment), so
-//! that at every moment each backend has had its share of the turns to within one; the first turn of each is at
-//! the time 0, so that even the least weight gets a slot.
+//! [`maglev`] keeps the shares exact; [`ring`] keeps the slots of those who stay. docs/tables.md has figures.
 
-use std::{cmp::Reverse, collections::BinaryHeap, fmt};
+mod hash;
+mod maglev;
+mod ring;
+
+use std::fmt;
 
 use lb_common::{
     flow::Address,
@@ -18,6 +18,12 @@ use lb_common::{
     vip::VipKey,
 };
 use zerocopy::FromZeros;
+
+pub use self::{
+    maglev::maglev,
+    ring::{RING_NODES, ring, ring_of},
+};
+use hash::{hash_address, hash_vip};
 
 /// One who may own slots.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,83 +55,32 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A member that takes turns.
-struct Candidate {
+/// A member with a weight, in the order in which ties are broken.
+#[derive(Eq, Ord, PartialEq, PartialOrd)]
+struct Ranked {
+    /// Of the VIP, the seed and the address. First, so that no address is favoured under every VIP.
+    hash: u64,
+    octets: [u8; 16],
     /// Place in the members.
     place: u16,
     weight: u16,
-    /// Next slot of its permutation to try.
-    next: u16,
-    /// Step of its permutation; odd.
-    skip: u16,
-    /// Turns taken.
-    turns: u32,
 }
 
-impl Candidate {
-    /// When the next turn is: (k − ½) / w in steps of 2⁻³², by integers of 64 bits.
-    fn time(&self) -> u64 {
-        match self.turns {
-            0 => 0,
-            turns => ((2 * u64::from(turns) + 1) << 31) / u64::from(self.weight),
-        }
-    }
-
-    /// Takes the first slot of the permutation that nobody owns. There must be one.
-    fn take(&mut self, owners: &mut [u16]) {
-        // An odd skip visits each slot once in so many steps.
-        for _ in 0..SLOTS {
-            let slot = owners.get_mut(usize::from(self.next));
-            self.next = self.next.wrapping_add(self.skip);
-            if let Some(owner) = slot.filter(|owner| **owner == NONE) {
-                *owner = self.place;
-                break;
-            }
-        }
-        self.turns += 1;
-    }
-}
-
-/// Makes the table of a VIP. At most 65,535 members count.
-#[must_use]
-pub fn maglev(vip: &VipKey, seed: u64, members: &[Member]) -> Owners {
-    let mut owners = vec![NONE; SLOTS];
+/// The members that have a weight, in an order that depends on nothing but VIP, seed and addresses.
+fn ranked(vip: &VipKey, seed: u64, members: &[Member]) -> Vec<Ranked> {
     let vip = hash_vip(vip, seed);
-    let mut hashed: Vec<_> = (0..NONE)
+    let mut ranked: Vec<_> = (0..NONE)
         .zip(members)
         .filter(|(_, member)| member.weight > 0)
-        .map(|(place, member)| {
-            let order = hash_address(vip, member.address);
-            (order, member.address.octets(), place, member.weight)
+        .map(|(place, member)| Ranked {
+            hash: hash_address(vip, member.address),
+            octets: member.address.octets(),
+            place,
+            weight: member.weight,
         })
         .collect();
-    // Turns at the same time go by this order: the hash's, so that no address is favoured under every VIP.
-    hashed.sort_unstable();
-    let mut candidates: Vec<_> = hashed
-        .into_iter()
-        .map(|(order, _, place, weight)| {
-            let permutation = mix(order ^ GOLDEN);
-            Candidate {
-                place,
-                weight,
-                next: permutation as u16,
-                skip: (permutation >> 16) as u16 | 1,
-                turns: 0,
-            }
-        })
-        .collect();
-    let mut queue: BinaryHeap<_> = (0..candidates.len()).map(|at| Reverse((0, at))).collect();
-    for _ in 0..SLOTS {
-        let Some(mut head) = queue.peek_mut() else {
-            break;
-        };
-        let Reverse((time, at)) = &mut *head;
-        if let Some(candidate) = candidates.get_mut(*at) {
-            candidate.take(&mut owners);
-            *time = candidate.time();
-        }
-    }
-    Owners { owners }
+    ranked.sort_unstable();
+    ranked
 }
 
 impl Owners {
@@ -174,36 +129,6 @@ impl Owners {
         }
         table
     }
-}
-
-/// 2⁶⁴ divided by the golden ratio: the increment of `SplitMix64`.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// The finaliser of `SplitMix64` (G. Steele et al., OOPSLA 2014), a permutation of the 64-bit numbers.
-const fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// Takes one word into a hash: a permutation of the state for each word, so that inputs which differ in one
-/// word never meet. Not cryptographic: the flow hash keeps attackers out, this one only spreads.
-const fn absorb(state: u64, word: u64) -> u64 {
-    mix(state.wrapping_add(GOLDEN) ^ word)
-}
-
-fn hash_address(state: u64, address: Address) -> u64 {
-    // The bytes as lie in memory, read as little-endian on every host: part of the fleet's agreement.
-    absorb(
-        absorb(state, u64::from_le(address.high)),
-        u64::from_le(address.low),
-    )
-}
-
-fn hash_vip(vip: &VipKey, seed: u64) -> u64 {
-    let port = u64::from(u16::from_be_bytes(vip.port));
-    let state = absorb(absorb(seed, 0), port << 8 | u64::from(vip.protocol));
-    hash_address(state, vip.address)
 }
 
 #[cfg(test)]

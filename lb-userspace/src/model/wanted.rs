@@ -8,6 +8,7 @@ use std::{
 
 use lb_common::{
     backend::Backend,
+    flow::Address,
     slot::SlotTable,
     tables::{Interface, Node},
     vip::{self, VipEntry, VipKey, VipTable},
@@ -18,9 +19,10 @@ use super::{
     ids::{BackendKey, Exhausted, Ids},
     map_address,
     next_hop::{NextHop, Port},
+    parallel::in_parallel,
     plan::Held,
     seed::Keys,
-    table::{Digest, Member, Owners, maglev},
+    table::{Digest, Member, Owners, maglev, ring},
     way,
 };
 use crate::config::{self, Affinity, Announce, Config, TableAlgorithm};
@@ -91,8 +93,9 @@ pub struct Table {
     digest: Digest,
 }
 
-#[derive(Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 struct TableInputs {
+    algorithm: TableAlgorithm,
     vip: VipKey,
     seed: u64,
     /// By address, so that the configuration's order changes nothing.
@@ -133,12 +136,18 @@ impl Wanted {
     /// # Errors
     /// See [`Error`].
     pub fn new(inputs: &Inputs<'_>, held: &Held, ids: &mut Ids) -> Result<Self, Error> {
-        let vips = inputs
-            .config
-            .vips
+        let vips = &inputs.config.vips;
+        let named = vips
             .iter()
-            .map(|vip| WantedVip::new(vip, inputs, held, ids))
+            .map(|vip| NamedVip::new(vip, inputs, ids))
             .collect::<Result<Vec<_>, _>>()?;
+        let tables = tables(&named, held);
+        let vips: Vec<_> = vips
+            .iter()
+            .zip(&named)
+            .zip(tables)
+            .map(|((vip, named), table)| WantedVip::new(vip, named, table, inputs, held))
+            .collect();
         Ok(Self {
             node: Node::new(inputs.keys.hash_keys),
             ports: ports(inputs),
@@ -149,13 +158,14 @@ impl Wanted {
     }
 }
 
-impl WantedVip {
-    fn new(
-        vip: &config::Vip,
-        inputs: &Inputs<'_>,
-        held: &Held,
-        ids: &mut Ids,
-    ) -> Result<Self, Error> {
+/// A VIP that has its ids and not yet its table.
+struct NamedVip {
+    id: u32,
+    table: TableInputs,
+}
+
+impl NamedVip {
+    fn new(vip: &config::Vip, inputs: &Inputs<'_>, ids: &mut Ids) -> Result<Self, Error> {
         let key = VipKey::new(
             map_address(vip.address),
             vip.port.to_be_bytes(),
@@ -176,29 +186,48 @@ impl WantedVip {
             members.push((member, ids.backend(key).map_err(Error::Backends)?));
         }
         members.sort_unstable_by_key(|(member, _)| member.address.octets());
-        let backend_ids: BTreeMap<_, _> = members
-            .iter()
-            .map(|(m, id)| (m.address.octets(), *id))
-            .collect();
-        let (members, member_ids) = members.into_iter().unzip();
-        let table = match vip.table {
-            TableAlgorithm::Maglev => held.table_or_new(
-                id,
-                TableInputs {
-                    vip: key,
-                    seed: inputs.keys.table_seed,
-                    members,
-                    ids: member_ids,
-                },
-            ),
+        let (members, ids) = members.into_iter().unzip();
+        let table = TableInputs {
+            algorithm: vip.table,
+            vip: key,
+            seed: inputs.keys.table_seed,
+            members,
+            ids,
         };
+        Ok(Self { id, table })
+    }
+}
+
+/// The VIPs' tables: the one that is held if it was made of the same, else a new one.
+fn tables(vips: &[NamedVip], held: &Held) -> Vec<Arc<Table>> {
+    let same = |vip: &NamedVip| {
+        let table = held.table(vip.id)?;
+        (table.inputs == vip.table).then(|| Arc::clone(table))
+    };
+    let known: Vec<_> = vips.iter().map(same).collect();
+    let missing = vips.iter().zip(&known).filter(|(_, known)| known.is_none());
+    let missing: Vec<_> = missing.map(|(vip, _)| &vip.table).collect();
+    let mut new =
+        in_parallel(&missing, |inputs| Arc::new(Table::new((*inputs).clone()))).into_iter();
+    known
+        .into_iter()
+        .filter_map(|table| table.or_else(|| new.next()))
+        .collect()
+}
+
+impl WantedVip {
+    fn new(
+        vip: &config::Vip,
+        named: &NamedVip,
+        table: Arc<Table>,
+        inputs: &Inputs<'_>,
+        held: &Held,
+    ) -> Self {
+        let (id, key) = (named.id, named.table.vip);
         let backends = vip
             .backends
             .iter()
-            .filter_map(|backend| {
-                let address = map_address(backend.address).octets();
-                Some((backend, *backend_ids.get(&address)?))
-            })
+            .filter_map(|backend| Some((backend, named.table.id(map_address(backend.address))?)))
             .map(|(backend, backend_id)| WantedBackend {
                 id: backend_id,
                 address: backend.address,
@@ -207,7 +236,7 @@ impl WantedVip {
                 entry: way::entry(backend, &key, id, held.backend(backend_id), inputs),
             })
             .collect();
-        Ok(Self {
+        Self {
             name: vip.name.clone(),
             entry: VipEntry {
                 key,
@@ -216,23 +245,28 @@ impl WantedVip {
             },
             table,
             backends,
-        })
+        }
     }
 }
 
-impl Held {
-    /// The VIP's table if it was made of the same, else a new one.
-    fn table_or_new(&self, vip: u32, inputs: TableInputs) -> Arc<Table> {
-        match self.table(vip) {
-            Some(table) if table.inputs == inputs => Arc::clone(table),
-            _ => Arc::new(Table::new(inputs)),
-        }
+impl TableInputs {
+    /// The id of the member with this address.
+    fn id(&self, address: Address) -> Option<u16> {
+        let by = address.octets();
+        let place = self
+            .members
+            .binary_search_by_key(&by, |member| member.address.octets());
+        self.ids.get(place.ok()?).copied()
     }
 }
 
 impl Table {
     fn new(inputs: TableInputs) -> Self {
-        let owners = maglev(&inputs.vip, inputs.seed, &inputs.members);
+        let make = match inputs.algorithm {
+            TableAlgorithm::Maglev => maglev,
+            TableAlgorithm::Ring => ring,
+        };
+        let owners = make(&inputs.vip, inputs.seed, &inputs.members);
         let counts = owners.counts(inputs.members.len());
         Self {
             counts: inputs.ids.iter().copied().zip(counts).collect(),

@@ -1,0 +1,5 @@
+//! What several of the measurements need.
+
+#![forbid(unsafe_code)]
+
+pub mod sets;
