@@ -219,6 +219,7 @@ fn read_again(file: PathBuf) -> Result<Apply, Errors> {
         text,
         file,
         force: false,
+        max_move_percent: None,
     })
 }
 

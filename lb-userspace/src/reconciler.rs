@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     api::{
         Actor, BackendStatus, Command, Detached, Events, InterfaceStatus, OverrideStatus,
-        ReasonStatus, Status, VipStatus, What,
+        PlanBasis, ReasonStatus, Status, VipStatus, What,
     },
     config::{self, Config, OnExit},
     dataplane::{DataPlane, apply::apply},
@@ -23,6 +23,7 @@ use crate::{
         next_hop::Port,
         overrides::Override,
         plan::Held,
+        preview::Basis,
         wanted::{Inputs, Wanted, WantedBackend, WantedVip},
     },
     neighbours::{Neighbours, Snapshot},
@@ -205,6 +206,14 @@ impl<D: DataPlane> Reconciler<D> {
                 self.change(request, reply);
                 None
             }
+            Command::PlanBasis(sender) => {
+                let basis = PlanBasis {
+                    generation: self.generation,
+                    basis: self.basis(),
+                };
+                drop(sender.send(basis));
+                None
+            }
             Command::ReloadFailed(file, refusal) => {
                 self.tell_refused(Actor::Hangup, &file, &refusal);
                 None
@@ -239,6 +248,16 @@ impl<D: DataPlane> Reconciler<D> {
             self.tell_next_hops(&before);
         }
         Ok(())
+    }
+
+    /// What a new configuration is held against.
+    fn basis(&self) -> Basis {
+        Basis {
+            file: self.desired.file().clone(),
+            overrides: self.desired.overrides().clone(),
+            held: self.held.clone(),
+            ids: self.ids.clone(),
+        }
     }
 
     /// Tells of the backends whose next hop has become known.
@@ -343,21 +362,9 @@ impl<D: DataPlane> Reconciler<D> {
             interfaces: self.interfaces.clone(),
             vips,
             reasons: ReasonStatus::all(&reasons),
-            overrides: self.overrides(),
+            overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }
-    }
-
-    fn overrides(&self) -> Vec<OverrideStatus> {
-        let overrides = self.desired.overrides().iter();
-        let overrides = overrides.map(|(name, value)| OverrideStatus {
-            vip: name.vip.clone(),
-            backend: name.backend,
-            drained: value.is_drained,
-            weight: value.weight,
-            configured: self.desired.has(name),
-        });
-        overrides.collect()
     }
 }
 

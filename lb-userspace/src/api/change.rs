@@ -75,6 +75,8 @@ pub struct Apply {
     pub file: PathBuf,
     /// Whether every flow may move to another backend, as with a new seed.
     pub force: bool,
+    /// The share of any VIP's slots, in percent, that may move.
+    pub max_move_percent: Option<f64>,
 }
 
 /// Which backend.
@@ -97,6 +99,9 @@ pub struct NewConfig {
     /// Whether every flow may move to another backend, as with a new seed.
     #[serde(default)]
     pub force: bool,
+    /// The share of any VIP's slots, in percent, that may move; a VIP that goes counts as all of its slots.
+    #[serde(default)]
+    pub max_move_percent: Option<f64>,
 }
 
 /// `PUT …/weight`: a weight to be set.
@@ -137,6 +142,9 @@ pub enum Refusal {
         /// What there is.
         now: u64,
     },
+    /// It is not put as it should be.
+    #[error("{0}")]
+    Malformed(String),
     /// It names something that is not there.
     #[error("{0}")]
     Unknown(String),
@@ -157,7 +165,11 @@ impl Refusal {
     pub fn findings(&self) -> &[Finding] {
         match self {
             Self::Invalid(errors) => errors.findings(),
-            Self::Stale { .. } | Self::Unknown(_) | Self::TooMuch(_) | Self::Failed(_) => &[],
+            Self::Stale { .. }
+            | Self::Malformed(_)
+            | Self::Unknown(_)
+            | Self::TooMuch(_)
+            | Self::Failed(_) => &[],
         }
     }
 }

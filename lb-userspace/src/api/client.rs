@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Base, Changed, Detached, Generation, NewConfig, NewWeight, Status, Target};
+use super::{Base, Changed, Detached, Generation, NewConfig, NewWeight, Plan, Status, Target};
 use crate::{config::Finding, http::ErrorBody};
 
 /// How long a question may take, all in all.
@@ -185,6 +185,16 @@ impl Client {
     pub async fn apply(&self, base: Base, config: &NewConfig) -> Result<Changed, ClientError> {
         self.ask(Call::change(Method::PUT, "/v1/config".to_owned(), base).with(config)?)
             .await
+    }
+
+    /// What a configuration would change.
+    ///
+    /// # Errors
+    /// No daemon, or the configuration is not valid there.
+    pub async fn plan(&self, config: &NewConfig) -> Result<Plan, ClientError> {
+        let mut call = Call::new(Method::POST, "/v1/plan").with(config)?;
+        call.patience = CHANGE_PATIENCE;
+        self.ask(call).await
     }
 
     /// Asks the daemon to let a backend take no new flows, or to let it again.

@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Changed, Detached, Event, Refusal, Request, Status};
+use super::{Changed, Detached, Event, PlanBasis, Refusal, Request, Status};
 
 /// How many commands wait before a sender does.
 const QUEUE: usize = 16;
@@ -21,6 +21,8 @@ pub enum Command {
     Generation(oneshot::Sender<u64>),
     /// Change what is wanted.
     Change(Request, oneshot::Sender<Result<Changed, Refusal>>),
+    /// Tell what a new configuration is to be held against.
+    PlanBasis(oneshot::Sender<PlanBasis>),
     /// The file that the daemon was started with was read again and is not valid.
     ReloadFailed(PathBuf, Refusal),
     /// Tell the events from now on.
@@ -91,6 +93,14 @@ impl Handle {
     ) -> Result<Result<Changed, Refusal>, HandleError> {
         self.ask(|answer| Command::Change(request, answer), patience)
             .await
+    }
+
+    /// What a new configuration is to be held against.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub async fn plan_basis(&self, patience: Duration) -> Result<PlanBasis, HandleError> {
+        self.ask(Command::PlanBasis, patience).await
     }
 
     /// The events from now on.

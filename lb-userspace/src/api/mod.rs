@@ -10,6 +10,7 @@ mod change;
 pub mod client;
 mod event;
 mod handle;
+mod plan;
 mod request;
 mod server;
 mod socket;
@@ -23,6 +24,8 @@ pub use change::{
 pub(crate) use event::Events;
 pub use event::{Event, What};
 pub use handle::{Command, Handle, HandleError};
+pub(crate) use plan::within;
+pub use plan::{Plan, PlanBasis};
 pub use server::serve;
 pub use socket::Socket;
 pub use status::{

@@ -12,7 +12,7 @@ use axum::{
     serve::IncomingStream,
 };
 use serde::Serialize;
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Semaphore};
 
 use super::{
     Access, Actor, Apply, Base, Change, Generation, Handle, HandleError, NewConfig, NewWeight,
@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 /// How long it may take to make a change; less than the client waits.
 const CHANGE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// How many plans are worked out at a time.
+static PLANS: Semaphore = Semaphore::const_new(2);
 
 /// Serves the API on a socket until `shutdown`; requests under way get a moment to end.
 ///
@@ -43,6 +46,7 @@ pub async fn serve(
         .route("/v1/status", get(status))
         .route("/v1/generation", get(generation))
         .route("/v1/config", put(apply))
+        .route("/v1/plan", post(plan))
         .route("/v1/vips/{vip}/backends/{backend}/drain", drain)
         .route(
             "/v1/vips/{vip}/backends/{backend}/weight",
@@ -80,7 +84,9 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let right = if matches!(*request.method(), Method::GET | Method::HEAD) {
+    // A plan is sent by POST and changes nothing.
+    let is_question = matches!(*request.method(), Method::GET | Method::HEAD);
+    let right = if is_question || request.uri().path() == "/v1/plan" {
         Right::Read
     } else {
         Right::Write
@@ -119,26 +125,53 @@ async fn apply(
     State(handle): State<Handle>,
     Extension(by): Extension<Actor>,
     BasedOn(base): BasedOn,
-    Large(NewConfig { file, text, force }): Large<NewConfig>,
+    Large(config): Large<NewConfig>,
 ) -> Response {
-    if !file.is_absolute() {
-        let text = "`file` is where relative paths of the text begin: it must be absolute";
-        return http::error(StatusCode::BAD_REQUEST, text);
+    match blocking(move || read(config)).await {
+        Ok(read) => change(&handle, base, by, Change::Apply(Box::new(read))).await,
+        Err(refusal) => refused(&refusal),
     }
-    let read = tokio::task::spawn_blocking(move || {
-        let config = Config::load_text(&text, &file)?;
-        Ok(Apply {
-            config,
-            text,
-            file,
-            force,
-        })
+}
+
+/// What a configuration would change: worked out here, from a copy of what the daemon's task knows.
+async fn plan(State(handle): State<Handle>, Large(config): Large<NewConfig>) -> Response {
+    // Whoever may only read must not keep every processor busy.
+    let _turn = PLANS.acquire().await;
+    let basis = match handle.plan_basis(PATIENCE).await {
+        Ok(basis) => basis,
+        Err(error) => return answer::<()>(Err(error)),
+    };
+    let plan = blocking(move || {
+        let next = read(config)?;
+        basis.plan(&next.config, &next.text, &next.file)
     });
-    match read.await {
-        Ok(Ok(read)) => change(&handle, base, by, Change::Apply(Box::new(read))).await,
-        Ok(Err(errors)) => refused(&Refusal::Invalid(errors)),
-        Err(error) => http::error(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    match plan.await {
+        Ok(plan) => Json(plan).into_response(),
+        Err(refusal) => refused(&refusal),
     }
+}
+
+/// Reads and checks a configuration on this host.
+fn read(new: NewConfig) -> Result<Apply, Refusal> {
+    if !new.file.is_absolute() {
+        let text = "`file` is where relative paths of the text begin: it must be absolute";
+        return Err(Refusal::Malformed(text.to_owned()));
+    }
+    Ok(Apply {
+        config: Config::load_text(&new.text, &new.file)?,
+        text: new.text,
+        file: new.file,
+        force: new.force,
+        max_move_percent: new.max_move_percent,
+    })
+}
+
+/// Does what takes long on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|error| Err(Refusal::Failed(error.to_string())))
 }
 
 async fn drain_of_vip(
@@ -228,6 +261,7 @@ fn tag(generation: u64) -> Option<(HeaderName, HeaderValue)> {
 fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::Stale { .. } => StatusCode::PRECONDITION_FAILED,
+        Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
         Refusal::Unknown(_) => StatusCode::NOT_FOUND,
         Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::TooMuch(_) => StatusCode::CONFLICT,

@@ -5,8 +5,9 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{ForwardMode, Protocol, TableAlgorithm},
+    config::{Config, ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
+    model::overrides::Overrides,
 };
 
 /// The state of one node.
@@ -60,6 +61,25 @@ pub struct OverrideStatus {
     pub weight: Option<u16>,
     /// Whether the configuration has this backend at all.
     pub configured: bool,
+}
+
+impl OverrideStatus {
+    /// Every override, held against a configuration.
+    #[must_use]
+    pub fn all(overrides: &Overrides, config: &Config) -> Vec<Self> {
+        let all = overrides.iter().map(|(name, value)| {
+            let vip = config.vips.iter().find(|vip| vip.name == name.vip);
+            Self {
+                vip: name.vip.clone(),
+                backend: name.backend,
+                drained: value.is_drained,
+                weight: value.weight,
+                configured: vip
+                    .is_some_and(|vip| vip.backends.iter().any(|b| b.address == name.backend)),
+            }
+        });
+        all.collect()
+    }
 }
 
 /// One interface with the program on it.

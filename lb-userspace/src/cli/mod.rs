@@ -12,6 +12,7 @@ mod detach;
 mod drain;
 mod man;
 mod output;
+mod plan;
 mod run;
 mod status;
 mod table;
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   weir check /etc/weir/weir.toml         is the configuration valid on this host?
   weir run --config /etc/weir/weir.toml  run the daemon
+  weir plan new.toml                     what would change with this file
   weir apply                             take the configuration's changes into the running daemon
   weir status                            what it does
   weir drain web 10.0.0.11               no new flows for this backend of VIP web
@@ -59,6 +61,7 @@ struct Cli {
 enum Verb {
     Run(run::Args),
     Check(check::Args),
+    Plan(plan::Args),
     Apply(apply::Args),
     Status(status::Args),
     Drain(drain::Args),
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Plan(args) => plan::run(&args),
         Verb::Apply(args) => apply::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Drain(args) => drain::drain(&args),

@@ -10,7 +10,7 @@ use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets
 use lb_common::slot::SLOTS;
 
 use crate::{
-    api::{BackendStatus, Status, VipStatus},
+    api::{BackendStatus, OverrideStatus, Status, VipStatus},
     logging::no_colour,
 };
 
@@ -30,6 +30,13 @@ pub(super) fn status(status: &Status) -> String {
     for interface in &status.interfaces {
         let mode = interface.mode.as_str();
         writeln!(text, "interface {} ({mode} XDP)", interface.name).ok();
+    }
+    if status.config.applied != status.config.file {
+        let applied = status.config.applied.display();
+        writeln!(text, "configuration {applied}, by {}", status.config.by).ok();
+    }
+    for changed in &status.overrides {
+        writeln!(text, "by command: {}", command(changed)).ok();
     }
     for problem in &status.problems {
         writeln!(text, "problem: {problem}").ok();
@@ -78,7 +85,7 @@ fn backends(vip: &VipStatus) -> Table {
             Cell::new(backend.address),
             Cell::new(backend.forward.as_str()),
             next_hop(backend),
-            number(backend.weight.to_string()),
+            number(weight(backend)),
             number(share(backend.slots)),
             number(count(backend.packets)),
             number(bytes(backend.bytes)),
@@ -86,6 +93,34 @@ fn backends(vip: &VipStatus) -> Table {
         ]);
     }
     table
+}
+
+/// The weight that counts; a star where it is not the configuration's.
+fn weight(backend: &BackendStatus) -> String {
+    let star = if backend.weight == backend.configured_weight {
+        ""
+    } else {
+        "*"
+    };
+    format!("{}{star}", backend.weight)
+}
+
+/// What a command has changed of a backend.
+pub(super) fn command(command: &OverrideStatus) -> String {
+    let drained = command.drained.then(|| "drained".to_owned());
+    let weight = command.weight.map(|weight| format!("weight {weight}"));
+    let what: Vec<_> = drained.into_iter().chain(weight).collect();
+    let unknown = if command.configured {
+        ""
+    } else {
+        " (not in the configuration)"
+    };
+    format!(
+        "{} of VIP {}: {}{unknown}",
+        command.backend,
+        command.vip,
+        what.join(", ")
+    )
 }
 
 fn next_hop(backend: &BackendStatus) -> Cell {

@@ -8,6 +8,7 @@ use std::{
 
 use lb_common::{
     backend::Backend,
+    flow::Address,
     slot::SlotTable,
     tables::{Interface, Node},
     vip::{self, VipEntry, VipKey, VipTable},
@@ -252,6 +253,12 @@ impl Table {
     #[must_use]
     pub fn slots(&self, id: u16) -> u32 {
         self.counts.get(&id).copied().unwrap_or_default()
+    }
+
+    /// The address of each slot's owner, by slot.
+    pub fn owners(&self) -> impl Iterator<Item = Option<Address>> {
+        let owners = self.owners.iter();
+        owners.map(|place| Some(self.inputs.members.get(place?)?.address))
     }
 
     /// The table as packets read it, 256 KiB.

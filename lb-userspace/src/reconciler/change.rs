@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{Desired, Reconciler};
 use crate::{
-    api::{Actor, Apply, Base, Change, Changed, Refusal, Request, Target, What},
+    api::{Actor, Apply, Base, Change, Changed, Refusal, Request, Target, What, within},
     dataplane::DataPlane,
     model::overrides::{BackendName, Override},
     neighbours::Snapshot,
@@ -180,6 +180,11 @@ impl<D: DataPlane> Reconciler<D> {
         running.allows(&apply.config, &apply.text, &apply.file)?;
         if !apply.force {
             running.has_seed_of(&apply.config, &apply.text, &apply.file)?;
+        }
+        if let Some(percent) = apply.max_move_percent {
+            let preview = self.basis().preview(&apply.config);
+            let preview = preview.map_err(|error| Refusal::Failed(error.to_string()))?;
+            within(&preview, percent)?;
         }
         Ok(())
     }

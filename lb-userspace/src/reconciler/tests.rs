@@ -87,6 +87,7 @@ impl Running {
             text: text.to_owned(),
             file: PathBuf::from("/new.toml"),
             force,
+            max_move_percent: None,
         };
         self.change(base, Change::Apply(Box::new(apply))).await
     }

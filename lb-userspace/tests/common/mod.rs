@@ -100,7 +100,9 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                     };
                     answer.send(result).unwrap();
                 }
-                Command::ReloadFailed(..) | Command::Events(_) => panic!("nobody asks for that"),
+                Command::PlanBasis(_) | Command::ReloadFailed(..) | Command::Events(_) => {
+                    panic!("nobody asks for that")
+                }
                 Command::Detach(answer) => {
                     let detached = Detached {
                         interfaces: vec!["eth0".to_owned()],
