@@ -4,13 +4,14 @@ use std::{
     io::{self, ErrorKind},
     net::IpAddr,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
-    Method, Request, StatusCode,
-    body::Bytes,
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{HOST, HeaderValue, IF_MATCH},
 };
@@ -18,7 +19,9 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Base, Changed, Detached, Generation, NewConfig, NewWeight, Plan, Status, Target};
+use super::{
+    Base, Changed, Detached, Event, Generation, NewConfig, NewWeight, Plan, Status, Target,
+};
 use crate::{config::Finding, http::ErrorBody};
 
 /// How long a question may take, all in all.
@@ -68,6 +71,53 @@ impl Call {
     fn with(mut self, body: &impl Serialize) -> Result<Self, ClientError> {
         self.body = serde_json::to_vec(body)?.into();
         Ok(self)
+    }
+}
+
+/// The body of an answer, all of it.
+async fn whole(body: Incoming) -> Result<Bytes, ClientError> {
+    let body = Limited::new(body, ANSWER_LIMIT).collect().await;
+    Ok(body.map_err(ClientError::Body)?.to_bytes())
+}
+
+fn refused(status: StatusCode, body: &Bytes) -> ClientError {
+    let body = serde_json::from_slice(body).unwrap_or_else(|_| ErrorBody {
+        error: String::from_utf8_lossy(body).into_owned(),
+        findings: Vec::new(),
+    });
+    ClientError::Refused {
+        status: status.as_u16(),
+        message: body.error,
+        findings: body.findings,
+    }
+}
+
+/// What happens, one event after the other.
+#[derive(Debug)]
+pub struct Events {
+    body: Incoming,
+    /// What has come of a line that is not yet whole.
+    rest: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` once the daemon ends.
+    ///
+    /// # Errors
+    /// The connection broke, or the event is not what this version knows.
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            let Some(frame) = self.body.frame().await else {
+                return Ok(None);
+            };
+            if let Ok(data) = frame?.into_data() {
+                self.rest.extend_from_slice(&data);
+            }
+        }
     }
 }
 
@@ -238,6 +288,33 @@ impl Client {
         self.ask(call).await
     }
 
+    /// The events from now on.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn events(&self) -> Result<Events, ClientError> {
+        let call = Call::new(Method::GET, "/v1/events");
+        let patience = call.patience;
+        let socket = self.socket.clone();
+        let opened = timeout(patience, self.open(call)).await;
+        let Ok(opened) = opened else {
+            return Err(ClientError::Timeout { socket, patience });
+        };
+        let (response, connection) = opened?;
+        if !response.status().is_success() {
+            let status = response.status();
+            let read = async { whole(response.into_body()).await };
+            let (body, ()) = tokio::join!(read, connection);
+            return Err(refused(status, &body?));
+        }
+        // It ends when the stream is dropped, which drops the other end of the connection.
+        tokio::spawn(connection);
+        Ok(Events {
+            body: response.into_body(),
+            rest: Vec::new(),
+        })
+    }
+
     async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
         let patience = call.patience;
         let Ok(answer) = timeout(patience, self.exchange(call)).await else {
@@ -248,18 +325,21 @@ impl Client {
         if status.is_success() {
             return Ok(serde_json::from_slice(&body)?);
         }
-        let body = serde_json::from_slice(&body).unwrap_or_else(|_| ErrorBody {
-            error: String::from_utf8_lossy(&body).into_owned(),
-            findings: Vec::new(),
-        });
-        Err(ClientError::Refused {
-            status: status.as_u16(),
-            message: body.error,
-            findings: body.findings,
-        })
+        Err(refused(status, &body))
     }
 
     async fn exchange(&self, call: Call) -> Result<(StatusCode, Bytes), ClientError> {
+        let (response, connection) = self.open(call).await?;
+        let status = response.status();
+        let (body, ()) = tokio::join!(whole(response.into_body()), connection);
+        Ok((status, body?))
+    }
+
+    /// Sends a request; the answer's body comes while the connection is driven.
+    async fn open(
+        &self,
+        call: Call,
+    ) -> Result<(Response<Incoming>, impl Future<Output = ()> + Send + use<>), ClientError> {
         let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let mut request = Request::builder()
@@ -270,19 +350,17 @@ impl Client {
             request = request.header(IF_MATCH, base);
         }
         let request = request.body(Full::new(call.body))?;
-        let answer = async move {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_LIMIT);
-            let body = body.collect().await.map_err(ClientError::Body)?;
-            Ok((status, body.to_bytes()))
-        };
-        let driven = async {
+        let mut connection = Box::pin(async move {
             // A connection that breaks shows in the answer.
             connection.await.ok();
+        });
+        let mut answer = pin!(sender.send_request(request));
+        let response = tokio::select! {
+            biased;
+            response = &mut answer => response?,
+            () = &mut connection => answer.await?,
         };
-        let (answer, ()) = tokio::join!(answer, driven);
-        answer
+        Ok((response, connection))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {

@@ -4,19 +4,27 @@ use std::{future::Future, io, time::Duration};
 
 use axum::{
     Extension, Json, Router,
+    body::Body,
     extract::{ConnectInfo, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode, header::ETAG},
+    http::{
+        HeaderName, HeaderValue, Method, StatusCode,
+        header::{CONTENT_TYPE, ETAG},
+    },
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post, put},
     serve::IncomingStream,
 };
+use futures_util::stream;
 use serde::Serialize;
-use tokio::{net::UnixListener, sync::Semaphore};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, broadcast::error::RecvError},
+};
 
 use super::{
-    Access, Actor, Apply, Base, Change, Generation, Handle, HandleError, NewConfig, NewWeight,
-    Refusal, Socket, Target,
+    Access, Actor, Apply, Base, Change, Event, Generation, Handle, HandleError, NewConfig,
+    NewWeight, Refusal, Socket, Target, What,
     access::{Peer, Right},
     request::{Address, BasedOn, Large, OfVip, Small},
 };
@@ -47,6 +55,7 @@ pub async fn serve(
         .route("/v1/generation", get(generation))
         .route("/v1/config", put(apply))
         .route("/v1/plan", post(plan))
+        .route("/v1/events", get(events))
         .route("/v1/vips/{vip}/backends/{backend}/drain", drain)
         .route(
             "/v1/vips/{vip}/backends/{backend}/weight",
@@ -118,6 +127,25 @@ async fn generation(State(handle): State<Handle>) -> Response {
 async fn detach(State(handle): State<Handle>, Extension(actor): Extension<Actor>) -> Response {
     tracing::info!(cause = %actor, "detach asked for through the API");
     answer(handle.detach(PATIENCE).await)
+}
+
+/// What happens from now on, one JSON object a line, until the reader or the daemon has enough.
+async fn events(State(handle): State<Handle>) -> Response {
+    let events = match handle.events(PATIENCE).await {
+        Ok(events) => events,
+        Err(error) => return answer::<()>(Err(error)),
+    };
+    let lines = stream::unfold(events, |mut events| async {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(missed)) => Event::now(What::Missed { events: missed }),
+            Err(RecvError::Closed) => return None,
+        };
+        let line = serde_json::to_string(&event).map(|line| line + "\n");
+        Some((line, events))
+    });
+    let kind = (CONTENT_TYPE, "application/x-ndjson");
+    ([kind], Body::from_stream(lines)).into_response()
 }
 
 /// Takes a configuration; its text is read and checked here, not by the task that forwards.

@@ -4,12 +4,14 @@
 //! that packets can reach; `decap status`: nothing is attached).
 
 mod apply;
+mod backend;
 mod change;
 mod check;
 mod completions;
 mod decap;
 mod detach;
 mod drain;
+mod events;
 mod man;
 mod output;
 mod plan;
@@ -17,6 +19,7 @@ mod run;
 mod status;
 mod table;
 mod trace;
+mod vip;
 mod weight;
 
 use std::process::ExitCode;
@@ -64,6 +67,9 @@ enum Verb {
     Plan(plan::Args),
     Apply(apply::Args),
     Status(status::Args),
+    Events(events::Args),
+    Vip(vip::Args),
+    Backend(backend::Args),
     Drain(drain::Args),
     Undrain(drain::UndrainArgs),
     Weight(weight::Args),
@@ -83,6 +89,9 @@ pub fn main() -> ExitCode {
         Verb::Plan(args) => plan::run(&args),
         Verb::Apply(args) => apply::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Events(args) => events::run(&args),
+        Verb::Vip(args) => vip::run(&args),
+        Verb::Backend(args) => backend::run(&args),
         Verb::Drain(args) => drain::drain(&args),
         Verb::Undrain(args) => drain::undrain(&args),
         Verb::Weight(args) => weight::run(&args),
