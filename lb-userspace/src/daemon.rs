@@ -1,6 +1,11 @@
 //! `weir run`: from a configuration to a forwarding node, and to its end.
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -12,8 +17,11 @@ use tokio::{
 };
 
 use crate::{
-    api::{self, Command, Handle, InterfaceStatus},
-    config::{Config, OnExit},
+    api::{
+        self, Access, Actor, Apply, Base, Change, Command, Handle, InterfaceStatus, Refusal,
+        Request,
+    },
+    config::{self, Config, Errors, OnExit},
     dataplane::bpf::{self, BpfDataPlane, ProgramLog},
     interfaces, metrics,
     neighbours::Neighbours,
@@ -22,6 +30,9 @@ use crate::{
 
 /// How long requests under way may take at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long a reload may take, after which the next SIGHUP is heeded.
+const RELOAD_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs the daemon until a signal or a command ends it.
 ///
@@ -43,12 +54,14 @@ pub async fn run(
     );
 
     // What can be taken by somebody else comes first: nothing is changed before all of it is ours.
-    let socket = api::Socket::bind(&node.api_socket)
+    let socket = api::Socket::bind(&node.api_socket, access(&node))
         .with_context(|| format!("listening on the API socket {}", node.api_socket.display()))?;
     let metrics_listener = metrics::bind(node.metrics_listen)
         .await
         .with_context(|| format!("listening on metrics_listen {}", node.metrics_listen))?;
     let mut signals = Signals::new()?;
+    // Those that come before the daemon is ready are kept, as one.
+    let hangups = listen(SignalKind::hangup())?;
     let mut plane = BpfDataPlane::open(&node.pin_path, program_log, 262_144)?;
     let program_log = match program_log {
         ProgramLog::Off => None,
@@ -58,7 +71,7 @@ pub async fn run(
     let (neighbours, snapshots) = Neighbours::start()
         .await
         .context("watching the kernel's neighbours")?;
-    let mut reconciler = Reconciler::new(config, plane, neighbours, snapshots)?;
+    let mut reconciler = Reconciler::new(config, config_path, plane, neighbours, snapshots)?;
     // A signal must not wait for the backends' MAC addresses.
     tokio::select! {
         started = reconciler.start() => started?,
@@ -85,6 +98,7 @@ pub async fn run(
     reconciler.set_interfaces(attached);
 
     let (handle, mut commands) = Handle::channel();
+    let reloads = tokio::spawn(reload(hangups, config_path.to_owned(), handle.clone()));
     let (stop, stopped) = watch::channel(false);
     let servers = [
         serve(
@@ -102,7 +116,7 @@ pub async fn run(
         end = reconciler.run(&mut commands) => Some(end),
         () = signals.next() => None,
     };
-    let detach = matches!(end, Some(End::Detach(_))) || node.on_exit == OnExit::Detach;
+    let detach = matches!(end, Some(End::Detach(_))) || reconciler.on_exit() == OnExit::Detach;
     let result = if detach {
         reconciler.release().await;
         let detached = bpf::detach(&node.pin_path);
@@ -123,6 +137,7 @@ pub async fn run(
         // Whoever asked may have given up waiting.
         drop(sender.send(result.map_err(|error| format!("{error:#}"))));
     }
+    reloads.abort();
     if let Some(task) = program_log {
         task.abort();
     }
@@ -130,34 +145,82 @@ pub async fn run(
     outcome.map_err(anyhow::Error::msg)
 }
 
+fn access(node: &config::Node) -> Access {
+    let id = |group: &Option<config::Group>| group.as_ref().map(|group| group.id);
+    Access {
+        readers: id(&node.api_group),
+        admins: id(&node.api_admin_group),
+    }
+}
+
 /// Ends when one of the signals that end a daemon comes.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("listening for signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version reads its configuration only at the start; nothing changed");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
+}
+
+fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("listening for signals")
+}
+
+/// Reads the configuration again at every SIGHUP.
+async fn reload(mut hangups: Signal, file: PathBuf, handle: Handle) {
+    while hangups.recv().await.is_some() {
+        let path = file.clone();
+        let read = tokio::task::spawn_blocking(move || read_again(path));
+        let change = match read.await {
+            Ok(Ok(apply)) => Change::Apply(Box::new(apply)),
+            Ok(Err(errors)) => {
+                let refusal = Refusal::Invalid(errors);
+                handle.reload_failed(file.clone(), refusal).await;
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the configuration could not be read again");
+                continue;
+            }
+        };
+        let request = Request {
+            base: Base::Any,
+            by: Actor::Hangup,
+            change,
+        };
+        // What becomes of it is told by the task that does it.
+        if let Err(error) = handle.change(request, RELOAD_PATIENCE).await {
+            tracing::error!(%error, "SIGHUP");
+        }
+    }
+}
+
+fn read_again(file: PathBuf) -> Result<Apply, Errors> {
+    let text = fs::read_to_string(&file).map_err(|source| Errors::Read {
+        path: file.clone(),
+        source,
+    })?;
+    let config = Config::load_text(&text, &file)?;
+    Ok(Apply {
+        config,
+        text,
+        file,
+        force: false,
+        max_move_percent: None,
+    })
 }
 
 /// One descriptor a table: the soft limit of 1,024 is too low for a node with many VIPs.

@@ -15,4 +15,5 @@ pub mod metrics;
 pub mod model;
 pub mod neighbours;
 mod reconciler;
+mod state;
 pub mod trace;

@@ -1,36 +1,41 @@
 //! The one task that owns the data plane: it makes the maps what the configuration and the network want, and
 //! answers commands. No map needs a lock.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+mod change;
+mod desired;
+mod origin;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use lb_common::tables::Counters;
-use tokio::{
-    sync::{mpsc, watch},
-    time::timeout,
-};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{BackendStatus, Command, Detached, InterfaceStatus, ReasonStatus, Status, VipStatus},
-    config::Config,
+    api::{
+        Actor, BackendStatus, Command, Detached, Events, InterfaceStatus, OverrideStatus,
+        PlanBasis, ReasonStatus, Status, VipStatus, What,
+    },
+    config::{self, Config, OnExit},
     dataplane::{DataPlane, apply::apply},
     model::{
         ids::Ids,
         mac_text,
         next_hop::Port,
+        overrides::Override,
         plan::Held,
-        seed::Keys,
+        preview::Basis,
         wanted::{Inputs, Wanted, WantedBackend, WantedVip},
     },
     neighbours::{Neighbours, Snapshot},
+    state::StateFile,
 };
-
-/// How long the start waits for the backends' MAC addresses before packets may come.
-const RESOLUTION_PATIENCE: Duration = Duration::from_secs(2);
+use change::Prepared;
+use desired::Desired;
+use origin::Origin;
 
 /// Owner of the data plane.
 pub(crate) struct Reconciler<D> {
-    config: Config,
-    keys: Keys,
+    desired: Desired,
     plane: D,
     ids: Ids,
     held: Held,
@@ -40,6 +45,15 @@ pub(crate) struct Reconciler<D> {
     interfaces: Vec<InterfaceStatus>,
     generation: u64,
     failure: Option<String>,
+    state: StateFile,
+    /// What of the past could not be read.
+    lost: Option<String>,
+    /// Why the state is not kept.
+    unsaved: Option<String>,
+    origin: Origin,
+    events: Events,
+    /// Configurations whose backends have been looked for.
+    prepared: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
 }
 
 /// Why the reconciler ended.
@@ -52,12 +66,13 @@ pub(crate) enum End {
 }
 
 impl<D: DataPlane> Reconciler<D> {
-    /// Takes over what the data plane holds.
+    /// Takes over what the data plane and the state file hold. `file` is where the configuration is from.
     ///
     /// # Errors
     /// Where the maps cannot be read.
     pub(crate) fn new(
         config: Config,
+        file: &Path,
         plane: D,
         neighbours: Neighbours,
         snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -71,18 +86,34 @@ impl<D: DataPlane> Reconciler<D> {
                 "adopted what an earlier daemon left"
             );
         }
+        let state_file = StateFile::new(&config.node.state_file);
+        let (state, lost) = state_file.load();
+        for (name, value) in state.overrides.iter() {
+            tracing::info!(
+                vip = name.vip,
+                backend = %name.backend,
+                drained = value.is_drained,
+                weight = value.weight,
+                "changed by an earlier command, until it is undone"
+            );
+        }
         Ok(Self {
-            keys: Keys::derive(config.node.seed.expose()),
+            desired: Desired::new(config, state.overrides),
             ids: Ids::adopt(&vips, &backends),
             held: Held::adopt(&vips, &backends),
-            config,
             plane,
             wanted: None,
             neighbours,
             snapshots,
             interfaces: Vec::new(),
-            generation: 0,
+            generation: state.generation,
             failure: None,
+            state: state_file,
+            lost,
+            unsaved: None,
+            origin: Origin::new(file),
+            events: Events::new(),
+            prepared: mpsc::channel(1),
         })
     }
 
@@ -101,31 +132,22 @@ impl<D: DataPlane> Reconciler<D> {
     /// # Errors
     /// Where the configuration does not fit into the maps, or the kernel refuses to write one.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
-        let backends = self.config.vips.iter().flat_map(|vip| &vip.backends);
-        let addresses: BTreeSet<IpAddr> = backends
-            .filter(|b| b.mac.is_none())
-            .map(|b| b.address)
-            .collect();
+        let addresses = self.desired.watched();
         self.neighbours.watch(addresses.clone());
-        let known = |snapshot: &Arc<Snapshot>| {
-            let is_known = |address| {
-                snapshot
-                    .next_hops
-                    .get(address)
-                    .is_some_and(|hop| hop.mac_destination.is_some())
-            };
-            addresses.iter().all(is_known)
-        };
-        match timeout(RESOLUTION_PATIENCE, self.snapshots.wait_for(known)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => anyhow::bail!("the task that watches neighbours has ended"),
-            Err(_) => tracing::warn!(
+        if !change::resolved(self.snapshots.clone(), &addresses).await? {
+            tracing::warn!(
                 "some backends' MAC addresses are not known yet: `weir status` names them"
-            ),
+            );
         }
         self.reconcile("start")?;
-        self.generation = 1;
+        self.generation += 1;
+        self.save_state();
         Ok(())
+    }
+
+    /// What the end of the daemon does to the data plane.
+    pub(crate) const fn on_exit(&self) -> OnExit {
+        self.desired.file().node.on_exit
     }
 
     /// Gives the data plane and the neighbours up, for when weir leaves for good.
@@ -150,6 +172,8 @@ impl<D: DataPlane> Reconciler<D> {
                         self.failure = None;
                     }
                 }
+                // The sender lives in this task, so there always is another.
+                Some(prepared) = self.prepared.1.recv() => self.commit(prepared),
                 command = commands.recv() => match command {
                     Some(command) => if let Some(end) = self.answer(command) { return end },
                     None => return End::Abandoned,
@@ -158,7 +182,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
     }
 
-    async fn only_answer(&self, commands: &mut mpsc::Receiver<Command>) -> End {
+    async fn only_answer(&mut self, commands: &mut mpsc::Receiver<Command>) -> End {
         while let Some(command) = commands.recv().await {
             if let Some(end) = self.answer(command) {
                 return end;
@@ -167,11 +191,35 @@ impl<D: DataPlane> Reconciler<D> {
         End::Abandoned
     }
 
-    fn answer(&self, command: Command) -> Option<End> {
+    fn answer(&mut self, command: Command) -> Option<End> {
         match command {
             Command::Status(sender) => {
                 // Whoever asked may have given up waiting.
                 drop(sender.send(self.status()));
+                None
+            }
+            Command::Generation(sender) => {
+                sender.send(self.generation).ok();
+                None
+            }
+            Command::Change(request, reply) => {
+                self.change(request, reply);
+                None
+            }
+            Command::PlanBasis(sender) => {
+                let basis = PlanBasis {
+                    generation: self.generation,
+                    basis: self.basis(),
+                };
+                drop(sender.send(basis));
+                None
+            }
+            Command::ReloadFailed(file, refusal) => {
+                self.tell_refused(Actor::Hangup, &file, &refusal);
+                None
+            }
+            Command::Events(sender) => {
+                drop(sender.send(self.events.subscribe()));
                 None
             }
             Command::Detach(sender) => Some(End::Detach(sender)),
@@ -183,8 +231,8 @@ impl<D: DataPlane> Reconciler<D> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let ports = self.ports(&snapshot);
         let inputs = Inputs {
-            config: &self.config,
-            keys: &self.keys,
+            config: &self.desired.config,
+            keys: &self.desired.keys,
             ports: &ports,
             next_hops: &snapshot.next_hops,
         };
@@ -196,8 +244,41 @@ impl<D: DataPlane> Reconciler<D> {
             &mut self.ids,
             cause,
         )?;
-        self.wanted = Some(wanted);
+        if let Some(before) = self.wanted.replace(wanted) {
+            self.tell_next_hops(&before);
+        }
         Ok(())
+    }
+
+    /// What a new configuration is held against.
+    fn basis(&self) -> Basis {
+        Basis {
+            file: self.desired.file().clone(),
+            overrides: self.desired.overrides().clone(),
+            held: self.held.clone(),
+            ids: self.ids.clone(),
+        }
+    }
+
+    /// Tells of the backends whose next hop has become known.
+    fn tell_next_hops(&self, before: &Wanted) {
+        let ways = |wanted: &Wanted| -> BTreeMap<u16, bool> {
+            let backends = wanted.vips.iter().flat_map(|vip| &vip.backends);
+            backends.map(|b| (b.id, b.entry.is_resolved())).collect()
+        };
+        let before = ways(before);
+        for vip in self.wanted.iter().flat_map(|wanted| &wanted.vips) {
+            for backend in &vip.backends {
+                let resolved = backend.entry.is_resolved();
+                if before.get(&backend.id).is_some_and(|was| *was != resolved) {
+                    self.events.tell(What::NextHop {
+                        vip: vip.name.clone(),
+                        backend: backend.address,
+                        resolved,
+                    });
+                }
+            }
+        }
     }
 
     fn ports(&self, snapshot: &Snapshot) -> Vec<Port> {
@@ -208,7 +289,8 @@ impl<D: DataPlane> Reconciler<D> {
                 mac: link.mac?,
             })
         };
-        self.config
+        self.desired
+            .config
             .node
             .interfaces
             .iter()
@@ -218,7 +300,15 @@ impl<D: DataPlane> Reconciler<D> {
 
     fn status(&self) -> Status {
         let snapshot = self.snapshots.borrow();
-        let mut problems: Vec<String> = self.failure.iter().cloned().collect();
+        let own = [&self.failure, &self.lost, &self.unsaved];
+        let mut problems: Vec<String> = own.into_iter().flatten().cloned().collect();
+        problems.extend(self.origin.problems());
+        problems.extend(self.desired.idle_overrides().map(|(name, _)| {
+            format!(
+                "{}: changed by command, but VIP {} has no such backend",
+                name.backend, name.vip
+            )
+        }));
         problems.extend(
             snapshot
                 .problems
@@ -235,17 +325,18 @@ impl<D: DataPlane> Reconciler<D> {
             .wanted
             .iter()
             .flat_map(|wanted| &wanted.vips)
-            .zip(&self.config.vips);
+            .zip(&self.desired.config.vips)
+            .zip(self.desired.backends());
         let vips = vips
-            .map(|(vip, config)| {
+            .map(|((vip, config), as_configured)| {
                 let backends =
                     vip.backends
                         .iter()
-                        .zip(&config.backends)
-                        .map(|(backend, config)| {
+                        .zip(as_configured)
+                        .map(|(backend, configured)| {
                             backend_status(
                                 backend,
-                                config,
+                                configured,
                                 counters(self.plane.backend_counters(backend.id)),
                             )
                         });
@@ -263,13 +354,15 @@ impl<D: DataPlane> Reconciler<D> {
             Vec::new()
         });
         Status {
-            ready: self.generation > 0 && !self.interfaces.is_empty(),
-            node: self.config.node.name.clone(),
+            ready: self.wanted.is_some() && !self.interfaces.is_empty(),
+            node: self.desired.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: self.generation,
+            config: self.origin.status(),
             interfaces: self.interfaces.clone(),
             vips,
             reasons: ReasonStatus::all(&reasons),
+            overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }
     }
@@ -277,7 +370,7 @@ impl<D: DataPlane> Reconciler<D> {
 
 fn vip_status(
     vip: &WantedVip,
-    config: &crate::config::Vip,
+    config: &config::Vip,
     backends: Vec<BackendStatus>,
     count: Counters,
 ) -> VipStatus {
@@ -298,7 +391,7 @@ fn vip_status(
 
 fn backend_status(
     backend: &WantedBackend,
-    config: &crate::config::Backend,
+    (config, command): (&config::Backend, Override),
     count: Counters,
 ) -> BackendStatus {
     let resolved = backend.entry.is_resolved();
@@ -306,6 +399,8 @@ fn backend_status(
         id: backend.id,
         address: backend.address,
         weight: backend.weight,
+        configured_weight: config.weight,
+        drained: command.is_drained,
         forward: config.forward,
         slots: backend.slots,
         resolved,
@@ -316,3 +411,6 @@ fn backend_status(
         new_connections: count.new_connections,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use lb_userspace::api::{
-    self, Command, Handle, Socket,
+    self, Access, Command, Handle, Socket,
     client::{Client, ClientError},
 };
 use tokio::{
@@ -29,7 +29,7 @@ struct Server {
 }
 
 fn start(path: &Path, handle: Handle) -> Server {
-    let socket = Socket::bind(path).unwrap();
+    let socket = Socket::bind(path, Access::default()).unwrap();
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(api::serve(socket, handle, async {
         stopped.await.ok();
@@ -121,15 +121,15 @@ async fn replaces_only_a_socket_that_nobody_listens_on() {
     let path = directory.path().join("weir.sock");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "std leaves the file behind");
-    let living = Socket::bind(&path).unwrap();
+    let living = Socket::bind(&path, Access::default()).unwrap();
 
-    let error = Socket::bind(&path).unwrap_err();
+    let error = Socket::bind(&path, Access::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
     drop(living);
     assert!(!path.exists());
 
     fs::write(&path, "not a socket").unwrap();
-    let error = Socket::bind(&path).unwrap_err();
+    let error = Socket::bind(&path, Access::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "not a socket");
 }
@@ -160,7 +160,7 @@ fn field_names_are_stable() {
     };
     assert_eq!(
         keys(&json),
-        sorted("ready node version generation interfaces vips reasons problems")
+        sorted("ready node version generation config interfaces vips reasons overrides problems")
     );
     assert_eq!(keys(&json["interfaces"][0]), sorted("name ifindex mode"));
     assert_eq!(
@@ -171,7 +171,9 @@ fn field_names_are_stable() {
     );
     assert_eq!(
         keys(&json["vips"][0]["backends"][0]),
-        sorted("id address weight forward slots resolved mac mtu packets bytes new_connections")
+        sorted(
+            "id address weight configured_weight drained forward slots resolved mac mtu packets bytes new_connections"
+        )
     );
     assert_eq!(keys(&json["reasons"][0]), sorted("reason verdict packets"));
     assert_eq!(json["interfaces"][0]["mode"], "generic");

@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use lb_userspace::api::{self, Socket, Status};
+use lb_userspace::api::{self, Access, Socket, Status};
 use tokio::sync::oneshot;
 
 fn weir(args: &[&str]) -> Output {
@@ -196,7 +196,7 @@ fn status_without_a_daemon_is_degraded() {
 async fn ask(status: Status, args: &'static [&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("weir.sock");
-    let socket = Socket::bind(&path).unwrap();
+    let socket = Socket::bind(&path, Access::default()).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(api::serve(socket, common::reconciler(status), async {
         stopped.await.ok();

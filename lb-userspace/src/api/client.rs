@@ -2,24 +2,140 @@
 
 use std::{
     io::{self, ErrorKind},
+    net::IpAddr,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header::{HOST, HeaderValue, IF_MATCH},
+};
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Detached, Status};
-use crate::http::ErrorBody;
+use super::{
+    Base, Changed, Detached, Event, Generation, NewConfig, NewWeight, Plan, Status, Target,
+};
+use crate::{config::Finding, http::ErrorBody};
 
-/// How long a request may take, all in all.
+/// How long a question may take, all in all.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a change may take, all in all.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(65);
 
 /// Largest answer that is read, in bytes: a full node's status is under half of it.
 const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+
+/// One request.
+struct Call {
+    method: Method,
+    path: String,
+    /// `If-Match`.
+    base: Option<String>,
+    body: Bytes,
+    patience: Duration,
+}
+
+impl Call {
+    fn new(method: Method, path: &str) -> Self {
+        Self {
+            method,
+            path: path.to_owned(),
+            base: None,
+            body: Bytes::new(),
+            patience: PATIENCE,
+        }
+    }
+
+    fn change(method: Method, path: String, base: Base) -> Self {
+        let base = match base {
+            Base::Any => "*".to_owned(),
+            Base::Generation(generation) => format!("\"{generation}\""),
+        };
+        Self {
+            method,
+            path,
+            base: Some(base),
+            body: Bytes::new(),
+            patience: CHANGE_PATIENCE,
+        }
+    }
+
+    fn with(mut self, body: &impl Serialize) -> Result<Self, ClientError> {
+        self.body = serde_json::to_vec(body)?.into();
+        Ok(self)
+    }
+}
+
+/// The body of an answer, all of it.
+async fn whole(body: Incoming) -> Result<Bytes, ClientError> {
+    let body = Limited::new(body, ANSWER_LIMIT).collect().await;
+    Ok(body.map_err(ClientError::Body)?.to_bytes())
+}
+
+fn refused(status: StatusCode, body: &Bytes) -> ClientError {
+    let body = serde_json::from_slice(body).unwrap_or_else(|_| ErrorBody {
+        error: String::from_utf8_lossy(body).into_owned(),
+        findings: Vec::new(),
+    });
+    ClientError::Refused {
+        status: status.as_u16(),
+        message: body.error,
+        findings: body.findings,
+    }
+}
+
+/// What happens, one event after the other.
+#[derive(Debug)]
+pub struct Events {
+    body: Incoming,
+    /// What has come of a line that is not yet whole.
+    rest: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` once the daemon ends.
+    ///
+    /// # Errors
+    /// The connection broke, or the event is not what this version knows.
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            let Some(frame) = self.body.frame().await else {
+                return Ok(None);
+            };
+            if let Ok(data) = frame?.into_data() {
+                self.rest.extend_from_slice(&data);
+            }
+        }
+    }
+}
+
+/// Path of a backend of a VIP.
+fn of_vip(vip: &str, backend: IpAddr) -> String {
+    format!("/v1/vips/{}/backends/{backend}", escaped(vip))
+}
+
+/// A name as one segment of a path (RFC 3986, section 2.1).
+fn escaped(name: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => {
+            char::from(byte).to_string()
+        }
+        _ => format!("%{byte:02X}"),
+    };
+    name.bytes().map(escape).collect()
+}
 
 /// Asks the daemon that listens on a socket; one connection a request.
 #[derive(Clone, Debug)]
@@ -47,10 +163,12 @@ pub enum ClientError {
         source: io::Error,
     },
     /// No answer in time.
-    #[error("the daemon on {} did not answer within {} s", socket.display(), PATIENCE.as_secs())]
+    #[error("the daemon on {} did not answer within {} s", socket.display(), patience.as_secs())]
     Timeout {
         /// The socket.
         socket: PathBuf,
+        /// How long that was waited for.
+        patience: Duration,
     },
     /// The daemon answered with an error.
     #[error("the daemon answered {status}: {message}")]
@@ -59,7 +177,12 @@ pub enum ClientError {
         status: u16,
         /// Its own words.
         message: String,
+        /// Where a configuration is wrong.
+        findings: Vec<Finding>,
     },
+    /// The request cannot be put as HTTP.
+    #[error("ask the daemon: {0}")]
+    Request(#[from] hyper::http::Error),
     /// The connection broke.
     #[error("talk to the daemon: {0}")]
     Http(#[from] hyper::Error),
@@ -85,7 +208,7 @@ impl Client {
     /// # Errors
     /// No daemon, or no answer that makes sense.
     pub async fn status(&self) -> Result<Status, ClientError> {
-        self.request(Method::GET, "/v1/status").await
+        self.ask(Call::new(Method::GET, "/v1/status")).await
     }
 
     /// Asks the daemon to take the program off, to remove every pin, and to end.
@@ -93,56 +216,151 @@ impl Client {
     /// # Errors
     /// No daemon, or it could not.
     pub async fn detach(&self) -> Result<Detached, ClientError> {
-        self.request(Method::POST, "/v1/detach").await
+        self.ask(Call::new(Method::POST, "/v1/detach")).await
     }
 
-    async fn request<T: DeserializeOwned>(
+    /// The daemon's generation, which a change is based on.
+    ///
+    /// # Errors
+    /// No daemon, or no answer that makes sense.
+    pub async fn generation(&self) -> Result<u64, ClientError> {
+        let Generation { generation } = self.ask(Call::new(Method::GET, "/v1/generation")).await?;
+        Ok(generation)
+    }
+
+    /// Asks the daemon to take a configuration.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn apply(&self, base: Base, config: &NewConfig) -> Result<Changed, ClientError> {
+        self.ask(Call::change(Method::PUT, "/v1/config".to_owned(), base).with(config)?)
+            .await
+    }
+
+    /// What a configuration would change.
+    ///
+    /// # Errors
+    /// No daemon, or the configuration is not valid there.
+    pub async fn plan(&self, config: &NewConfig) -> Result<Plan, ClientError> {
+        let mut call = Call::new(Method::POST, "/v1/plan").with(config)?;
+        call.patience = CHANGE_PATIENCE;
+        self.ask(call).await
+    }
+
+    /// Asks the daemon to let a backend take no new flows, or to let it again.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn drain(
         &self,
-        method: Method,
-        path: &'static str,
-    ) -> Result<T, ClientError> {
-        let exchange = timeout(PATIENCE, self.exchange(method, path)).await;
-        let Ok(answer) = exchange else {
+        base: Base,
+        target: &Target,
+        is_drained: bool,
+    ) -> Result<Changed, ClientError> {
+        let method = if is_drained {
+            Method::PUT
+        } else {
+            Method::DELETE
+        };
+        let path = match target {
+            Target::OfVip(vip, backend) => format!("{}/drain", of_vip(vip, *backend)),
+            Target::OfAll(backend) => format!("/v1/backends/{backend}/drain"),
+        };
+        self.ask(Call::change(method, path, base)).await
+    }
+
+    /// Asks the daemon to give a backend of a VIP a weight, or the configuration's again.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn weight(
+        &self,
+        base: Base,
+        vip: &str,
+        backend: IpAddr,
+        weight: Option<u16>,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("{}/weight", of_vip(vip, backend));
+        let call = match weight {
+            Some(weight) => Call::change(Method::PUT, path, base).with(&NewWeight { weight })?,
+            None => Call::change(Method::DELETE, path, base),
+        };
+        self.ask(call).await
+    }
+
+    /// The events from now on.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn events(&self) -> Result<Events, ClientError> {
+        let call = Call::new(Method::GET, "/v1/events");
+        let patience = call.patience;
+        let socket = self.socket.clone();
+        let opened = timeout(patience, self.open(call)).await;
+        let Ok(opened) = opened else {
+            return Err(ClientError::Timeout { socket, patience });
+        };
+        let (response, connection) = opened?;
+        if !response.status().is_success() {
+            let status = response.status();
+            let read = async { whole(response.into_body()).await };
+            let (body, ()) = tokio::join!(read, connection);
+            return Err(refused(status, &body?));
+        }
+        // It ends when the stream is dropped, which drops the other end of the connection.
+        tokio::spawn(connection);
+        Ok(Events {
+            body: response.into_body(),
+            rest: Vec::new(),
+        })
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+        let patience = call.patience;
+        let Ok(answer) = timeout(patience, self.exchange(call)).await else {
             let socket = self.socket.clone();
-            return Err(ClientError::Timeout { socket });
+            return Err(ClientError::Timeout { socket, patience });
         };
         let (status, body) = answer?;
         if status.is_success() {
             return Ok(serde_json::from_slice(&body)?);
         }
-        let message = serde_json::from_slice(&body).map_or_else(
-            |_| String::from_utf8_lossy(&body).into_owned(),
-            |body: ErrorBody| body.error,
-        );
-        let status = status.as_u16();
-        Err(ClientError::Refused { status, message })
+        Err(refused(status, &body))
     }
 
-    async fn exchange(
+    async fn exchange(&self, call: Call) -> Result<(StatusCode, Bytes), ClientError> {
+        let (response, connection) = self.open(call).await?;
+        let status = response.status();
+        let (body, ()) = tokio::join!(whole(response.into_body()), connection);
+        Ok((status, body?))
+    }
+
+    /// Sends a request; the answer's body comes while the connection is driven.
+    async fn open(
         &self,
-        method: Method,
-        path: &'static str,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+        call: Call,
+    ) -> Result<(Response<Incoming>, impl Future<Output = ()> + Send + use<>), ClientError> {
         let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.method_mut() = method;
-        *request.uri_mut() = hyper::Uri::from_static(path);
-        let host = hyper::header::HeaderValue::from_static("weir");
-        request.headers_mut().insert(hyper::header::HOST, host);
-        let answer = async move {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_LIMIT);
-            let body = body.collect().await.map_err(ClientError::Body)?;
-            Ok((status, body.to_bytes()))
-        };
-        let driven = async {
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(call.path)
+            .header(HOST, HeaderValue::from_static("weir"));
+        if let Some(base) = call.base {
+            request = request.header(IF_MATCH, base);
+        }
+        let request = request.body(Full::new(call.body))?;
+        let mut connection = Box::pin(async move {
             // A connection that breaks shows in the answer.
             connection.await.ok();
+        });
+        let mut answer = pin!(sender.send_request(request));
+        let response = tokio::select! {
+            biased;
+            response = &mut answer => response?,
+            () = &mut connection => answer.await?,
         };
-        let (answer, ()) = tokio::join!(answer, driven);
-        answer
+        Ok((response, connection))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {

@@ -1,13 +1,13 @@
 //! The way from the servers to the task that owns the data plane.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot},
     time::timeout,
 };
 
-use super::{Detached, Status};
+use super::{Changed, Detached, Event, PlanBasis, Refusal, Request, Status};
 
 /// How many commands wait before a sender does.
 const QUEUE: usize = 16;
@@ -17,6 +17,16 @@ const QUEUE: usize = 16;
 pub enum Command {
     /// Tell the state.
     Status(oneshot::Sender<Status>),
+    /// Tell the generation.
+    Generation(oneshot::Sender<u64>),
+    /// Change what is wanted.
+    Change(Request, oneshot::Sender<Result<Changed, Refusal>>),
+    /// Tell what a new configuration is to be held against.
+    PlanBasis(oneshot::Sender<PlanBasis>),
+    /// The file that the daemon was started with was read again and is not valid.
+    ReloadFailed(PathBuf, Refusal),
+    /// Tell the events from now on.
+    Events(oneshot::Sender<broadcast::Receiver<Event>>),
     /// Take the program off, remove every pin, answer, and end the daemon.
     Detach(oneshot::Sender<Result<Detached, String>>),
 }
@@ -55,6 +65,14 @@ impl Handle {
         self.ask(Command::Status, patience).await
     }
 
+    /// Asks for the generation.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub async fn generation(&self, patience: Duration) -> Result<u64, HandleError> {
+        self.ask(Command::Generation, patience).await
+    }
+
     /// Asks the daemon to take the program off and to end.
     ///
     /// # Errors
@@ -62,6 +80,46 @@ impl Handle {
     pub async fn detach(&self, patience: Duration) -> Result<Detached, HandleError> {
         let answer = self.ask(Command::Detach, patience).await?;
         answer.map_err(HandleError::Refused)
+    }
+
+    /// Asks for a change. `Ok` has what became of it.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`: the change may be made all the same.
+    pub async fn change(
+        &self,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Result<Changed, Refusal>, HandleError> {
+        self.ask(|answer| Command::Change(request, answer), patience)
+            .await
+    }
+
+    /// What a new configuration is to be held against.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub async fn plan_basis(&self, patience: Duration) -> Result<PlanBasis, HandleError> {
+        self.ask(Command::PlanBasis, patience).await
+    }
+
+    /// The events from now on.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub async fn events(
+        &self,
+        patience: Duration,
+    ) -> Result<broadcast::Receiver<Event>, HandleError> {
+        self.ask(Command::Events, patience).await
+    }
+
+    /// Tells that a reload was refused before it came to the task.
+    pub(crate) async fn reload_failed(&self, file: PathBuf, refusal: Refusal) {
+        let command = Command::ReloadFailed(file, refusal);
+        if self.0.send(command).await.is_err() {
+            tracing::debug!("the daemon is ending");
+        }
     }
 
     async fn ask<T>(

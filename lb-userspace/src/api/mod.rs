@@ -1,20 +1,34 @@
 //! The control API: HTTP and JSON over a Unix socket.
 //!
-//! - `GET /v1/status`: a [`Status`].
-//! - `POST /v1/detach`: takes the program off every interface, removes every pin and ends the daemon;
-//!   answers with a [`Detached`].
-//!
-//! Every error is `{"error": "…"}`. The server decides nothing: it passes [`Command`]s to the task that owns
-//! the data plane, through a [`Handle`].
+//! `docs/api.md` lists the paths. A change answers with [`Changed`], and names the generation that it is based on
+//! in `If-Match`; every error is `{"error": "…"}`, with `findings` where a configuration is refused. Peers are held
+//! against [`Access`] before anything that they send is read. The server decides nothing else: it passes
+//! [`Command`]s to the task that owns the data plane, through a [`Handle`].
 
+mod access;
+mod change;
 pub mod client;
+mod event;
 mod handle;
+mod plan;
+mod request;
 mod server;
 mod socket;
 mod status;
 
 pub use crate::dataplane::bpf::Detached;
+pub use access::Access;
+pub use change::{
+    Actor, Apply, Base, Change, Changed, Generation, NewConfig, NewWeight, Refusal, Request, Target,
+};
+pub(crate) use event::Events;
+pub use event::{Event, What};
 pub use handle::{Command, Handle, HandleError};
+pub(crate) use plan::within;
+pub use plan::{Plan, PlanBasis};
 pub use server::serve;
 pub use socket::Socket;
-pub use status::{AttachMode, BackendStatus, InterfaceStatus, ReasonStatus, Status, VipStatus};
+pub use status::{
+    AttachMode, BackendStatus, ConfigStatus, InterfaceStatus, OverrideStatus, ReasonStatus, Status,
+    VipStatus,
+};

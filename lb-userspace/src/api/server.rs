@@ -3,19 +3,41 @@
 use std::{future::Future, io, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::State,
-    http::StatusCode,
+    Extension, Json, Router,
+    body::Body,
+    extract::{ConnectInfo, Request, State},
+    http::{
+        HeaderName, HeaderValue, Method, StatusCode,
+        header::{CONTENT_TYPE, ETAG},
+    },
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{get, post, put},
+    serve::IncomingStream,
 };
+use futures_util::stream;
 use serde::Serialize;
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, broadcast::error::RecvError},
+};
 
-use super::{Handle, HandleError, Socket};
-use crate::http;
+use super::{
+    Access, Actor, Apply, Base, Change, Event, Generation, Handle, HandleError, NewConfig,
+    NewWeight, Refusal, Socket, Target, What,
+    access::{Peer, Right},
+    request::{Address, BasedOn, Large, OfVip, Small},
+};
+use crate::{config::Config, http};
 
-/// How long the daemon's task may take to answer; less than the client waits.
+/// How long the daemon's task may take to answer a question; less than the client waits.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long it may take to make a change; less than the client waits.
+const CHANGE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// How many plans are worked out at a time.
+static PLANS: Semaphore = Semaphore::const_new(2);
 
 /// Serves the API on a socket until `shutdown`; requests under way get a moment to end.
 ///
@@ -26,21 +48,254 @@ pub async fn serve(
     handle: Handle,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
+    let (listener, access, _removed_at_the_end) = socket.into_parts();
+    let drain = put(drain_of_vip).delete(undrain_of_vip);
     let router = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/generation", get(generation))
+        .route("/v1/config", put(apply))
+        .route("/v1/plan", post(plan))
+        .route("/v1/events", get(events))
+        .route("/v1/vips/{vip}/backends/{backend}/drain", drain)
+        .route(
+            "/v1/vips/{vip}/backends/{backend}/weight",
+            put(set_weight).delete(reset_weight),
+        )
+        .route(
+            "/v1/backends/{backend}/drain",
+            put(drain_of_all).delete(undrain_of_all),
+        )
         .route("/v1/detach", post(detach))
         .with_state(handle);
-    let (listener, _removed_at_the_end) = socket.into_parts();
-    http::serve(listener, router, shutdown).await
+    let guarded = middleware::from_fn_with_state(access, guard);
+    let router = http::complete(router).layer(guarded);
+    http::serve::<_, Caller>(listener, router, shutdown).await
+}
+
+/// Who is at the other end of a connection; `None` where the kernel does not tell.
+#[derive(Clone)]
+struct Caller(Option<Peer>);
+
+impl axum::extract::connect_info::Connected<IncomingStream<'_, UnixListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let peer = Peer::of(stream.io());
+        Self(
+            peer.inspect_err(|error| tracing::warn!(%error, "who talks to the API is unknown"))
+                .ok(),
+        )
+    }
+}
+
+/// Lets in who may do what a request does, before anything else of it is looked at.
+async fn guard(
+    State(access): State<Access>,
+    ConnectInfo(Caller(peer)): ConnectInfo<Caller>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // A plan is sent by POST and changes nothing.
+    let is_question = matches!(*request.method(), Method::GET | Method::HEAD);
+    let right = if is_question || request.uri().path() == "/v1/plan" {
+        Right::Read
+    } else {
+        Right::Write
+    };
+    let Some(peer) = peer else {
+        return http::error(StatusCode::FORBIDDEN, "the kernel does not tell who asks");
+    };
+    if let Err(error) = access.allow(&peer, right) {
+        let path = request.uri().path();
+        tracing::warn!(by = %peer.actor(), method = %request.method(), path, "refused by the API");
+        return http::error(StatusCode::FORBIDDEN, error);
+    }
+    request.extensions_mut().insert(peer.actor());
+    next.run(request).await
 }
 
 async fn status(State(handle): State<Handle>) -> Response {
     answer(handle.status(PATIENCE).await)
 }
 
-async fn detach(State(handle): State<Handle>) -> Response {
-    tracing::info!("detach asked for through the API");
+async fn generation(State(handle): State<Handle>) -> Response {
+    let generation = handle.generation(PATIENCE).await;
+    let tag = generation.as_ref().ok().copied().and_then(tag);
+    let mut response = answer(generation.map(|generation| Generation { generation }));
+    response.headers_mut().extend(tag);
+    response
+}
+
+async fn detach(State(handle): State<Handle>, Extension(actor): Extension<Actor>) -> Response {
+    tracing::info!(cause = %actor, "detach asked for through the API");
     answer(handle.detach(PATIENCE).await)
+}
+
+/// What happens from now on, one JSON object a line, until the reader or the daemon has enough.
+async fn events(State(handle): State<Handle>) -> Response {
+    let events = match handle.events(PATIENCE).await {
+        Ok(events) => events,
+        Err(error) => return answer::<()>(Err(error)),
+    };
+    let lines = stream::unfold(events, |mut events| async {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            Err(RecvError::Lagged(missed)) => Event::now(What::Missed { events: missed }),
+            Err(RecvError::Closed) => return None,
+        };
+        let line = serde_json::to_string(&event).map(|line| line + "\n");
+        Some((line, events))
+    });
+    let kind = (CONTENT_TYPE, "application/x-ndjson");
+    ([kind], Body::from_stream(lines)).into_response()
+}
+
+/// Takes a configuration; its text is read and checked here, not by the task that forwards.
+async fn apply(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    Large(config): Large<NewConfig>,
+) -> Response {
+    match blocking(move || read(config)).await {
+        Ok(read) => change(&handle, base, by, Change::Apply(Box::new(read))).await,
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+/// What a configuration would change: worked out here, from a copy of what the daemon's task knows.
+async fn plan(State(handle): State<Handle>, Large(config): Large<NewConfig>) -> Response {
+    // Whoever may only read must not keep every processor busy.
+    let _turn = PLANS.acquire().await;
+    let basis = match handle.plan_basis(PATIENCE).await {
+        Ok(basis) => basis,
+        Err(error) => return answer::<()>(Err(error)),
+    };
+    let plan = blocking(move || {
+        let next = read(config)?;
+        basis.plan(&next.config, &next.text, &next.file)
+    });
+    match plan.await {
+        Ok(plan) => Json(plan).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+/// Reads and checks a configuration on this host.
+fn read(new: NewConfig) -> Result<Apply, Refusal> {
+    if !new.file.is_absolute() {
+        let text = "`file` is where relative paths of the text begin: it must be absolute";
+        return Err(Refusal::Malformed(text.to_owned()));
+    }
+    Ok(Apply {
+        config: Config::load_text(&new.text, &new.file)?,
+        text: new.text,
+        file: new.file,
+        force: new.force,
+        max_move_percent: new.max_move_percent,
+    })
+}
+
+/// Does what takes long on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|error| Err(Refusal::Failed(error.to_string())))
+}
+
+async fn drain_of_vip(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    OfVip(vip, backend): OfVip,
+) -> Response {
+    let target = Target::OfVip(vip, backend);
+    change(&handle, base, by, Change::Drain(target, true)).await
+}
+
+async fn undrain_of_vip(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    OfVip(vip, backend): OfVip,
+) -> Response {
+    let target = Target::OfVip(vip, backend);
+    change(&handle, base, by, Change::Drain(target, false)).await
+}
+
+async fn drain_of_all(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    Address(backend): Address,
+) -> Response {
+    let target = Target::OfAll(backend);
+    change(&handle, base, by, Change::Drain(target, true)).await
+}
+
+async fn undrain_of_all(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    Address(backend): Address,
+) -> Response {
+    let target = Target::OfAll(backend);
+    change(&handle, base, by, Change::Drain(target, false)).await
+}
+
+async fn set_weight(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    OfVip(vip, backend): OfVip,
+    Small(NewWeight { weight }): Small<NewWeight>,
+) -> Response {
+    change(
+        &handle,
+        base,
+        by,
+        Change::Weight(vip, backend, Some(weight)),
+    )
+    .await
+}
+
+async fn reset_weight(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    OfVip(vip, backend): OfVip,
+) -> Response {
+    change(&handle, base, by, Change::Weight(vip, backend, None)).await
+}
+
+async fn change(handle: &Handle, base: Base, by: Actor, change: Change) -> Response {
+    let request = super::Request { base, by, change };
+    match handle.change(request, CHANGE_PATIENCE).await {
+        Ok(Ok(changed)) => {
+            let mut response = Json(changed).into_response();
+            response.headers_mut().extend(tag(changed.generation));
+            response
+        }
+        Ok(Err(refusal)) => refused(&refusal),
+        Err(error) => answer::<()>(Err(error)),
+    }
+}
+
+/// A generation as an entity tag.
+fn tag(generation: u64) -> Option<(HeaderName, HeaderValue)> {
+    let value = HeaderValue::from_str(&format!("\"{generation}\"")).ok()?;
+    Some((ETAG, value))
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let status = match refusal {
+        Refusal::Stale { .. } => StatusCode::PRECONDITION_FAILED,
+        Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
+        Refusal::Unknown(_) => StatusCode::NOT_FOUND,
+        Refusal::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::TooMuch(_) => StatusCode::CONFLICT,
+        Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    http::error_with_findings(status, refusal.to_string(), refusal.findings())
 }
 
 fn answer<T: Serialize>(result: Result<T, HandleError>) -> Response {

@@ -4,13 +4,15 @@ use std::{
     fs::{self, Permissions},
     io::{self, ErrorKind},
     os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown},
         net as std_net,
     },
     path::{Path, PathBuf},
 };
 
 use tokio::net::UnixListener;
+
+use super::Access;
 
 /// Owner and group may connect.
 const MODE: u32 = 0o660;
@@ -19,17 +21,19 @@ const MODE: u32 = 0o660;
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
+    access: Access,
     file: SocketFile,
 }
 
 impl Socket {
-    /// Listens at `path`, mode 0660, and makes its directory if need be. A socket that nobody listens on is
+    /// Listens at `path`, mode 0660, for the group that may read, or the one that may change if there is no
+    /// other; makes its directory if need be. A socket that nobody listens on is
     /// replaced. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// Somebody listens there already (`AddrInUse`), something other than a socket is there, or the kernel
     /// refuses.
-    pub fn bind(path: &Path) -> io::Result<Self> {
+    pub fn bind(path: &Path, access: Access) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
@@ -41,7 +45,8 @@ impl Socket {
         let new = PathBuf::from(new);
         remove_if_there(&new)?;
         let listener = std_net::UnixListener::bind(&new)?;
-        let renamed = fs::set_permissions(&new, Permissions::from_mode(MODE))
+        let renamed = chown(&new, None, access.readers.or(access.admins))
+            .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(MODE)))
             .and_then(|()| listener.set_nonblocking(true))
             .and_then(|()| fs::rename(&new, path));
         if let Err(error) = renamed {
@@ -55,14 +60,19 @@ impl Socket {
         };
         Ok(Self {
             listener: UnixListener::from_std(listener)?,
+            access,
             file,
         })
     }
 
-    /// The listener, and what removes its file when dropped.
-    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
-        let Self { listener, file } = self;
-        (listener, file)
+    /// The listener, whom it lets in, and what removes its file when dropped.
+    pub(super) fn into_parts(self) -> (UnixListener, Access, SocketFile) {
+        let Self {
+            listener,
+            access,
+            file,
+        } = self;
+        (listener, access, file)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What `GET /v1/status` answers. Field names are stable: scripts read them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{ForwardMode, Protocol, TableAlgorithm},
+    config::{Config, ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
+    model::overrides::Overrides,
 };
 
 /// The state of one node.
@@ -18,16 +19,67 @@ pub struct Status {
     pub node: String,
     /// The daemon's version.
     pub version: String,
-    /// How many configurations have been applied, this one included.
+    /// Grows with every start, configuration and command; changes are based on it.
     pub generation: u64,
+    /// Where the configuration in force is from.
+    pub config: ConfigStatus,
     /// Where the program is attached.
     pub interfaces: Vec<InterfaceStatus>,
     /// Every VIP, in the configuration's order.
     pub vips: Vec<VipStatus>,
     /// Every reason, also those that nothing was counted under; one that forwards has a line for each verdict.
     pub reasons: Vec<ReasonStatus>,
+    /// What commands have changed of the configuration, by VIP and backend.
+    pub overrides: Vec<OverrideStatus>,
     /// What an operator should look at, in sentences.
     pub problems: Vec<String>,
+}
+
+/// Where the configuration in force is from.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ConfigStatus {
+    /// The file that the daemon was started with; SIGHUP reads it again.
+    pub file: PathBuf,
+    /// The file whose text is in force.
+    pub applied: PathBuf,
+    /// Who put it in force.
+    pub by: String,
+    /// When, in UTC (RFC 3339).
+    pub time: String,
+}
+
+/// What commands have changed of one backend of a VIP; it holds until it is undone.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct OverrideStatus {
+    /// The VIP's name.
+    pub vip: String,
+    /// The backend's address.
+    pub backend: IpAddr,
+    /// Whether it takes no new flows.
+    pub drained: bool,
+    /// The weight that was set, if one was.
+    pub weight: Option<u16>,
+    /// Whether the configuration has this backend at all.
+    pub configured: bool,
+}
+
+impl OverrideStatus {
+    /// Every override, held against a configuration.
+    #[must_use]
+    pub fn all(overrides: &Overrides, config: &Config) -> Vec<Self> {
+        let all = overrides.iter().map(|(name, value)| {
+            let vip = config.vips.iter().find(|vip| vip.name == name.vip);
+            Self {
+                vip: name.vip.clone(),
+                backend: name.backend,
+                drained: value.is_drained,
+                weight: value.weight,
+                configured: vip
+                    .is_some_and(|vip| vip.backends.iter().any(|b| b.address == name.backend)),
+            }
+        });
+        all.collect()
+    }
 }
 
 /// One interface with the program on it.
@@ -106,8 +158,12 @@ pub struct BackendStatus {
     pub id: u16,
     /// Its own address.
     pub address: IpAddr,
-    /// Its weight.
+    /// The weight that counts.
     pub weight: u16,
+    /// The weight in the configuration.
+    pub configured_weight: u16,
+    /// Whether a command lets it take no new flows.
+    pub drained: bool,
     /// How packets reach it.
     pub forward: ForwardMode,
     /// Slots of the VIP's lookup table that it owns, of 65,536.

@@ -3,16 +3,24 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
 //! that packets can reach; `decap status`: nothing is attached).
 
+mod apply;
+mod backend;
+mod change;
 mod check;
 mod completions;
 mod decap;
 mod detach;
+mod drain;
+mod events;
 mod man;
 mod output;
+mod plan;
 mod run;
 mod status;
 mod table;
 mod trace;
+mod vip;
+mod weight;
 
 use std::process::ExitCode;
 
@@ -33,7 +41,10 @@ const EXAMPLES: &str = "\
 Examples:
   weir check /etc/weir/weir.toml         is the configuration valid on this host?
   weir run --config /etc/weir/weir.toml  run the daemon
+  weir plan new.toml                     what would change with this file
+  weir apply                             take the configuration's changes into the running daemon
   weir status                            what it does
+  weir drain web 10.0.0.11               no new flows for this backend of VIP web
   weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
                                          what becomes of this packet, and why
   weir decap attach --interface eth0 --from 10.0.0.1    on a backend: take tunnelled packets
@@ -53,7 +64,15 @@ struct Cli {
 enum Verb {
     Run(run::Args),
     Check(check::Args),
+    Plan(plan::Args),
+    Apply(apply::Args),
     Status(status::Args),
+    Events(events::Args),
+    Vip(vip::Args),
+    Backend(backend::Args),
+    Drain(drain::Args),
+    Undrain(drain::UndrainArgs),
+    Weight(weight::Args),
     Trace(trace::Args),
     Decap(decap::Args),
     Detach(detach::Args),
@@ -67,7 +86,15 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Run(args) => run::run(&args),
         Verb::Check(args) => check::run(&args),
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Apply(args) => apply::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Events(args) => events::run(&args),
+        Verb::Vip(args) => vip::run(&args),
+        Verb::Backend(args) => backend::run(&args),
+        Verb::Drain(args) => drain::drain(&args),
+        Verb::Undrain(args) => drain::undrain(&args),
+        Verb::Weight(args) => weight::run(&args),
         Verb::Trace(args) => trace::run(&args),
         Verb::Decap(args) => decap::run(&args),
         Verb::Detach(args) => detach::run(&args),

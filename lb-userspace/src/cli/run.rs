@@ -49,6 +49,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
     };
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(daemon::run(config, &args.config, args.program_log))?;
+    // SIGHUP reads it again, and `weir apply` from wherever that is started.
+    let path = std::path::absolute(&args.config)?;
+    runtime.block_on(daemon::run(config, &path, args.program_log))?;
     Ok(Outcome::Done)
 }

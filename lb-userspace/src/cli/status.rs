@@ -1,8 +1,15 @@
 //! `weir status`
 
-use std::path::PathBuf;
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    time::Duration,
+};
 
-use super::{Outcome, output, table};
+use anyhow::bail;
+use tokio::time::timeout;
+
+use super::{Outcome, change::converse, output, table};
 use crate::{
     api::{
         Status,
@@ -15,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   weir status
   weir status -o json | jq '.vips[].backends[] | select(.resolved | not)'
+  weir status --watch                    again whenever something changes, and every 2 s
   weir status --socket /run/weir/weir.sock
 
 Exit codes: 0 all is well, 1 failed, 2 usage, 3 degraded: the daemon is away (packets are still
@@ -30,7 +38,13 @@ pub(super) struct Args {
     /// Form of the output; field names of json are stable
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
+    /// Show it again whenever something changes, and every 2 seconds for the counters
+    #[arg(short, long)]
+    watch: bool,
 }
+
+/// How long a watched status stays without an event.
+const REFRESH: Duration = Duration::from_secs(2);
 
 /// Form of a listing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -43,10 +57,10 @@ pub(super) enum Form {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let status = match runtime.block_on(Client::new(&args.socket).status()) {
+    if args.watch {
+        return converse(watch(args))?;
+    }
+    let status = match converse(Client::new(&args.socket).status())? {
         Ok(status) => status,
         Err(error @ ClientError::Away { .. }) => {
             output::message(format_args!(
@@ -56,15 +70,37 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
         Err(error) => return Err(error.into()),
     };
-    match args.output {
-        Form::Table => output::data(table::status(&status))?,
-        Form::Json => output::data(format_args!("{}\n", serde_json::to_string_pretty(&status)?))?,
-    }
+    output::listing(args.output, &status, || table::status(&status))?;
     Ok(if is_well(&status) {
         Outcome::Done
     } else {
         Outcome::Degraded
     })
+}
+
+/// Shows the status until the reader or the daemon has gone.
+async fn watch(args: &Args) -> anyhow::Result<Outcome> {
+    /// Clears a terminal and goes to its top (ECMA-48).
+    const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
+    let client = Client::new(&args.socket);
+    let mut events = client.events().await?;
+    let is_terminal = io::stdout().is_terminal();
+    loop {
+        let status = client.status().await?;
+        match args.output {
+            Form::Table if is_terminal => {
+                output::data(format_args!("{CLEAR}{}", table::status(&status)))?;
+            }
+            Form::Table => output::data(format_args!("{}\n", table::status(&status)))?,
+            // A line each, as of events.
+            Form::Json => output::data(format_args!("{}\n", serde_json::to_string(&status)?))?,
+        }
+        if let Ok(event) = timeout(REFRESH, events.next()).await
+            && event?.is_none()
+        {
+            bail!("the daemon has ended");
+        }
+    }
 }
 
 /// Ready, and every VIP has a backend that takes packets.

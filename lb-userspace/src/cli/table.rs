@@ -9,8 +9,9 @@ use std::{
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets::NOTHING};
 use lb_common::slot::SLOTS;
 
+use super::backend::Row;
 use crate::{
-    api::{BackendStatus, Status, VipStatus},
+    api::{BackendStatus, OverrideStatus, Status, VipStatus},
     logging::no_colour,
 };
 
@@ -31,14 +32,18 @@ pub(super) fn status(status: &Status) -> String {
         let mode = interface.mode.as_str();
         writeln!(text, "interface {} ({mode} XDP)", interface.name).ok();
     }
+    if status.config.applied != status.config.file {
+        let applied = status.config.applied.display();
+        writeln!(text, "configuration {applied}, by {}", status.config.by).ok();
+    }
+    for changed in &status.overrides {
+        writeln!(text, "by command: {}", command(changed)).ok();
+    }
     for problem in &status.problems {
         writeln!(text, "problem: {problem}").ok();
     }
-    for vip in &status.vips {
-        writeln!(text, "\n{}", vip_lines(vip)).ok();
-        if !vip.backends.is_empty() {
-            writeln!(text, "{}", backends(vip).trim_fmt()).ok();
-        }
+    for shown in &status.vips {
+        write!(text, "\n{}", vip(shown)).ok();
     }
     if status.reasons.iter().any(|reason| reason.packets > 0) {
         writeln!(text, "\n{}", reasons(status).trim_fmt()).ok();
@@ -46,12 +51,76 @@ pub(super) fn status(status: &Status) -> String {
     text
 }
 
-fn vip_lines(vip: &VipStatus) -> String {
-    let protocol = vip.protocol.as_str();
-    let dialled = match vip.port {
+/// A VIP and its backends.
+pub(super) fn vip(vip: &VipStatus) -> String {
+    let mut text = vip_lines(vip) + "\n";
+    if !vip.backends.is_empty() {
+        writeln!(text, "{}", backends(vip).trim_fmt()).ok();
+    }
+    text
+}
+
+/// VIPs, a line each.
+pub(super) fn vips(vips: &[VipStatus]) -> String {
+    let header = [
+        "VIP", "DIALLED", "PROTO", "DIGEST", "BACKENDS", "PACKETS", "NEW",
+    ];
+    let mut table = table(&header, 4);
+    for vip in vips {
+        table.add_row([
+            Cell::new(&vip.name),
+            Cell::new(dialled(vip)),
+            Cell::new(vip.protocol.as_str()),
+            Cell::new(&vip.table_digest),
+            number(vip.backends.len().to_string()),
+            number(count(vip.packets)),
+            number(count(vip.new_connections)),
+        ]);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// Backends of all VIPs, a line each.
+pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
+    let header = [
+        "VIP", "BACKEND", "MODE", "STATE", "WEIGHT", "SLOTS", "PACKETS", "NEW",
+    ];
+    let mut table = table(&header, 4);
+    for Row { vip, backend } in rows {
+        table.add_row([
+            Cell::new(vip),
+            Cell::new(backend.address),
+            Cell::new(backend.forward.as_str()),
+            state(backend),
+            number(weight(backend)),
+            number(share(backend.slots)),
+            number(count(backend.packets)),
+            number(count(backend.new_connections)),
+        ]);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+fn state(backend: &BackendStatus) -> Cell {
+    if !backend.resolved {
+        Cell::new("unresolved").fg(Color::Red)
+    } else if backend.drained {
+        Cell::new("drained").fg(Color::Yellow)
+    } else {
+        Cell::new("ok")
+    }
+}
+
+fn dialled(vip: &VipStatus) -> String {
+    match vip.port {
         0 => format!("{} (every port)", vip.address),
         port => SocketAddr::new(vip.address, port).to_string(),
-    };
+    }
+}
+
+fn vip_lines(vip: &VipStatus) -> String {
+    let protocol = vip.protocol.as_str();
+    let dialled = dialled(vip);
     let served = if vip.is_served() {
         ""
     } else {
@@ -78,7 +147,7 @@ fn backends(vip: &VipStatus) -> Table {
             Cell::new(backend.address),
             Cell::new(backend.forward.as_str()),
             next_hop(backend),
-            number(backend.weight.to_string()),
+            number(weight(backend)),
             number(share(backend.slots)),
             number(count(backend.packets)),
             number(bytes(backend.bytes)),
@@ -86,6 +155,34 @@ fn backends(vip: &VipStatus) -> Table {
         ]);
     }
     table
+}
+
+/// The weight that counts; a star where it is not the configuration's.
+fn weight(backend: &BackendStatus) -> String {
+    let star = if backend.weight == backend.configured_weight {
+        ""
+    } else {
+        "*"
+    };
+    format!("{}{star}", backend.weight)
+}
+
+/// What a command has changed of a backend.
+pub(super) fn command(command: &OverrideStatus) -> String {
+    let drained = command.drained.then(|| "drained".to_owned());
+    let weight = command.weight.map(|weight| format!("weight {weight}"));
+    let what: Vec<_> = drained.into_iter().chain(weight).collect();
+    let unknown = if command.configured {
+        ""
+    } else {
+        " (not in the configuration)"
+    };
+    format!(
+        "{} of VIP {}: {}{unknown}",
+        command.backend,
+        command.vip,
+        what.join(", ")
+    )
 }
 
 fn next_hop(backend: &BackendStatus) -> Cell {

@@ -26,15 +26,11 @@ pub(super) const NODE: Keys = Keys {
         "on_exit",
         "encap_source",
         "gue_port",
-    ],
-    later: &[
         "state_file",
         "api_group",
         "api_admin_group",
-        "max_vips",
-        "max_backends",
-        "max_pins",
     ],
+    later: &["max_vips", "max_backends", "max_pins"],
 };
 
 pub(super) const VIP: Keys = Keys {

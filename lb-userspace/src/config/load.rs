@@ -16,6 +16,9 @@ pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/weir";
 /// The API's socket unless the file says otherwise.
 pub const DEFAULT_API_SOCKET: &str = "/run/weir/weir.sock";
 
+/// Where commands are kept unless the file says otherwise.
+pub const DEFAULT_STATE_FILE: &str = "/var/lib/weir/state.json";
+
 /// How far a configuration is held against the host that reads it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
@@ -54,6 +57,15 @@ impl Config {
     /// Everything that is wrong, at once.
     pub fn load(path: &Path) -> Result<Self, Errors> {
         with_text(path, |file, text| read(text, file, Scope::Host, true))
+    }
+
+    /// Reads the text of a file for use on this host, as [`Self::load`] does; a relative path in it is relative
+    /// to the file's directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load_text(text: &str, path: &Path) -> Result<Self, Errors> {
+        read(text, &path.display().to_string(), Scope::Host, true)
     }
 
     /// Reads a configuration from text; the seed file is read, but no interface is looked for.
@@ -144,7 +156,10 @@ fn read(text: &str, file: &str, scope: Scope, has_host: bool) -> Result<Config, 
 }
 
 /// The TOML tree of a text, with a place for what is wrong with it; or what makes it no TOML.
-fn document<'t>(text: &'t str, file: &'t str) -> Result<(DeTable<'t>, Report<'t>), Errors> {
+pub(super) fn document<'t>(
+    text: &'t str,
+    file: &'t str,
+) -> Result<(DeTable<'t>, Report<'t>), Errors> {
     let mut report = Report::new(file, text);
     let (document, mut errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {

@@ -5,18 +5,22 @@
 
 mod address;
 mod backend;
+mod control;
 mod encap;
 pub mod error;
 mod host;
 mod keys;
 mod load;
 mod node;
+mod reload;
 mod section;
 mod source;
 mod vip;
 
 pub use error::{Errors, Finding};
-pub use load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths, Scope, Summary, check, paths};
+pub use load::{
+    DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, DEFAULT_STATE_FILE, Paths, Scope, Summary, check, paths,
+};
 
 use std::{
     fmt,
@@ -56,6 +60,26 @@ pub struct Node {
     pub encap_source: EncapSource,
     /// UDP port that backends take GUE on.
     pub gue_port: u16,
+    /// Where commands made through the API are kept.
+    pub state_file: PathBuf,
+    /// Who may read through the API, besides root; the group of the API's socket.
+    pub api_group: Option<Group>,
+    /// Who may change things through the API, besides root.
+    pub api_admin_group: Option<Group>,
+}
+
+/// A group of this host's users.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub id: u32,
+}
+
+impl Group {
+    /// A number that no group has: that of a name that was not looked up.
+    pub const NOBODY: u32 = u32::MAX;
 }
 
 /// `encap_source`: this node's own addresses, from which it sends encapsulated packets.
@@ -88,6 +112,18 @@ pub enum XdpMode {
     Native,
     /// In the kernel's generic path: any interface, slower.
     Generic,
+}
+
+impl XdpMode {
+    /// Name in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
 }
 
 /// `on_exit`: what SIGTERM does to the data plane.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    EncapSource, Node, OnExit, Secret, XdpMode, encap,
+    EncapSource, Node, OnExit, Secret, XdpMode, control, encap,
     load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Scope},
     section::{Field, Section},
     source::Report,
@@ -81,8 +81,11 @@ pub(super) fn read(
     let api_socket = api_socket(section, report);
     let encap_source = encap::source(section, report);
     let gue_port = encap::gue_port(section, report);
+    let state_file = control::state_file(section, report);
+    let groups = control::groups(section, scope, report);
 
     let node = || {
+        let groups = groups?;
         Some(Node {
             name: name?,
             interfaces: interfaces?.into_iter().map(|(name, ..)| name).collect(),
@@ -94,6 +97,9 @@ pub(super) fn read(
             on_exit: on_exit?,
             encap_source: encap_source?,
             gue_port: gue_port?,
+            state_file: state_file?,
+            api_group: groups.readers,
+            api_admin_group: groups.admins,
         })
     };
     Settings {

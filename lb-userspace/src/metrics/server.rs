@@ -41,7 +41,7 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(handle);
-    http::serve(listener, router, shutdown).await
+    http::serve::<_, SocketAddr>(listener, http::complete(router), shutdown).await
 }
 
 async fn metrics(State(handle): State<Handle>) -> Response {

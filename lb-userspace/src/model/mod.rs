@@ -1,13 +1,15 @@
 //! What the data plane should hold, as pure functions: no I/O, no clock, no global state.
 //!
-//! From top to bottom: keys from the fleet's seed ([`seed`]), lookup tables ([`table`]), ids that belong to
+//! From top to bottom: what commands have changed of the configuration ([`overrides`]), keys from the fleet's seed ([`seed`]), lookup tables ([`table`]), ids that belong to
 //! one thing each ([`ids`]), the whole of what is wanted ([`wanted`]), and the steps from what the maps
-//! hold to it ([`plan`]). [`crate::dataplane::apply`] walks them.
+//! hold to it ([`plan`]); what another configuration would change ([`preview`]). [`crate::dataplane::apply`] walks them.
 
 pub mod ids;
 pub mod next_hop;
+pub mod overrides;
 mod parallel;
 pub mod plan;
+pub mod preview;
 pub mod seed;
 pub mod slots;
 pub mod table;

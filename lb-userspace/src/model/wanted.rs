@@ -288,6 +288,12 @@ impl Table {
         self.counts.get(&id).copied().unwrap_or_default()
     }
 
+    /// The address of each slot's owner, by slot.
+    pub fn owners(&self) -> impl Iterator<Item = Option<Address>> {
+        let owners = self.owners.iter();
+        owners.map(|place| Some(self.inputs.members.get(place?)?.address))
+    }
+
     /// The table as packets read it, 256 KiB.
     #[must_use]
     pub fn slot_table(&self) -> Box<SlotTable> {

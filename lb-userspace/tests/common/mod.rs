@@ -3,8 +3,8 @@
 use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
-        AttachMode, BackendStatus, Command, Detached, Handle, InterfaceStatus, ReasonStatus,
-        Status, VipStatus,
+        AttachMode, BackendStatus, Base, Changed, Command, ConfigStatus, Detached, Handle,
+        InterfaceStatus, ReasonStatus, Refusal, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -16,6 +16,8 @@ pub(crate) fn status() -> Status {
         id,
         address: address.parse().unwrap(),
         weight: 100,
+        configured_weight: 100,
+        drained: false,
         forward: ForwardMode::L2,
         slots: 32768,
         resolved,
@@ -43,6 +45,13 @@ pub(crate) fn status() -> Status {
         node: "lb-1".to_owned(),
         version: "0.1.0".to_owned(),
         generation: 3,
+        config: ConfigStatus {
+            file: "/etc/weir/weir.toml".into(),
+            applied: "/etc/weir/weir.toml".into(),
+            by: "start".to_owned(),
+            time: "2026-11-23T21:14:12Z".to_owned(),
+        },
+        overrides: Vec::new(),
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
             ifindex: 2,
@@ -72,13 +81,28 @@ pub(crate) fn status() -> Status {
     }
 }
 
-/// Answers commands with `status` until a detach, or until every handle is gone. Must run within tokio.
+/// Answers questions with `status`, and changes as if all were new if they are based on its generation, until a detach, or until every handle is gone. Must run within tokio.
 pub(crate) fn reconciler(status: Status) -> Handle {
     let (handle, mut commands) = Handle::channel();
     tokio::spawn(async move {
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Status(answer) => answer.send(status.clone()).unwrap(),
+                Command::Generation(answer) => answer.send(status.generation).unwrap(),
+                Command::Change(request, answer) => {
+                    let now = status.generation;
+                    let result = match request.base {
+                        Base::Generation(base) if base != now => Err(Refusal::Stale { base, now }),
+                        Base::Generation(_) | Base::Any => Ok(Changed {
+                            changed: true,
+                            generation: now + 1,
+                        }),
+                    };
+                    answer.send(result).unwrap();
+                }
+                Command::PlanBasis(_) | Command::ReloadFailed(..) | Command::Events(_) => {
+                    panic!("nobody asks for that")
+                }
                 Command::Detach(answer) => {
                     let detached = Detached {
                         interfaces: vec!["eth0".to_owned()],

@@ -165,6 +165,9 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
                 v6: Some("2001:db8::1".parse().unwrap()),
             },
             gue_port: 6080,
+            state_file: PathBuf::from("/var/lib/weir/state.json"),
+            api_group: None,
+            api_admin_group: None,
         },
         vips,
     }

@@ -92,7 +92,7 @@ impl WeirConfig {
         }
     }
 
-    /// Returns the TOML; the pins and the socket lie in the lab's folder.
+    /// Returns the TOML; the pins, the socket and the state lie in the lab's folder.
     pub(super) fn to_toml(&self, folder: &Path) -> String {
         let mut text = format!(
             "# Written by the lab: weir balances these VIPs in the host `lb`.\n\
@@ -104,12 +104,14 @@ impl WeirConfig {
              # A bpffs of this lab's own, so that labs never meet.\n\
              pin_path       = \"{}\"\n\
              api_socket     = \"{}\"\n\
+             state_file     = \"{}\"\n\
              metrics_listen = \"127.0.0.1:9407\"\n\
              on_exit        = {:?}\n\
              encap_source   = {:?}\n",
             self.interfaces,
             folder.join("bpf/weir").display(),
             folder.join("weir.sock").display(),
+            folder.join("state.json").display(),
             self.on_exit,
             self.encap_source
                 .iter()

@@ -33,12 +33,16 @@ pub struct Weir {
 pub struct Status {
     /// Whether the program is attached and its tables are written.
     pub ready: bool,
+    /// Grows with every start, configuration and command.
+    pub generation: u64,
     /// The interfaces it is attached to.
     pub interfaces: Vec<InterfaceStatus>,
     /// The VIPs.
     pub vips: Vec<VipStatus>,
     /// What became of every packet.
     pub reasons: Vec<ReasonStatus>,
+    /// What an operator should look at.
+    pub problems: Vec<String>,
 }
 
 /// An interface of the load balancer.
@@ -68,8 +72,10 @@ pub struct VipStatus {
 pub struct BackendStatus {
     /// Its own address.
     pub address: std::net::IpAddr,
-    /// Its weight.
+    /// The weight that counts.
     pub weight: u32,
+    /// Whether a command lets it take no new flows.
+    pub drained: bool,
     /// Slots of the lookup table that name it.
     pub slots: u32,
     /// Whether its MAC address is known.

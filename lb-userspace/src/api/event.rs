@@ -1,0 +1,122 @@
+//! What happens, as `GET /v1/events` tells it: one JSON object a line. Field names are stable: scripts read them.
+
+use std::{net::IpAddr, path::PathBuf, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
+
+/// How many events a reader may be behind before it misses some.
+const KEPT: usize = 1024;
+
+/// Something that happened.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Event {
+    /// When, in UTC (RFC 3339, milliseconds).
+    pub time: String,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum What {
+    /// A configuration is in force.
+    Applied {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it.
+        by: String,
+        /// The file that it is from.
+        file: PathBuf,
+    },
+    /// A configuration was refused; nothing changed.
+    Refused {
+        /// Who asked for it.
+        by: String,
+        /// The file that it is from.
+        file: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// A backend takes no new flows, by command.
+    Drained {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it.
+        by: String,
+        /// The VIP's name.
+        vip: String,
+        /// The backend's address.
+        backend: IpAddr,
+    },
+    /// A backend takes new flows again, by command.
+    Undrained {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it.
+        by: String,
+        /// The VIP's name.
+        vip: String,
+        /// The backend's address.
+        backend: IpAddr,
+    },
+    /// A backend has another weight, by command.
+    Weight {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it.
+        by: String,
+        /// The VIP's name.
+        vip: String,
+        /// The backend's address.
+        backend: IpAddr,
+        /// The weight; none: the configuration's again.
+        weight: Option<u16>,
+    },
+    /// The way to a backend is known now, or not any more.
+    NextHop {
+        /// The VIP's name.
+        vip: String,
+        /// The backend's address.
+        backend: IpAddr,
+        /// Whether it is known.
+        resolved: bool,
+    },
+    /// The reader was too slow, and this many events are not in its stream.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+impl Event {
+    /// Something that happens now.
+    #[must_use]
+    pub fn now(what: What) -> Self {
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        Self { time, what }
+    }
+}
+
+/// Where events are told; nobody need listen.
+#[derive(Debug)]
+pub(crate) struct Events(broadcast::Sender<Event>);
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::Sender::new(KEPT))
+    }
+
+    /// Tells all who listen what happens now.
+    pub(crate) fn tell(&self, what: What) {
+        // An error says that nobody listens.
+        self.0.send(Event::now(what)).ok();
+    }
+
+    /// The events from now on, until these `Events` are dropped.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.subscribe()
+    }
+}

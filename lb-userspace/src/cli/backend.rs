@@ -1,0 +1,87 @@
+//! `weir backend`
+
+use std::{net::IpAddr, path::PathBuf};
+
+use anyhow::ensure;
+use serde::Serialize;
+
+use super::{Outcome, change::converse, output, status::Form, table};
+use crate::{
+    api::{BackendStatus, Status, client::Client},
+    config::DEFAULT_API_SOCKET,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  weir backend list
+  weir backend list -o json | jq '.[] | select(.drained)'
+  weir backend show 10.0.0.11
+
+Exit codes: 0 done; 1 failed, or there is no such backend; 2 usage";
+
+/// Show backends, once for each VIP that they serve
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Every backend of every VIP
+    List(Options),
+    /// One backend in every VIP that has it
+    Show {
+        /// Address of the backend
+        address: IpAddr,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// Socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_API_SOCKET)]
+    socket: PathBuf,
+    /// Form of the output; field names of json are stable
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
+/// A backend of a VIP.
+#[derive(Serialize)]
+pub(super) struct Row<'a> {
+    /// The VIP's name.
+    pub(super) vip: &'a str,
+    /// The backend.
+    #[serde(flatten)]
+    pub(super) backend: &'a BackendStatus,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let (Verb::List(options) | Verb::Show { options, .. }) = &args.verb;
+    let status = converse(Client::new(&options.socket).status())??;
+    let mut rows = rows(&status);
+    if let Verb::Show { address, .. } = &args.verb {
+        rows.retain(|row| row.backend.address == *address);
+        ensure!(
+            !rows.is_empty(),
+            "no VIP has a backend {address}: `weir backend list` lists all"
+        );
+    }
+    output::listing(options.output, &rows, || table::backend_rows(&rows))?;
+    Ok(Outcome::Done)
+}
+
+fn rows(status: &Status) -> Vec<Row<'_>> {
+    let vips = status.vips.iter();
+    let rows = vips.flat_map(|vip| {
+        vip.backends.iter().map(|backend| Row {
+            vip: &vip.name,
+            backend,
+        })
+    });
+    rows.collect()
+}

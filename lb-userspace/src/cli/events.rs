@@ -1,0 +1,96 @@
+//! `weir events`
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use super::{Outcome, change::converse, output, status::Form};
+use crate::{
+    api::{Event, What, client::Client},
+    config::DEFAULT_API_SOCKET,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  weir events
+  weir events -o json | jq 'select(.type == \"drained\")'
+
+Exit codes: 0 the reader has gone; 1 the daemon has ended, or is away; 2 usage";
+
+/// Follow what happens: configurations, drains, weights, next hops
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Args {
+    /// Socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_API_SOCKET)]
+    socket: PathBuf,
+    /// Form of the output: a line for each event; field names of json are stable
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    converse(async {
+        let mut events = Client::new(&args.socket).events().await?;
+        while let Some(event) = events.next().await? {
+            match args.output {
+                Form::Json => output::data(format_args!("{}\n", serde_json::to_string(&event)?))?,
+                Form::Table => output::data(format_args!("{}\n", line(&event)))?,
+            }
+        }
+        bail!("the daemon has ended the stream of events")
+    })?
+}
+
+/// An event as a line for people.
+fn line(event: &Event) -> String {
+    let what = match &event.what {
+        What::Applied {
+            generation,
+            by,
+            file,
+        } => format!(
+            "generation {generation}: {} applied by {by}",
+            file.display()
+        ),
+        What::Refused { by, file, error } => {
+            let error = error.lines().next().unwrap_or_default();
+            format!("{} by {by} refused: {error}", file.display())
+        }
+        What::Drained {
+            generation,
+            by,
+            vip,
+            backend,
+        } => format!("generation {generation}: {backend} of VIP {vip} drained by {by}"),
+        What::Undrained {
+            generation,
+            by,
+            vip,
+            backend,
+        } => format!("generation {generation}: {backend} of VIP {vip} undrained by {by}"),
+        What::Weight {
+            generation,
+            by,
+            vip,
+            backend,
+            weight,
+        } => {
+            let weight = weight.map_or_else(
+                || "the configuration's weight".to_owned(),
+                |weight| format!("weight {weight}"),
+            );
+            format!("generation {generation}: {backend} of VIP {vip} has {weight} by {by}")
+        }
+        What::NextHop {
+            vip,
+            backend,
+            resolved: true,
+        } => format!("{backend} of VIP {vip}: its next hop is known"),
+        What::NextHop { vip, backend, .. } => {
+            format!("{backend} of VIP {vip}: its next hop is not known")
+        }
+        What::Missed { events } => format!("{events} events missed: the reader was too slow"),
+    };
+    format!("{} {what}", event.time)
+}

@@ -1,0 +1,91 @@
+//! What the operator wants, all of it: exchanged as a whole, so that a change is made or not made.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{
+    config::{Backend, Config},
+    model::{
+        overrides::{BackendName, Override, Overrides},
+        seed::Keys,
+    },
+};
+
+/// The configuration, commands, and what follows from them.
+#[derive(Clone)]
+pub(super) struct Desired {
+    /// The configuration as it was read.
+    file: Config,
+    /// What commands have changed of it.
+    overrides: Overrides,
+    /// The configuration as it counts.
+    pub(super) config: Config,
+    /// Keys from the fleet's seed.
+    pub(super) keys: Keys,
+}
+
+impl Desired {
+    pub(super) fn new(file: Config, overrides: Overrides) -> Self {
+        Self {
+            config: overrides.apply(&file),
+            keys: Keys::derive(file.node.seed.expose()),
+            file,
+            overrides,
+        }
+    }
+
+    /// The same configuration under other overrides.
+    pub(super) fn with_overrides(&self, overrides: Overrides) -> Self {
+        Self {
+            file: self.file.clone(),
+            config: overrides.apply(&self.file),
+            keys: self.keys,
+            overrides,
+        }
+    }
+
+    /// Another configuration under the same overrides.
+    pub(super) fn with_file(&self, file: Config) -> Self {
+        Self::new(file, self.overrides.clone())
+    }
+
+    /// The configuration as it was read.
+    pub(super) const fn file(&self) -> &Config {
+        &self.file
+    }
+
+    pub(super) const fn overrides(&self) -> &Overrides {
+        &self.overrides
+    }
+
+    /// The backends whose way the network must tell.
+    pub(super) fn watched(&self) -> BTreeSet<IpAddr> {
+        let backends = self.config.vips.iter().flat_map(|vip| &vip.backends);
+        let unknown = backends.filter(|backend| backend.mac.is_none());
+        unknown.map(|backend| backend.address).collect()
+    }
+
+    /// Whether the configuration has a backend.
+    pub(super) fn has(&self, name: &BackendName) -> bool {
+        let vip = self.file.vips.iter().find(|vip| vip.name == name.vip);
+        vip.is_some_and(|vip| vip.backends.iter().any(|b| b.address == name.backend))
+    }
+
+    /// Overrides of backends that the configuration does not have.
+    pub(super) fn idle_overrides(&self) -> impl Iterator<Item = (&BackendName, Override)> {
+        self.overrides.iter().filter(|(name, _)| !self.has(name))
+    }
+
+    /// Each VIP's backends as the configuration has them, and what commands have changed of them, in its order.
+    pub(super) fn backends(&self) -> impl Iterator<Item = Vec<(&Backend, Override)>> {
+        self.file.vips.iter().map(|vip| {
+            let backends = vip.backends.iter().map(|backend| {
+                let name = BackendName {
+                    vip: vip.name.clone(),
+                    backend: backend.address,
+                };
+                (backend, self.overrides.get(&name))
+            });
+            backends.collect()
+        })
+    }
+}

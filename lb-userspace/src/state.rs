@@ -1,0 +1,284 @@
+//! `state_file`: what must survive the daemon and is nowhere else: commands made through the API, and the
+//! generation that they left behind.
+//!
+//! The file is replaced in one step (written beside, synced, renamed, the directory synced), so that a kill or a
+//! power cut leaves the old whole or the new one. A file that cannot be understood stops no daemon, since a load
+//! balancer that does not start is worse than one that has forgotten a drain: it is moved aside to
+//! `<state_file>.bad`, and as long as that one lies there, `weir status` says so.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::model::overrides::{BackendName, Override, Overrides};
+
+/// The only layout of the file so far.
+const VERSION: u32 = 1;
+
+/// A file with an override for each of the 65,533 backends is a quarter of this.
+const LARGEST: u64 = 32 * 1024 * 1024;
+
+/// What survives the daemon.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct State {
+    /// The last generation that was reached, so that a change based on a state from before a restart is stale.
+    pub(crate) generation: u64,
+    /// Commands that hold until they are undone.
+    pub(crate) overrides: Overrides,
+}
+
+/// The file under its path.
+#[derive(Clone, Debug)]
+pub(crate) struct StateFile {
+    path: PathBuf,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    generation: u64,
+    overrides: Vec<Entry>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    vip: String,
+    backend: IpAddr,
+    drained: bool,
+    weight: Option<u16>,
+}
+
+impl StateFile {
+    /// The file under a path.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    /// What the file holds, nothing where there is none, and what an operator should know of it.
+    pub(crate) fn load(&self) -> (State, Option<String>) {
+        let state = match self.read() {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), state_file = %self.path.display(), "commands of the past are lost");
+                if let Err(error) = fs::rename(&self.path, self.aside()) {
+                    tracing::error!(%error, "the broken state file cannot be moved aside");
+                }
+                let problem = format!(
+                    "drains and weights set by command are lost: {error:#}; set them again"
+                );
+                return (State::default(), Some(self.with_remedy(&problem)));
+            }
+        };
+        let is_aside = fs::symlink_metadata(self.aside()).is_ok();
+        let problem = is_aside.then(|| {
+            self.with_remedy(
+                "drains and weights set by command were lost at an earlier start; set them again",
+            )
+        });
+        (state, problem)
+    }
+
+    /// Replaces the file, and makes its directory if need be.
+    ///
+    /// # Errors
+    /// The file is the old one where it could not be written.
+    pub(crate) fn save(&self, state: &State) -> anyhow::Result<()> {
+        self.write(state)
+            .with_context(|| format!("keep state in {}", self.path.display()))
+    }
+
+    fn read(&self) -> anyhow::Result<State> {
+        let mut text = String::new();
+        let path = self.path.display();
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
+            Err(error) => return Err(error).with_context(|| format!("read {path}")),
+        };
+        let length = file.take(LARGEST + 1).read_to_string(&mut text);
+        let length = length.with_context(|| format!("read {path}"))?;
+        anyhow::ensure!(
+            length as u64 <= LARGEST,
+            "{path} is larger than {LARGEST} bytes"
+        );
+        let document: Document =
+            serde_json::from_str(&text).with_context(|| format!("understand {path}"))?;
+        anyhow::ensure!(
+            document.version == VERSION,
+            "{path} is of layout {}, and this weir knows only {VERSION}",
+            document.version
+        );
+        Ok(document.into())
+    }
+
+    fn write(&self, state: &State) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(directory)?;
+        let beside = self.suffixed("new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        let written = serde_json::to_vec_pretty(&Document::from(state))
+            .map_err(io::Error::other)
+            .and_then(|text| file.write_all(&text))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&beside, &self.path));
+        if let Err(error) = written {
+            // What is left beside is harmless: the next write takes its place.
+            fs::remove_file(&beside).ok();
+            return Err(error);
+        }
+        File::open(directory)?.sync_all()
+    }
+
+    fn with_remedy(&self, problem: &str) -> String {
+        let aside = self.aside();
+        format!(
+            "{problem}, then remove {} (docs/control.md)",
+            aside.display()
+        )
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.suffixed("bad")
+    }
+
+    fn suffixed(&self, suffix: &str) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".");
+        path.push(suffix);
+        path.into()
+    }
+}
+
+impl From<Document> for State {
+    fn from(document: Document) -> Self {
+        let mut overrides = Overrides::default();
+        for entry in document.overrides {
+            let name = BackendName {
+                vip: entry.vip,
+                backend: entry.backend,
+            };
+            let value = Override {
+                is_drained: entry.drained,
+                weight: entry.weight,
+            };
+            overrides.set(name, value);
+        }
+        Self {
+            generation: document.generation,
+            overrides,
+        }
+    }
+}
+
+impl From<&State> for Document {
+    fn from(state: &State) -> Self {
+        let entries = state.overrides.iter().map(|(name, value)| Entry {
+            vip: name.vip.clone(),
+            backend: name.backend,
+            drained: value.is_drained,
+            weight: value.weight,
+        });
+        Self {
+            version: VERSION,
+            generation: state.generation,
+            overrides: entries.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        let mut overrides = Overrides::default();
+        let name = |vip: &str, backend: &str| BackendName {
+            vip: vip.to_owned(),
+            backend: backend.parse().unwrap(),
+        };
+        let drained = Override {
+            is_drained: true,
+            weight: None,
+        };
+        overrides.set(name("web", "10.0.0.11"), drained);
+        let weight = Override {
+            is_drained: false,
+            weight: Some(0),
+        };
+        overrides.set(name("web", "2001:db8::11"), weight);
+        State {
+            generation: 17,
+            overrides,
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_and_nothing_else_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made/for/it/state.json");
+        let file = StateFile::new(&path);
+        assert_eq!(file.load(), (State::default(), None));
+        file.save(&State::default()).unwrap();
+        file.save(&state()).unwrap();
+        assert_eq!(file.load(), (state(), None));
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_broken_file_is_moved_aside_and_said_until_it_is_removed() {
+        let whole = serde_json::to_string(&Document::from(&state())).unwrap();
+        let cut = whole.get(..whole.len() - 9).unwrap();
+        let newer = whole.replace("\"version\":1", "\"version\":2");
+        for text in ["", "{}", "\u{0}", cut, &newer] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("state.json");
+            fs::write(&path, text).unwrap();
+            let file = StateFile::new(&path);
+            let (found, problem) = file.load();
+            assert_eq!(found, State::default());
+            let problem = problem.unwrap();
+            assert!(problem.contains("are lost"), "{problem}");
+            assert!(problem.contains("state.json.bad"), "{problem}");
+
+            file.save(&state()).unwrap();
+            let (found, problem) = file.load();
+            assert_eq!(found, state());
+            assert!(problem.unwrap().contains("at an earlier start"));
+            let aside = directory.path().join("state.json.bad");
+            assert_eq!(fs::read_to_string(&aside).unwrap(), text);
+            fs::remove_file(aside).unwrap();
+            assert_eq!(file.load(), (state(), None));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_leaves_the_old_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let file = StateFile::new(&path);
+        file.save(&state()).unwrap();
+        fs::create_dir(directory.path().join("state.json.new")).unwrap();
+        let error = file.save(&State::default()).unwrap_err();
+        assert!(
+            format!("{error:#}").starts_with("keep state in"),
+            "{error:#}"
+        );
+        assert_eq!(file.load().0, state());
+    }
+}
