@@ -1,12 +1,18 @@
 //! Config files for weir, written so that a person can read them.
 
-use std::{fmt::Write as _, net::IpAddr, path::Path};
+use std::{
+    fmt::Write as _,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use super::topology::{Topology, VIP_V4, VIP_V6};
 
 /// What the daemon is to do.
 #[derive(Debug, Clone)]
 pub struct WeirConfig {
+    /// The node's name; its files in the lab's folder are named after it.
+    pub node: String,
     /// Interfaces to attach to.
     pub interfaces: Vec<String>,
     /// `keep` or `detach`.
@@ -84,6 +90,7 @@ impl WeirConfig {
             interfaces.push("eth1".to_owned());
         }
         Self {
+            node: "lb-1".to_owned(),
             interfaces,
             on_exit: "keep",
             forward: "l2",
@@ -92,12 +99,22 @@ impl WeirConfig {
         }
     }
 
+    /// Returns the folder of the pins: a node's own, below the lab's bpffs.
+    pub(super) fn pin_path(&self, folder: &Path) -> PathBuf {
+        folder.join("bpf").join(&self.node)
+    }
+
+    /// Returns the socket of the API.
+    pub(super) fn socket(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.sock", self.node))
+    }
+
     /// Returns the TOML; the pins and the socket lie in the lab's folder.
     pub(super) fn to_toml(&self, folder: &Path) -> String {
         let mut text = format!(
             "# Written by the lab: weir balances these VIPs in the host `lb`.\n\
              [node]\n\
-             name           = \"lb-1\"\n\
+             name           = {:?}\n\
              interfaces     = {:?}\n\
              xdp_mode       = \"native\"\n\
              seed           = \"lab\"\n\
@@ -107,9 +124,10 @@ impl WeirConfig {
              metrics_listen = \"127.0.0.1:9407\"\n\
              on_exit        = {:?}\n\
              encap_source   = {:?}\n",
+            self.node,
             self.interfaces,
-            folder.join("bpf/weir").display(),
-            folder.join("weir.sock").display(),
+            self.pin_path(folder).display(),
+            self.socket(folder).display(),
             self.on_exit,
             self.encap_source
                 .iter()
@@ -176,6 +194,7 @@ mod tests {
             backends,
         };
         let config = WeirConfig {
+            node: "lb-2".to_owned(),
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
             on_exit: "keep",
             forward: "l2",
@@ -185,7 +204,9 @@ mod tests {
         let text = config.to_toml(Path::new("/run/lab"));
         for line in [
             "interfaces     = [\"eth0\", \"eth1\"]",
-            "pin_path       = \"/run/lab/bpf/weir\"",
+            "name           = \"lb-2\"",
+            "pin_path       = \"/run/lab/bpf/lb-2\"",
+            "api_socket     = \"/run/lab/lb-2.sock\"",
             "address  = \"203.0.113.10\"",
             "protocol = \"tcp\"",
             "[[vip.backend]]",
