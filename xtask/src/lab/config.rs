@@ -15,11 +15,13 @@ pub struct WeirConfig {
     pub node: String,
     /// Interfaces to attach to.
     pub interfaces: Vec<String>,
+    /// Where metrics are told, on the host's loopback.
+    pub metrics_port: u16,
     /// `keep` or `detach`.
     pub on_exit: &'static str,
     /// How backends are reached: `l2`, `ipip` or `gue`.
     pub forward: &'static str,
-    /// Sources of outer headers.
+    /// Sources of outer headers; none where nothing is encapsulated.
     pub encap_source: Vec<IpAddr>,
     /// What clients dial.
     pub vips: Vec<Vip>,
@@ -92,6 +94,7 @@ impl WeirConfig {
         Self {
             node: "lb-1".to_owned(),
             interfaces,
+            metrics_port: 9407,
             on_exit: "keep",
             forward: "l2",
             encap_source: vec![topology.lb.v4, topology.lb.v6],
@@ -121,19 +124,20 @@ impl WeirConfig {
              # A bpffs of this lab's own, so that labs never meet.\n\
              pin_path       = \"{}\"\n\
              api_socket     = \"{}\"\n\
-             metrics_listen = \"127.0.0.1:9407\"\n\
-             on_exit        = {:?}\n\
-             encap_source   = {:?}\n",
+             metrics_listen = \"127.0.0.1:{}\"\n\
+             on_exit        = {:?}\n",
             self.node,
             self.interfaces,
             self.pin_path(folder).display(),
             self.socket(folder).display(),
+            self.metrics_port,
             self.on_exit,
-            self.encap_source
-                .iter()
-                .map(IpAddr::to_string)
-                .collect::<Vec<_>>(),
         );
+        if !self.encap_source.is_empty() {
+            let sources: Vec<_> = self.encap_source.iter().map(IpAddr::to_string).collect();
+            // Writing to a String cannot fail.
+            let _infallible = writeln!(text, "encap_source   = {sources:?}");
+        }
         for vip in &self.vips {
             vip.write(&mut text, self.forward);
         }
@@ -196,6 +200,7 @@ mod tests {
         let config = WeirConfig {
             node: "lb-2".to_owned(),
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            metrics_port: 9407,
             on_exit: "keep",
             forward: "l2",
             encap_source: vec!["10.77.0.1".parse().unwrap()],

@@ -123,9 +123,18 @@ impl Status {
 impl Weir {
     /// Writes the config and starts the daemon in `host`; returns once every backend can be reached.
     pub fn start(lab: &Lab, host: &Namespace, config: &WeirConfig) -> Result<Self> {
+        Self::start_binary(workspace::weir_binary()?, lab, host, config)
+    }
+
+    /// The same with another binary, such as one of an older version.
+    pub fn start_binary(
+        binary: PathBuf,
+        lab: &Lab,
+        host: &Namespace,
+        config: &WeirConfig,
+    ) -> Result<Self> {
         let folder = lab.folder();
         let path = lab.write(&format!("{}.toml", config.node), &config.to_toml(&folder))?;
-        let binary = workspace::weir_binary()?;
         let process = launch(&binary, host, &config.node, &path)?;
         let mut weir = Self {
             binary,
