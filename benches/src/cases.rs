@@ -43,7 +43,14 @@ pub(crate) enum Program {
     Floor(Floor),
 }
 
-/// One line of the table.
+impl Program {
+    /// Whether other programs can be measured in its place.
+    pub(crate) const fn is_weir(self) -> bool {
+        matches!(self, Self::Weir)
+    }
+}
+
+/// What is measured.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) program: Program,

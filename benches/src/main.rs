@@ -4,18 +4,23 @@
 //! flow and tail-calls the program under test (lb-ebpf/src/bench). Its own cost is measured in the same round
 //! with a program that does nothing, and subtracted. Rounds are interleaved; the table has the median, the
 //! minimum and the maximum of the rounds. Believe ratios, and differences above 15 %.
+//!
+//! Other programs can be measured beside, in the same rounds: any XDP program that is pinned, or attached by a pinned
+//! link, as that of a running weir of any version is.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 
 mod cases;
 
+use std::{path::PathBuf, str::FromStr};
+
 use anyhow::Context as _;
 use cases::{Case, Program};
 use clap::Parser;
 use lb_userspace::dataplane::bpf::{
     BpfDataPlane,
-    driver::{Driver, Floor},
+    driver::{Driver, Floor, Pinned},
 };
 
 /// Measures what a packet costs on this machine.
@@ -27,12 +32,61 @@ struct Arguments {
     /// Packets of each case in each round.
     #[arg(long, default_value_t = 1_000_000)]
     packets: u32,
-    /// Only cases whose name contains this.
+    /// Only cases whose name contains this; may be given more than once.
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
+    /// Measure this pinned program beside weir, in the cases that --only chooses: it must do with their packets what weir does
+    #[arg(long, value_name = "NAME=PATH[@INTERFACE]")]
+    program: Vec<Other>,
+    /// The same for the program that is attached by this pinned link; packets come by INTERFACE
+    #[arg(long, value_name = "NAME=PATH[@INTERFACE]")]
+    link: Vec<Other>,
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
+}
+
+/// A program that is measured beside weir.
+#[derive(Clone, Debug)]
+struct Other {
+    name: String,
+    path: PathBuf,
+    interface: Option<String>,
+}
+
+impl FromStr for Other {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (name, rest) = text
+            .split_once('=')
+            .context("there is no `=` after the name")?;
+        let (path, interface) = match rest.rsplit_once('@') {
+            Some((path, interface)) => (path, Some(interface.to_owned())),
+            None => (rest, None),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            path: path.into(),
+            interface,
+        })
+    }
+}
+
+/// One line of the table: what it is, and net ns by round.
+struct Row<'a> {
+    case: &'a Case,
+    other: Option<&'a (String, Pinned)>,
+    results: Vec<f64>,
+}
+
+impl Row<'_> {
+    fn name(&self) -> String {
+        match self.other {
+            Some((name, _)) => format!("{name}: {}", self.case.name),
+            None => self.case.name.to_owned(),
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,30 +94,37 @@ fn main() -> anyhow::Result<()> {
     let mut driver = Driver::load()?;
     let mut weir = BpfDataPlane::private()?;
     let mut cases = cases::prepare(&mut weir)?;
-    if let Some(only) = &arguments.only {
-        cases.retain(|case| case.name.contains(only.as_str()));
+    if !arguments.only.is_empty() {
+        cases.retain(|case| arguments.only.iter().any(|only| case.name.contains(only)));
+    }
+    let others = others(&arguments)?;
+    let mut rows = Vec::new();
+    for case in &cases {
+        let others = others.iter().filter(|_| case.program.is_weir()).map(Some);
+        rows.extend([None].into_iter().chain(others).map(|other| Row {
+            case,
+            other,
+            results: Vec::new(),
+        }));
     }
 
-    let mut results = vec![Vec::new(); cases.len()];
     for round in 1..=arguments.rounds {
         eprintln!("round {round} of {}", arguments.rounds);
-        for (case, result) in cases.iter().zip(&mut results) {
-            let own = driver.measure_floor(Floor::Empty, &case.sample(), arguments.packets)?;
-            let gross = measure(&mut driver, &mut weir, case, arguments.packets)?;
-            result.push(gross - own);
+        for row in &mut rows {
+            let own = driver.measure_floor(Floor::Empty, &row.case.sample(), arguments.packets)?;
+            let gross = measure(&mut driver, &mut weir, row, arguments.packets)?;
+            row.results.push(gross - own);
         }
     }
 
-    let floor = cases
+    let floor = rows
         .iter()
-        .zip(&results)
-        .find(|(case, _)| matches!(case.program, Program::Floor(Floor::Swap)))
-        .map(|(_, result)| median(result));
+        .find(|row| matches!(row.case.program, Program::Floor(Floor::Swap)))
+        .map(|row| median(&row.results));
     if arguments.json {
-        let rows: Vec<_> = cases
+        let rows: Vec<_> = rows
             .iter()
-            .zip(&results)
-            .map(|(case, result)| serde_json::json!({ "case": case.name, "net_ns": result, "median_ns": median(result) }))
+            .map(|row| serde_json::json!({ "case": row.name(), "net_ns": row.results, "median_ns": median(&row.results) }))
             .collect();
         println!(
             "{}",
@@ -76,10 +137,11 @@ fn main() -> anyhow::Result<()> {
         arguments.rounds, arguments.packets
     );
     println!(
-        "{:<34} {:>8} {:>8} {:>8} {:>9}",
+        "{:<42} {:>8} {:>8} {:>8} {:>9}",
         "case", "median", "min", "max", "x floor"
     );
-    for (case, result) in cases.iter().zip(&results) {
+    for row in &rows {
+        let result = &row.results;
         let (min, max) = result.iter().fold((f64::MAX, f64::MIN), |(min, max), ns| {
             (min.min(*ns), max.max(*ns))
         });
@@ -87,29 +149,67 @@ fn main() -> anyhow::Result<()> {
             format!("{:.1}", median(result) / floor)
         });
         println!(
-            "{:<34} {:>8.1} {min:>8.1} {max:>8.1} {ratio:>9}",
-            case.name,
+            "{:<42} {:>8.1} {min:>8.1} {max:>8.1} {ratio:>9}",
+            row.name(),
             median(result)
         );
     }
     Ok(())
 }
 
+/// Opens what is to be measured beside weir.
+fn others(arguments: &Arguments) -> anyhow::Result<Vec<(String, Pinned)>> {
+    let programs = arguments.program.iter().map(|other| {
+        let pinned = Pinned::program(&other.path, other.interface.as_deref())?;
+        Ok((other.name.clone(), pinned))
+    });
+    let links = arguments.link.iter().map(|other| {
+        let pinned = Pinned::of_link(&other.path, other.interface.as_deref())?;
+        Ok((other.name.clone(), pinned))
+    });
+    programs.chain(links).collect()
+}
+
 fn measure(
     driver: &mut Driver,
     weir: &mut BpfDataPlane,
-    case: &Case,
+    row: &Row<'_>,
     packets: u32,
 ) -> anyhow::Result<f64> {
-    match case.program {
-        Program::Weir => driver.measure(weir, &case.sample(), packets),
-        Program::Floor(floor) => driver.measure_floor(floor, &case.sample(), packets),
+    let sample = row.case.sample();
+    match (row.other, row.case.program) {
+        (Some((_, pinned)), _) => driver.measure_pinned(pinned, &sample, packets),
+        (None, Program::Weir) => driver.measure(weir, &sample, packets),
+        (None, Program::Floor(floor)) => driver.measure_floor(floor, &sample, packets),
     }
-    .with_context(|| format!("measuring \"{}\"", case.name))
+    .with_context(|| {
+        format!(
+            "measuring \"{}\" (others than weir: choose cases by --only)",
+            row.name()
+        )
+    })
 }
 
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_program_has_a_name_a_path_and_maybe_an_interface() {
+        let other: Other = "old=/sys/fs/bpf/weir/v1/links/eth0@eth0".parse().unwrap();
+        assert_eq!(
+            (other.name.as_str(), other.path.to_str().unwrap()),
+            ("old", "/sys/fs/bpf/weir/v1/links/eth0")
+        );
+        assert_eq!(other.interface.as_deref(), Some("eth0"));
+        let other: Other = "other=/sys/fs/bpf/other".parse().unwrap();
+        assert_eq!(other.interface, None);
+        assert!("/sys/fs/bpf/other".parse::<Other>().is_err());
+    }
 }

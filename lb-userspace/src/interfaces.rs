@@ -11,6 +11,21 @@ use rtnetlink::packet_route::{
 
 use crate::api::AttachMode;
 
+/// The number of an interface in this network namespace.
+///
+/// # Errors
+/// Where there is no such interface.
+pub(crate) fn index(name: &str) -> anyhow::Result<u32> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )
+    .context("opening a socket to ask for an interface")?;
+    rustix::net::netdevice::name_to_index(&socket, name)
+        .with_context(|| format!("there is no interface {name} here"))
+}
+
 /// The number of an interface, and how the program is attached to it.
 ///
 /// # Errors

@@ -368,8 +368,19 @@ fn tracing_changes_nothing_of_a_running_daemon() {
     let before = daemon.state();
     assert_eq!(before.fragments.len(), 1);
     assert!(before.reasons.iter().any(|count| count.packets > 0));
+    // This one is attached nowhere: without an interface nobody knows by which one packets come.
+    let output = weir(&[
+        "trace",
+        "--pin-path",
+        &daemon.pin_path,
+        "--packet-hex",
+        &hex(&v4),
+    ]);
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("--interface"), "{}", err(&output));
     for form in ["json", "table"] {
         let mut args = vec!["trace", "--pin-path", &daemon.pin_path, "-o", form];
+        args.extend(["--interface", "lo"]);
         let v4 = hex(&v4);
         for packet in [&v4, &pinned_later, &new_first, &new_later] {
             args.extend(["--packet-hex", packet]);

@@ -73,8 +73,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     println!("\n{}", findings.table());
     let mut complaints = findings.complaints();
     if options.keep {
-        let id = lab.keep()?;
-        println!("{}", how_to_look_around(&id, &topology, &weir)?);
+        lab.keep()?;
+        println!("{}", how_to_look_around(&topology, &weir)?);
     } else {
         let id = lab.id().clone();
         step("remove the lab", || {
@@ -158,7 +158,7 @@ fn clean() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn how_to_look_around(id: &lab::LabId, topology: &Topology, weir: &Weir) -> Result<String> {
+fn how_to_look_around(topology: &Topology, weir: &Weir) -> Result<String> {
     let enter = |host: &lab::Namespace| format!("nsenter --net={}", host.path());
     let (client, lb) = (
         enter(&topology.client.namespace),
@@ -170,11 +170,7 @@ fn how_to_look_around(id: &lab::LabId, topology: &Topology, weir: &Weir) -> Resu
         .map(|host| enter(&host.namespace))
         .unwrap_or_default();
     let (xtask, binary) = (workspace::xtask_binary()?, workspace::weir_binary()?);
-    let (xtask, binary, socket) = (
-        xtask.display(),
-        binary.display(),
-        id.folder().join("weir.sock"),
-    );
+    let (xtask, binary, socket) = (xtask.display(), binary.display(), weir.socket());
     Ok(format!(
         "\nThe lab stays up (as root):\n  \
          {client} {xtask} lab-fetch {} --requests 1000   # more requests\n  \

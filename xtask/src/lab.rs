@@ -5,6 +5,7 @@
 //!  ├─ Namespace      a host: `weir-<id>-<name>`; runs commands, processes or closures inside
 //!  ├─ Segment        a bridge in a namespace; `plug` wires a host to it by a veth pair
 //!  ├─ Observer       an XDP program on the bridge's side of a cable: passes all, counts by source address
+//!  ├─ Recorder       an XDP program on a host's side: keeps the frames that arrive, tags included
 //!  ├─ Topology       client, switch, load balancer and backends, ready to use
 //!  └─ Weir           the daemon under test, as a process
 //! ```
@@ -12,14 +13,18 @@
 //! Cleaning up happens when [`Lab`] is dropped, on Ctrl-C, SIGTERM and SIGHUP, and, for a run that was
 //! killed outright, when the next lab is made anywhere on the machine.
 
+mod bpf_object;
 mod cleanup;
 mod config;
 mod exec;
+mod frame;
 mod id;
 mod namespace;
 mod observer;
 mod observer_object;
 mod process;
+mod recorder;
+mod recorder_object;
 mod segment;
 mod topology;
 mod wait;
@@ -36,10 +41,12 @@ use anyhow::{Context as _, Result};
 pub use self::{
     cleanup::{kept, leftovers, remove, sweep},
     config::{Backend, Protocol, Vip, WeirConfig},
+    frame::tagged,
     id::LabId,
     namespace::Namespace,
     observer::Observer,
     process::Process,
+    recorder::Recorder,
     segment::{Nic, Segment},
     topology::{Host, Plan, Topology, VIP_V4, VIP_V6},
     wait::{eventually, until},

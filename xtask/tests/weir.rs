@@ -8,6 +8,7 @@
 
 use std::{fs, net::IpAddr, time::Duration};
 
+use etherparse::PacketBuilder;
 use xtask::{
     lab::{Lab, Plan, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually, leftovers, until},
     traffic::{
@@ -279,53 +280,44 @@ fn a_backend_behind_another_interface_is_reached_by_redirect() {
 fn a_trace_against_the_running_daemon_tells_the_way_and_counts_nothing() {
     let run = Run::start(
         &Plan {
-            near: 2,
-            far: 0,
+            near: 1,
+            far: 1,
             routed: 0,
         },
         &[],
     );
     let before = run.weir.status().unwrap();
-    let socket = run.weir.socket().display().to_string();
-    let pins = run.weir.pin_path().display().to_string();
     for (vip, name) in [(VIP_V4, "web-v4"), (VIP_V6, "web-v6")] {
-        let from = std::net::SocketAddr::new(run.topology.client.address(vip), 40_000).to_string();
-        let to = Topology::http(vip).to_string();
-        let told = run
-            .weir
-            .cli(&[
-                "trace",
-                "--socket",
-                &socket,
-                "--pin-path",
-                &pins,
-                "--from",
-                &from,
-                "--to",
-                &to,
-                "--protocol",
-                "tcp",
-                "-o",
-                "json",
-            ])
-            .unwrap_or_else(|error| panic!("{error:#}"));
-        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
-        // On the wire the verdict would be tx: the kernel's test run comes by the loopback interface.
-        assert_eq!(
-            (told["reason"].as_str(), told["vip"].as_str()),
-            (Some("forwarded"), Some(name)),
-            "{told}"
-        );
-        let backends = before.vip(name).unwrap().backends.iter();
-        let backends: Vec<_> = backends
-            .map(|backend| backend.address.to_string())
-            .collect();
-        assert!(
-            backends
-                .iter()
-                .any(|address| Some(address.as_str()) == told["backend"].as_str()),
-            "{told}"
-        );
+        let [near, far] = [0, 1].map(|index| run.topology.backends[index].address(vip));
+        // By default packets come by the first interface.
+        for (arguments, ways) in [
+            (&[][..], [(near, "tx"), (far, "redirect")]),
+            (&["--interface", "eth1"], [(near, "redirect"), (far, "tx")]),
+        ] {
+            let told = run.trace(vip, arguments);
+            assert_eq!(told.len(), 16);
+            for line in &told {
+                assert_eq!(
+                    (line["reason"].as_str(), line["vip"].as_str()),
+                    (Some("forwarded"), Some(name)),
+                    "{line}"
+                );
+            }
+            for (backend, verdict) in ways {
+                let mut of_backend = told
+                    .iter()
+                    .filter(|line| line["backend"] == backend.to_string())
+                    .peekable();
+                assert!(
+                    of_backend.peek().is_some(),
+                    "no flow for {backend}: {told:?}"
+                );
+                assert!(
+                    of_backend.all(|line| line["verdict"] == verdict),
+                    "{backend}: {told:?}"
+                );
+            }
+        }
     }
     let after = run.weir.status().unwrap();
     for name in ["web-v4", "web-v6"] {
@@ -385,4 +377,50 @@ impl Run {
             .map(|backend| (backend.address, backend.slots))
             .collect()
     }
+
+    /// Traces the first segments of 16 connections to a VIP, against the running daemon.
+    fn trace(&self, vip: IpAddr, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let [socket, pins] =
+            [self.weir.socket(), self.weir.pin_path()].map(|path| path.display().to_string());
+        let mut command = vec![
+            "trace",
+            "-o",
+            "json",
+            "--socket",
+            &socket,
+            "--pin-path",
+            &pins,
+        ];
+        command.extend(arguments);
+        let packets: Vec<_> = (40_000..40_016)
+            .map(|port| syn(self.topology.client.address(vip), port, vip))
+            .collect();
+        for packet in &packets {
+            command.extend(["--packet-hex", packet]);
+        }
+        let told = self
+            .weir
+            .cli(&command)
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        told.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+/// The first segment of a connection to a VIP's web server, in hexadecimal.
+fn syn(from: IpAddr, port: u16, vip: IpAddr) -> String {
+    let link = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
+    let network = match (from, vip) {
+        (IpAddr::V4(from), IpAddr::V4(vip)) => link.ipv4(from.octets(), vip.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(vip)) => link.ipv6(from.octets(), vip.octets(), 64),
+        _ => panic!("{from} and {vip} are of two families"),
+    };
+    let mut frame = Vec::new();
+    network
+        .tcp(port, Topology::http(vip).port(), 1, 65_535)
+        .syn()
+        .write(&mut frame, &[])
+        .unwrap();
+    format!("{frame:02x?}").replace(['[', ']', ',', ' '], "")
 }

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
+
 use super::{Outcome, output};
 use crate::{
     api::{
@@ -14,6 +16,7 @@ use crate::{
         client::{Client, ClientError},
     },
     config::{Config, DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Errors, Protocol},
+    dataplane::bpf::linked_interfaces,
     trace::{
         Input,
         capture::{Capture, Output},
@@ -51,6 +54,9 @@ pub(super) struct Args {
     /// Socket of the daemon, which knows the names [default: /run/weir/weir.sock, if --pin-path is not given]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Interface by which the packets come [default: the first that the daemon is attached to]
+    #[arg(short, long, value_name = "NAME", conflicts_with = "config")]
+    interface: Option<String>,
     /// Trace the packets of a pcap or pcapng file of Ethernet frames
     #[arg(long, value_name = "IN")]
     pcap: Option<PathBuf>,
@@ -221,7 +227,25 @@ fn live(args: &Args) -> anyhow::Result<Tracer> {
         .pin_path
         .as_deref()
         .unwrap_or(Path::new(DEFAULT_PIN_PATH));
-    Tracer::live(pin_path, status.as_ref())
+    let interface = match &args.interface {
+        Some(name) => name.clone(),
+        None => first_interface(pin_path, status.as_ref())?,
+    };
+    Tracer::live(pin_path, status.as_ref(), &interface)
+}
+
+/// The first interface of the daemon, by its configuration or by what it left pinned.
+fn first_interface(pin_path: &Path, status: Option<&Status>) -> anyhow::Result<String> {
+    if let Some(interface) = status.and_then(|status| status.interfaces.first()) {
+        return Ok(interface.name.clone());
+    }
+    let linked = linked_interfaces(pin_path)?;
+    linked.into_iter().next().with_context(|| {
+        format!(
+            "weir is attached to no interface by {}: say by which one the packets come (`--interface`)",
+            pin_path.display()
+        )
+    })
 }
 
 /// What the daemon says of itself, or `None` where there is none.

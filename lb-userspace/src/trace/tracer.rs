@@ -21,6 +21,7 @@ use crate::{
         bpf::{Action, BpfDataPlane, Trace},
         memory::Memory,
     },
+    interfaces,
     model::{
         ids::Ids,
         ip_address,
@@ -31,7 +32,7 @@ use crate::{
     },
 };
 
-/// The interface by which traced packets come: the kernel's test run knows only the loopback.
+/// The interface by which packets come in a private copy: the kernel's test run takes the loopback.
 const INGRESS: u32 = 1;
 
 /// MAC address of weir's interface in a trace against a configuration: what packets leave from.
@@ -194,12 +195,15 @@ impl Tracer {
 
     /// The program over the maps that the daemon pinned below `pin_path`; nothing is written to them.
     ///
-    /// Names are those of `status`; without it VIPs have numbers.
+    /// Names are those of `status`; without it VIPs have numbers. Packets come by `interface`, of the network namespace
+    /// that this runs in.
     ///
     /// # Errors
-    /// Where nothing is pinned there, or the kernel refuses.
-    pub fn live(pin_path: &Path, status: Option<&Status>) -> anyhow::Result<Self> {
-        let plane = BpfDataPlane::live_tracer(pin_path).context(LOADING)?;
+    /// Where nothing is pinned there, there is no such interface, or the kernel refuses.
+    pub fn live(pin_path: &Path, status: Option<&Status>, interface: &str) -> anyhow::Result<Self> {
+        let ingress = interfaces::index(interface)
+            .context("a trace against the running daemon runs in the daemon's network namespace")?;
+        let plane = BpfDataPlane::live_tracer(pin_path, ingress).context(LOADING)?;
         let mut vips = BTreeMap::new();
         let mut backends = BTreeMap::new();
         if let Some(status) = status {

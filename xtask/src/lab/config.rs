@@ -1,19 +1,27 @@
 //! Config files for weir, written so that a person can read them.
 
-use std::{fmt::Write as _, net::IpAddr, path::Path};
+use std::{
+    fmt::Write as _,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use super::topology::{Topology, VIP_V4, VIP_V6};
 
 /// What the daemon is to do.
 #[derive(Debug, Clone)]
 pub struct WeirConfig {
+    /// The node's name; its files in the lab's folder are named after it.
+    pub node: String,
     /// Interfaces to attach to.
     pub interfaces: Vec<String>,
+    /// Where metrics are told, on the host's loopback.
+    pub metrics_port: u16,
     /// `keep` or `detach`.
     pub on_exit: &'static str,
     /// How backends are reached: `l2`, `ipip` or `gue`.
     pub forward: &'static str,
-    /// Sources of outer headers.
+    /// Sources of outer headers; none where nothing is encapsulated.
     pub encap_source: Vec<IpAddr>,
     /// What clients dial.
     pub vips: Vec<Vip>,
@@ -84,7 +92,9 @@ impl WeirConfig {
             interfaces.push("eth1".to_owned());
         }
         Self {
+            node: "lb-1".to_owned(),
             interfaces,
+            metrics_port: 9407,
             on_exit: "keep",
             forward: "l2",
             encap_source: vec![topology.lb.v4, topology.lb.v6],
@@ -92,12 +102,27 @@ impl WeirConfig {
         }
     }
 
+    /// Returns the folder of the pins: a node's own, below the lab's bpffs.
+    pub(super) fn pin_path(&self, folder: &Path) -> PathBuf {
+        folder.join("bpf").join(&self.node)
+    }
+
+    /// Returns the socket of the API.
+    pub(super) fn socket(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.sock", self.node))
+    }
+
+    /// Returns the file of what was commanded.
+    fn state_file(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.state.json", self.node))
+    }
+
     /// Returns the TOML; the pins, the socket and the state lie in the lab's folder.
     pub(super) fn to_toml(&self, folder: &Path) -> String {
         let mut text = format!(
             "# Written by the lab: weir balances these VIPs in the host `lb`.\n\
              [node]\n\
-             name           = \"lb-1\"\n\
+             name           = {:?}\n\
              interfaces     = {:?}\n\
              xdp_mode       = \"native\"\n\
              seed           = \"lab\"\n\
@@ -105,19 +130,21 @@ impl WeirConfig {
              pin_path       = \"{}\"\n\
              api_socket     = \"{}\"\n\
              state_file     = \"{}\"\n\
-             metrics_listen = \"127.0.0.1:9407\"\n\
-             on_exit        = {:?}\n\
-             encap_source   = {:?}\n",
+             metrics_listen = \"127.0.0.1:{}\"\n\
+             on_exit        = {:?}\n",
+            self.node,
             self.interfaces,
-            folder.join("bpf/weir").display(),
-            folder.join("weir.sock").display(),
-            folder.join("state.json").display(),
+            self.pin_path(folder).display(),
+            self.socket(folder).display(),
+            self.state_file(folder).display(),
+            self.metrics_port,
             self.on_exit,
-            self.encap_source
-                .iter()
-                .map(IpAddr::to_string)
-                .collect::<Vec<_>>(),
         );
+        if !self.encap_source.is_empty() {
+            let sources: Vec<_> = self.encap_source.iter().map(IpAddr::to_string).collect();
+            // Writing to a String cannot fail.
+            let _infallible = writeln!(text, "encap_source   = {sources:?}");
+        }
         for vip in &self.vips {
             vip.write(&mut text, self.forward);
         }
@@ -178,7 +205,9 @@ mod tests {
             backends,
         };
         let config = WeirConfig {
+            node: "lb-2".to_owned(),
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+            metrics_port: 9407,
             on_exit: "keep",
             forward: "l2",
             encap_source: vec!["10.77.0.1".parse().unwrap()],
@@ -187,7 +216,9 @@ mod tests {
         let text = config.to_toml(Path::new("/run/lab"));
         for line in [
             "interfaces     = [\"eth0\", \"eth1\"]",
-            "pin_path       = \"/run/lab/bpf/weir\"",
+            "name           = \"lb-2\"",
+            "pin_path       = \"/run/lab/bpf/lb-2\"",
+            "api_socket     = \"/run/lab/lb-2.sock\"",
             "address  = \"203.0.113.10\"",
             "protocol = \"tcp\"",
             "[[vip.backend]]",

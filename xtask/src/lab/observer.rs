@@ -27,7 +27,8 @@ pub struct Observer {
 impl Observer {
     /// Loads the program and pins it in `folder`, so that it may be attached by name.
     pub(super) fn load(folder: &Path, name: &str) -> Result<Self> {
-        let mut object = Ebpf::load(&observer_object::write()?).context("load the observer")?;
+        let mut object =
+            Ebpf::load(&observer_object::object().write()?).context("load the observer")?;
         let program: &mut Xdp = object
             .program_mut(observer_object::PROGRAM)
             .context("the observer's program")?

@@ -1,12 +1,8 @@
-//! The observer's ELF object, assembled by hand: 35 instructions need no compiler, and so no build step.
+//! The observer's program.
 //!
 //! In C: `if (u64 *n = lookup(&counts, source_address(frame))) (*n)++; return XDP_PASS;`
 
-use anyhow::{Context as _, Result};
-use object::{
-    Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope,
-    write::{Object, Relocation, SectionId, Symbol, SymbolId, SymbolSection},
-};
+use super::bpf_object::{BpfObject, Instruction};
 
 /// The program's name.
 pub(super) const PROGRAM: &str = "weir_observe";
@@ -15,8 +11,6 @@ pub(super) const MAP: &str = "counts";
 
 /// `BPF_MAP_TYPE_HASH`, key size, value size, entries, flags.
 const MAP_DEFINITION: [u32; 5] = [1, 16, 8, 64, 0];
-/// `R_BPF_64_64`: the address of a map, in a two-slot load.
-const R_BPF_64_64: u32 = 1;
 
 // Where the jumps go, and where the map's address is, in instructions from the beginning.
 const IPV4: i16 = 20;
@@ -24,8 +18,16 @@ const LOOKUP: i16 = 25;
 const MAP_ADDRESS: u64 = 27;
 const PASS: i16 = 33;
 
-/// One instruction: opcode, destination and source register, offset, immediate.
-type Instruction = (u8, u8, u8, i16, i32);
+/// Returns the program with its map.
+pub(super) fn object() -> BpfObject {
+    BpfObject {
+        program: PROGRAM,
+        instructions: program(),
+        map: MAP,
+        definition: MAP_DEFINITION,
+        map_address: MAP_ADDRESS,
+    }
+}
 
 /// Returns the program. Ethertypes are compared as a little-endian host loads them.
 fn program() -> Vec<Instruction> {
@@ -69,66 +71,6 @@ fn program() -> Vec<Instruction> {
     ]
 }
 
-/// Writes the object.
-pub(super) fn write() -> Result<Vec<u8>> {
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let maps = object.add_section(Vec::new(), b"maps".to_vec(), SectionKind::Data);
-    let definition: Vec<u8> = MAP_DEFINITION
-        .iter()
-        .flat_map(|word| word.to_le_bytes())
-        .collect();
-    let map = add(&mut object, maps, MAP, SymbolKind::Data, &definition);
-
-    let text = object.add_section(Vec::new(), b"xdp".to_vec(), SectionKind::Text);
-    let code: Vec<u8> = program().iter().flat_map(encode).collect();
-    add(&mut object, text, PROGRAM, SymbolKind::Text, &code);
-    let flags = object::RelocationFlags::Elf {
-        r_type: R_BPF_64_64,
-    };
-    let relocation = Relocation {
-        offset: MAP_ADDRESS * 8,
-        symbol: map,
-        addend: 0,
-        flags,
-    };
-    object
-        .add_relocation(text, relocation)
-        .context("write the observer's relocation")?;
-
-    let license = object.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
-    object.append_section_data(license, b"Dual MIT/GPL\0", 1);
-    object.write().context("write the observer's object")
-}
-
-/// Puts bytes with a name into a section.
-fn add(
-    object: &mut Object<'_>,
-    section: SectionId,
-    name: &str,
-    kind: SymbolKind,
-    bytes: &[u8],
-) -> SymbolId {
-    let symbol = object.add_symbol(Symbol {
-        name: name.as_bytes().to_vec(),
-        value: 0,
-        size: 0,
-        kind,
-        scope: SymbolScope::Linkage,
-        weak: false,
-        section: SymbolSection::Undefined,
-        flags: SymbolFlags::None,
-    });
-    object.add_symbol_data(symbol, section, bytes, 8);
-    symbol
-}
-
-/// Encodes an instruction as the kernel of a little-endian machine reads it.
-fn encode(&(opcode, destination, source, offset, immediate): &Instruction) -> [u8; 8] {
-    let [o0, o1] = offset.to_le_bytes();
-    let [i0, i1, i2, i3] = immediate.to_le_bytes();
-    [opcode, source << 4 | destination, o0, o1, i0, i1, i2, i3]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,12 +89,5 @@ mod tests {
         );
         assert_eq!(program[usize::try_from(PASS).unwrap()], (0xb7, 0, 0, 0, 2));
         assert_eq!(program[usize::try_from(MAP_ADDRESS).unwrap()].0, 0x18);
-    }
-
-    #[test]
-    fn object_is_little_endian_bpf() {
-        let elf = write().unwrap();
-        assert_eq!(&elf[..6], b"\x7fELF\x02\x01");
-        assert_eq!(u16::from_le_bytes([elf[18], elf[19]]), 247);
     }
 }

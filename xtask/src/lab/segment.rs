@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{exec, namespace::Namespace, observer::Observer};
+use super::{exec, frame, namespace::Namespace, observer::Observer, recorder::Recorder};
 
 /// A layer-2 segment: a bridge in a host that acts as the switch.
 #[derive(Debug, Clone)]
@@ -75,6 +75,50 @@ impl Nic {
             ))
             .with_context(|| format!("attach the observer to {}", self.port))?;
         Ok(observer)
+    }
+
+    /// Records what arrives at the host's end of the cable, from now on.
+    pub fn record(&self) -> Result<Recorder> {
+        let folder = self.host.lab().folder().join("bpf");
+        let recorder = exec::gated(|| Recorder::load(&folder, &self.port))?;
+        let pin = recorder.program_pin();
+        self.host
+            .ip(&format!(
+                "link set dev {} xdpdrv pinned {}",
+                self.name,
+                pin.display()
+            ))
+            .with_context(|| format!("attach the recorder to {}", self.port))?;
+        Ok(recorder)
+    }
+
+    /// Makes tags travel in the frames of this cable, as on a wire.
+    ///
+    /// The bridge takes the outer tag off and notes it beside the frame; a veth would hand the note on, which no XDP
+    /// program sees.
+    pub fn carry_tags(&self) -> Result<()> {
+        let off =
+            |nic| ["-K", nic, "txvlan", "off", "tx-vlan-stag-hw-insert", "off"].map(str::to_owned);
+        self.switch.run("ethtool", off(&self.port))?;
+        self.host.run("ethtool", off(&self.name)).map(drop)
+    }
+
+    /// Sends a frame out of the interface, as it is.
+    pub fn send(&self, bytes: &[u8]) -> Result<()> {
+        self.host.inside(|| frame::send(&self.name, bytes))
+    }
+
+    /// Returns the MAC address as it stands in frames.
+    pub fn mac_bytes(&self) -> Result<[u8; 6]> {
+        let text = self.mac()?;
+        let bytes: Result<Vec<_>, _> = text
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16))
+            .collect();
+        bytes
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok())
+            .with_context(|| format!("{text} is no MAC address"))
     }
 
     /// Returns the MAC address.

@@ -40,6 +40,7 @@ const UDP: u16 = 9000;
 const LB: u8 = 1;
 const CLIENT: u8 = 2;
 const ROUTER: u8 = 3;
+const SECOND_LB: u8 = 4;
 const FIRST_BACKEND: u8 = 11;
 /// Number of the segment behind the router.
 const ROUTED: u8 = 2;
@@ -81,6 +82,8 @@ pub struct Host {
 /// The whole lab, ready for a load balancer.
 #[derive(Debug)]
 pub struct Topology {
+    /// The load balancer's own segment.
+    pub segment: Segment,
     /// Who dials the VIPs.
     pub client: Host,
     /// Where weir is to run; its far cable end runs the observer.
@@ -151,6 +154,7 @@ impl Topology {
         let servers = backends.iter().map(serve).collect::<Result<_>>()?;
         backends.iter().try_for_each(serves)?;
         Ok(Self {
+            segment: near,
             client,
             lb,
             backends,
@@ -158,6 +162,13 @@ impl Topology {
             far_observer,
             servers,
         })
+    }
+
+    /// Makes another node of the fleet, `lb-2`, on the load balancer's own segment. Its observer must live as long.
+    pub fn second_lb(&self, lab: &Lab) -> Result<(Host, Observer)> {
+        let lb = host(lab, &self.segment, "lb-2", 0, SECOND_LB)?;
+        let observer = lb.nic.observe()?;
+        Ok((lb, observer))
     }
 
     /// Returns the backends' names in order, as their servers give them.

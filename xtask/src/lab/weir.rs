@@ -23,8 +23,10 @@ const END: Duration = Duration::from_secs(10);
 pub struct Weir {
     binary: PathBuf,
     host: Namespace,
+    node: String,
     config: PathBuf,
-    folder: PathBuf,
+    pin_path: PathBuf,
+    socket: PathBuf,
     process: Process,
 }
 
@@ -127,14 +129,26 @@ impl Status {
 impl Weir {
     /// Writes the config and starts the daemon in `host`; returns once every backend can be reached.
     pub fn start(lab: &Lab, host: &Namespace, config: &WeirConfig) -> Result<Self> {
-        let path = lab.write("weir.toml", &config.to_toml(&lab.folder()))?;
-        let binary = workspace::weir_binary()?;
-        let process = launch(&binary, host, &path)?;
+        Self::start_binary(workspace::weir_binary()?, lab, host, config)
+    }
+
+    /// The same with another binary, such as one of an older version.
+    pub fn start_binary(
+        binary: PathBuf,
+        lab: &Lab,
+        host: &Namespace,
+        config: &WeirConfig,
+    ) -> Result<Self> {
+        let folder = lab.folder();
+        let path = lab.write(&format!("{}.toml", config.node), &config.to_toml(&folder))?;
+        let process = launch(&binary, host, &config.node, &path)?;
         let mut weir = Self {
             binary,
             host: host.clone(),
+            node: config.node.clone(),
             config: path,
-            folder: lab.folder(),
+            pin_path: config.pin_path(&folder),
+            socket: config.socket(&folder),
             process,
         };
         weir.wait_until_serving()?;
@@ -143,7 +157,7 @@ impl Weir {
 
     /// Starts the daemon again after its end, with the same config.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = launch(&self.binary, &self.host, &self.config)?;
+        self.process = launch(&self.binary, &self.host, &self.node, &self.config)?;
         self.wait_until_serving()
     }
 
@@ -156,13 +170,13 @@ impl Weir {
     /// Returns the socket of the API.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.folder.join("weir.sock")
+        self.socket.clone()
     }
 
     /// Returns the folder of the pins.
     #[must_use]
     pub fn pin_path(&self) -> PathBuf {
-        self.folder.join("bpf/weir")
+        self.pin_path.clone()
     }
 
     /// Returns the file that the daemon logs to.
@@ -178,7 +192,7 @@ impl Weir {
             "-o",
             "json",
             "--socket",
-            &self.folder.join("weir.sock").to_string_lossy(),
+            &self.socket.to_string_lossy(),
         ])?;
         serde_json::from_str(&text).with_context(|| format!("read the status {text}"))
     }
@@ -239,11 +253,11 @@ impl Weir {
     }
 }
 
-fn launch(binary: &Path, host: &Namespace, config: &Path) -> Result<Process> {
+fn launch(binary: &Path, host: &Namespace, node: &str, config: &Path) -> Result<Process> {
     let mut command: Command = host.command(binary);
     command
         .args(["run", "--config"])
         .arg(config)
         .stdin(Stdio::null());
-    Process::start(host, "weir", &mut command)
+    Process::start(host, node, &mut command)
 }

@@ -134,7 +134,7 @@ impl Decap {
     /// # Errors
     /// The kernel takes frames from 14 bytes to a page less the headroom.
     pub fn test_run(&mut self, frame: &[u8]) -> anyhow::Result<Run> {
-        test_run::run(self.program()?, frame)
+        test_run::run(self.program()?, frame, None)
     }
 
     /// Frames counted under each reason.

@@ -1,15 +1,27 @@
 //! Measuring a program: ns per packet, net of the driver that restores the packet before every run
 //! (lb-ebpf/src/bench has the method).
 
+use std::path::Path;
+
 use anyhow::{Context as _, bail, ensure};
 use aya::{
     Ebpf, TestRun as _, TestRunOptions,
     maps::{Array, MapData, ProgramArray},
-    programs::{ProgramFd, Xdp},
+    programs::{
+        ProgramFd, ProgramInfo, Xdp,
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+    },
 };
 use lb_common::bench::{Plan, RESTORED};
+use zerocopy::IntoBytes;
 
-use super::{BpfDataPlane, test_run::xdp, value::Value};
+use super::{
+    BpfDataPlane,
+    test_run::{context, xdp},
+    value::Value,
+};
+use crate::interfaces;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-bench-ebpf"));
 
@@ -42,6 +54,53 @@ pub struct Driver {
     ebpf: Ebpf,
     plan: Array<MapData, Value<Plan>>,
     program: ProgramArray<MapData>,
+}
+
+/// A program of somebody else, found by a pin on a bpffs: another version's, or another product's.
+///
+/// Its maps are as its owner filled them, and its counters count what is measured.
+pub struct Pinned {
+    program: ProgramFd,
+    ingress: Option<u32>,
+}
+
+impl Pinned {
+    /// The XDP program that is pinned at `path`. Packets come by `interface` of this network namespace, or by the
+    /// loopback.
+    ///
+    /// # Errors
+    /// Where no XDP program is pinned there, or there is no such interface.
+    pub fn program(path: &Path, interface: Option<&str>) -> anyhow::Result<Self> {
+        let program = ProgramInfo::from_pin(path)
+            .with_context(|| format!("opening the pinned program {}", path.display()))?;
+        Self::new(program.fd()?, interface)
+    }
+
+    /// The program that is attached by the link pinned at `path`, as any running weir pins one; else as
+    /// [`Self::program`].
+    ///
+    /// # Errors
+    /// Where no link is pinned there, or there is no such interface.
+    pub fn of_link(path: &Path, interface: Option<&str>) -> anyhow::Result<Self> {
+        let link = PinnedLink::from_pin(path)
+            .with_context(|| format!("opening the pinned link {}", path.display()))?;
+        let id = FdLink::from(link).info()?.program_id();
+        let found = loaded_programs().find(|program| {
+            // A program that vanished meanwhile is another one.
+            program.as_ref().is_ok_and(|program| program.id() == id)
+        });
+        let program = found.with_context(|| {
+            format!("{} is no link of a program that is loaded", path.display())
+        })?;
+        Self::new(program?.fd()?, interface)
+    }
+
+    fn new(program: ProgramFd, interface: Option<&str>) -> anyhow::Result<Self> {
+        Ok(Self {
+            program,
+            ingress: interface.map(interfaces::index).transpose()?,
+        })
+    }
 }
 
 /// One packet to measure with.
@@ -106,6 +165,7 @@ impl Driver {
                 ..sample.clone()
             },
             repeat,
+            None,
         )
     }
 
@@ -120,7 +180,21 @@ impl Driver {
         repeat: u32,
     ) -> anyhow::Result<f64> {
         let fd = weir.object.program()?.fd()?.try_clone()?;
-        self.measure_fd(&fd, sample, repeat)
+        self.measure_fd(&fd, sample, repeat, None)
+    }
+
+    /// Mean ns per packet of a pinned program, the driver's own cost included.
+    ///
+    /// # Errors
+    /// As [`Self::measure_floor`], or where the program is not built for frames of several buffers: the kernel lets
+    /// only such programs be called from the driver, which is one.
+    pub fn measure_pinned(
+        &mut self,
+        pinned: &Pinned,
+        sample: &Sample,
+        repeat: u32,
+    ) -> anyhow::Result<f64> {
+        self.measure_fd(&pinned.program, sample, repeat, pinned.ingress)
     }
 
     fn measure_fd(
@@ -128,16 +202,19 @@ impl Driver {
         program: &ProgramFd,
         sample: &Sample,
         repeat: u32,
+        ingress: Option<u32>,
     ) -> anyhow::Result<f64> {
         self.plan
             .set(0, Value::from_ref(&plan(sample)?), 0)
             .context("writing the plan")?;
-        self.program
-            .set(0, program, 0)
-            .context("setting the program under test")?;
+        self.program.set(0, program, 0).context(
+            "setting the program under test (it must be an XDP program, built with frags)",
+        )?;
+        let context = ingress.map(|ifindex| context(&sample.frame, ifindex));
         let driver: &mut Xdp = xdp(&mut self.ebpf, "driver")?;
         let options = TestRunOptions {
             data_in: Some(&sample.frame),
+            ctx_in: context.as_ref().map(IntoBytes::as_bytes),
             repeat,
             ..TestRunOptions::default()
         };

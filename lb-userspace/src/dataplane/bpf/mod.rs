@@ -26,7 +26,7 @@ use lb_common::{
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::FromZeros as _;
 
-pub use pins::{Detached, detach};
+pub use pins::{Detached, detach, linked_interfaces};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
@@ -59,6 +59,8 @@ pub struct BpfDataPlane {
     pins: Option<Pins>,
     /// What the tables of absent VIPs point to: no backend in any slot.
     empty_table: Inner<SlotTable>,
+    /// The interface by which packets of test runs come; `None` is the loopback.
+    ingress: Option<u32>,
 }
 
 impl BpfDataPlane {
@@ -97,13 +99,19 @@ impl BpfDataPlane {
 
     /// A program that traces against the maps of the daemon that holds `pin_path`, and writes to none of them.
     ///
+    /// Packets come by the interface numbered `ingress` in this network namespace.
+    ///
     /// # Errors
     /// Where nothing is pinned there, or the kernel refuses.
-    pub fn live_tracer(pin_path: &Path) -> anyhow::Result<Self> {
-        Self::new(
+    pub fn live_tracer(pin_path: &Path, ingress: u32) -> anyhow::Result<Self> {
+        let plane = Self::new(
             Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live, PRIVATE_PINS)?,
             None,
-        )
+        )?;
+        Ok(Self {
+            ingress: Some(ingress),
+            ..plane
+        })
     }
 
     fn new(object: Object, pins: Option<Pins>) -> anyhow::Result<Self> {
@@ -113,6 +121,7 @@ impl BpfDataPlane {
             object,
             pins,
             empty_table: inner_map(&*empty)?,
+            ingress: None,
         })
     }
 

@@ -98,6 +98,18 @@ pub(super) fn maps(pin_path: &Path) -> anyhow::Result<PathBuf> {
     Ok(maps)
 }
 
+/// The interfaces that the program is attached to by links pinned below `pin_path`, sorted by name.
+///
+/// # Errors
+/// Where nothing is pinned there.
+pub fn linked_interfaces(pin_path: &Path) -> anyhow::Result<Vec<String>> {
+    maps(pin_path)?;
+    let links = entries(&pin_path.join(LAYOUT).join("links"))?;
+    let mut names: Vec<_> = links.iter().map(|link| interface_of(link)).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// What `weir detach` removed.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Detached {

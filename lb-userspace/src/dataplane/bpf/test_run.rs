@@ -12,6 +12,8 @@ use lb_common::{
     slot::NOBODY,
 };
 
+use zerocopy::IntoBytes;
+
 use super::{BpfDataPlane, value::Value};
 
 /// What an XDP program may answer.
@@ -39,12 +41,13 @@ pub struct Run {
 }
 
 impl BpfDataPlane {
-    /// Runs the program on a frame that came by the loopback interface (ifindex 1).
+    /// Runs the program on a frame that came by the loopback interface (ifindex 1), or by the one that
+    /// [`Self::live_tracer`] was given.
     ///
     /// # Errors
     /// The kernel takes frames from 14 bytes to a page less the headroom.
     pub fn test_run(&mut self, frame: &[u8]) -> anyhow::Result<Run> {
-        run(self.object.program()?, frame)
+        run(self.object.program()?, frame, self.ingress)
     }
 }
 
@@ -90,13 +93,16 @@ impl BpfDataPlane {
     }
 }
 
-/// Runs a program on a frame.
-pub(super) fn run(program: &Xdp, frame: &[u8]) -> anyhow::Result<Run> {
+/// Runs a program on a frame that came by the interface of this number in this network namespace; by the loopback
+/// interface, where none is given.
+pub(super) fn run(program: &Xdp, frame: &[u8], ingress: Option<u32>) -> anyhow::Result<Run> {
     // Room for the largest outer header.
     let mut packet = vec![0; frame.len().saturating_add(512)];
+    let context = ingress.map(|ifindex| context(frame, ifindex));
     let options = TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut packet),
+        ctx_in: context.as_ref().map(IntoBytes::as_bytes),
         ..TestRunOptions::default()
     };
     let result = program
@@ -111,6 +117,12 @@ pub(super) fn run(program: &Xdp, frame: &[u8]) -> anyhow::Result<Run> {
         _ => Action::Aborted,
     };
     Ok(Run { action, packet })
+}
+
+/// `struct xdp_md` of linux/bpf.h: `data`, `data_end`, `data_meta`, `ingress_ifindex`, `rx_queue_index`,
+/// `egress_ifindex`. Kernels before 6.18 want the data to end where the frame does.
+pub(super) fn context(frame: &[u8], ingress: u32) -> [u32; 6] {
+    [0, frame.len() as u32, 0, ingress, 0, 0]
 }
 
 /// The XDP program of this name in an object.
