@@ -6,8 +6,10 @@
 mod address;
 mod backend;
 mod control;
+mod duration;
 mod encap;
 pub mod error;
+pub mod health;
 mod host;
 mod keys;
 mod load;
@@ -18,6 +20,7 @@ mod source;
 mod vip;
 
 pub use error::{Errors, Finding};
+pub use health::Health;
 pub use load::{
     DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, DEFAULT_STATE_FILE, Paths, Scope, Summary, check, paths,
 };
@@ -176,6 +179,8 @@ pub struct Vip {
     pub affinity: Affinity,
     /// How the network learns where the address is; the same in all VIPs of an address.
     pub announce: Announce,
+    /// How the backends are checked; `None` where they are not, and count as healthy.
+    pub health: Option<Health>,
     /// Who serves, in the file's order; addresses are unique within the VIP.
     pub backends: Vec<Backend>,
 }
