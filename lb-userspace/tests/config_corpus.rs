@@ -7,9 +7,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use lb_userspace::config::{Affinity, Announce, Config, ForwardMode, OnExit, Protocol, XdpMode};
+use lb_userspace::config::{
+    Affinity, Announce, Config, ForwardMode, Health, OnExit, Protocol, XdpMode,
+    health::{Dns, Grpc, Host, Http, Probe, Tls, Udp},
+};
 
 const SECRET: &str = "do-not-print-this-seed";
 
@@ -180,6 +184,91 @@ fn reads_modes_their_sources_and_announcements() {
     assert_eq!(announced, [Announce::L2, Announce::L2, Announce::None]);
     let plain = good("minimal.toml").node;
     assert_eq!((plain.gue_port, plain.encap_source.v4), (6080, None));
+}
+
+#[test]
+fn reads_every_type_of_health_check() {
+    let vips = good("health.toml").vips;
+    let health: Vec<Option<Health>> = vips.into_iter().map(|vip| vip.health).collect();
+    let plain = Health {
+        probe: Probe::Tcp,
+        port: 443,
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        panic_threshold: 100,
+    };
+    assert_eq!(health[0], Some(plain));
+    assert_eq!(health[1], None);
+
+    let http = health[2].as_ref().unwrap();
+    let half_a_second = Duration::from_millis(500);
+    assert_eq!(
+        (http.interval, http.timeout),
+        (half_a_second, half_a_second)
+    );
+    assert_eq!((http.port, http.rise, http.fall), (8080, 1, 5));
+    assert_eq!(http.panic_threshold, 50);
+    let Probe::Http(Http {
+        tls: None,
+        host,
+        path,
+        expect_status,
+    }) = &http.probe
+    else {
+        panic!("{http:?}")
+    };
+    assert_eq!(path, "/healthz?deep=1");
+    assert_eq!(*host, Host::of_address([203, 0, 113, 3].into()));
+    let passes: Vec<u16> = (100..600)
+        .filter(|status| expect_status.contains(*status))
+        .collect();
+    assert_eq!(passes, [200, 204]);
+
+    let https = health[3].as_ref().unwrap();
+    assert_eq!((https.port, https.timeout), (8443, Duration::from_secs(2)));
+    let Probe::Http(Http {
+        tls: Some(Tls { verify: true }),
+        host,
+        path,
+        expect_status,
+    }) = &https.probe
+    else {
+        panic!("{https:?}")
+    };
+    assert_eq!(
+        (host.authority.as_str(), host.name.as_str()),
+        ("www.example.com:8443", "www.example.com")
+    );
+    assert_eq!(path, "/");
+    assert!(
+        expect_status.contains(200) && expect_status.contains(399) && !expect_status.contains(400)
+    );
+
+    let grpc = Grpc {
+        tls: Some(Tls { verify: false }),
+        host: Host {
+            authority: "[2001:db8::5]".to_owned(),
+            name: "2001:db8::5".to_owned(),
+        },
+        service: "shop.v1.Carts".to_owned(),
+    };
+    assert_eq!(health[4].as_ref().unwrap().probe, Probe::Grpc(grpc));
+    let udp = Udp {
+        send: vec![0, 1, 0, 0, 0, 1, 0, 0],
+        expect: b"VERSION".to_vec(),
+    };
+    assert_eq!(health[5].as_ref().unwrap().probe, Probe::Udp(udp));
+    for (health, wanted) in health[6..].iter().zip([Protocol::Udp, Protocol::Tcp]) {
+        let Probe::Dns(Dns { query, transport }) = &health.as_ref().unwrap().probe else {
+            panic!("{health:?}")
+        };
+        assert_eq!(
+            (query.to_string().as_str(), *transport),
+            ("example.com.", wanted)
+        );
+    }
 }
 
 fn many(vips: usize, backends: usize) -> String {

@@ -55,8 +55,26 @@ pub(super) const VIP: Keys = Keys {
 };
 
 pub(super) const HEALTH: Keys = Keys {
-    known: &["type"],
-    later: &["port", "path", "interval", "timeout", "rise", "fall", "via"],
+    known: &[
+        "type",
+        "port",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+        "via",
+        "panic_threshold",
+        "path",
+        "host",
+        "expect_status",
+        "tls",
+        "tls_verify",
+        "service",
+        "send",
+        "expect",
+        "query",
+    ],
+    later: &[],
 };
 
 pub(super) const BACKEND: Keys = Keys {
@@ -141,6 +159,6 @@ mod tests {
     #[test]
     fn lists_read_as_a_sentence() {
         assert_eq!(FILE.list(), "`node` or `vip`");
-        assert_eq!(HEALTH.list(), "`type`");
+        assert_eq!(BACKEND.list(), "`address`, `weight`, `mac` or `forward`");
     }
 }

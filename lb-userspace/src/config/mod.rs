@@ -5,8 +5,10 @@
 
 mod address;
 mod backend;
+mod duration;
 mod encap;
 pub mod error;
+pub mod health;
 mod host;
 mod keys;
 mod load;
@@ -16,6 +18,7 @@ mod source;
 mod vip;
 
 pub use error::{Errors, Finding};
+pub use health::Health;
 pub use load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths, Scope, Summary, check, paths};
 
 use std::{
@@ -140,6 +143,8 @@ pub struct Vip {
     pub affinity: Affinity,
     /// How the network learns where the address is; the same in all VIPs of an address.
     pub announce: Announce,
+    /// How the backends are checked; `None` where they are not, and count as healthy.
+    pub health: Option<Health>,
     /// Who serves, in the file's order; addresses are unique within the VIP.
     pub backends: Vec<Backend>,
 }

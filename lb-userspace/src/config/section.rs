@@ -166,6 +166,15 @@ impl<'t> Field<'t> {
         value
     }
 
+    /// `true` or `false`.
+    pub(super) fn bool(&self, help: &str, report: &mut Report<'_>) -> Option<bool> {
+        let value = self.value.as_bool();
+        if value.is_none() {
+            self.refuse("`true` or `false`", help, report);
+        }
+        value
+    }
+
     /// One of a few words; `later` are those of later versions.
     pub(super) fn word<T: Copy>(
         &self,

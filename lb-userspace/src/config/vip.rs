@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{
     Affinity, Announce, EncapSource, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend,
     encap::Needs,
-    keys,
+    health, keys,
     section::{Field, Section},
     source::Report,
 };
@@ -96,13 +96,17 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
     };
     let forward = forward(section, report);
     let announce = announce(section, address, taken, report);
-    let health = health(section, report);
+    let of = health::Of {
+        address,
+        port,
+        protocol,
+    };
+    let health = health::read(section, of, report);
     if let (Some(address), Some(port), Some(protocol)) = (address, port, protocol) {
         take_service(section, (address, port, protocol), taken, report);
     }
     let backends = backends(section, address, forward, taken, report);
 
-    health?;
     Some(Vip {
         name: name?,
         address: address?,
@@ -111,6 +115,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         table: table?,
         affinity: affinity?,
         announce: announce?,
+        health: health.ok()?,
         backends: backends?,
     })
 }
@@ -227,17 +232,6 @@ fn port(section: &Section<'_>, report: &mut Report<'_>) -> Option<u16> {
     const HELP: &str = "write `port = 443`, or 0 for every port";
     let field = section.required("port", WANTED, HELP, report)?;
     field.u16(WANTED, HELP, report)
-}
-
-/// `[vip.health]`: only that there are no checks.
-fn health(section: &Section<'_>, report: &mut Report<'_>) -> Option<()> {
-    const HELP: &str = "write `type = \"none\"`, or take the section out";
-    let Some(field) = section.field("health") else {
-        return Some(());
-    };
-    let health = field.section("a section `[vip.health]`", HELP, &keys::HEALTH, report)?;
-    let kind = health.required("type", "\"none\"", HELP, report)?;
-    kind.word(&[("none", ())], &["tcp", "http", "https", "grpc"], report)
 }
 
 /// Two VIPs cannot have one address, port and protocol.

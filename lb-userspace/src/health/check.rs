@@ -1,0 +1,143 @@
+//! What is checked: one question to one address, however many VIPs want to know.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::config::{Config, Health, health::Probe};
+
+/// A check. Equal checks of several VIPs are one, and run once.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Check {
+    /// Who is asked.
+    pub target: SocketAddr,
+    /// What is asked, and which answer passes.
+    pub probe: Probe,
+    /// From the beginning of one probe to that of the next, on the average.
+    pub interval: Duration,
+    /// How long a whole probe may take.
+    pub timeout: Duration,
+    /// Passed probes in a row that make a failed backend healthy.
+    pub rise: u16,
+    /// Failed probes in a row that make a healthy backend failed.
+    pub fall: u16,
+}
+
+impl Check {
+    /// The check of one backend of a VIP, at its own address.
+    #[must_use]
+    pub fn new(health: &Health, backend: IpAddr) -> Self {
+        let Health {
+            probe,
+            port,
+            interval,
+            timeout,
+            rise,
+            fall,
+            panic_threshold: _,
+        } = health;
+        Self {
+            target: SocketAddr::new(backend, *port),
+            probe: probe.clone(),
+            interval: *interval,
+            timeout: *timeout,
+            rise: *rise,
+            fall: *fall,
+        }
+    }
+
+    /// Whether both ask the same of the same backend, however often.
+    #[must_use]
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        (self.target, &self.probe) == (other.target, &other.probe)
+    }
+}
+
+/// The check of every backend that is checked, by the VIP's name and the backend's address.
+#[must_use]
+pub fn checks_of(config: &Config) -> BTreeMap<(String, IpAddr), Check> {
+    let mut checks = BTreeMap::new();
+    for vip in &config.vips {
+        let Some(health) = &vip.health else {
+            continue;
+        };
+        for backend in &vip.backends {
+            let key = (vip.name.clone(), backend.address);
+            checks.insert(key, Check::new(health, backend.address));
+        }
+    }
+    checks
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [node]
+        interfaces = ["eth0"]
+        seed = "x"
+        [[vip]]
+        name = "a"
+        address = "203.0.113.1"
+        port = 443
+        protocol = "tcp"
+        health = { type = "tcp" }
+        backend = [{ address = "10.0.0.1" }, { address = "10.0.0.2", weight = 0 }]
+        [[vip]]
+        name = "b"
+        address = "203.0.113.2"
+        port = 443
+        protocol = "tcp"
+        health = { type = "tcp" }
+        backend = [{ address = "10.0.0.1" }]
+        [[vip]]
+        name = "c"
+        address = "203.0.113.3"
+        port = 443
+        protocol = "tcp"
+        health = { type = "tcp", port = 80 }
+        backend = [{ address = "10.0.0.1" }]
+        [[vip]]
+        name = "d"
+        address = "203.0.113.4"
+        port = 443
+        protocol = "tcp"
+        backend = [{ address = "10.0.0.1" }]
+    "#;
+
+    #[test]
+    fn equal_checks_of_several_vips_are_one() {
+        let config = Config::parse(CONFIG, "f").unwrap();
+        let checks = checks_of(&config);
+        let names: Vec<_> = checks
+            .keys()
+            .map(|(vip, backend)| format!("{vip} {backend}"))
+            .collect();
+        assert_eq!(
+            names,
+            ["a 10.0.0.1", "a 10.0.0.2", "b 10.0.0.1", "c 10.0.0.1"]
+        );
+        let distinct: BTreeSet<&Check> = checks.values().collect();
+        let targets: Vec<_> = distinct.iter().map(|c| c.target.to_string()).collect();
+        assert_eq!(targets, ["10.0.0.1:80", "10.0.0.1:443", "10.0.0.2:443"]);
+    }
+
+    #[test]
+    fn another_interval_asks_the_same() {
+        let config = Config::parse(CONFIG, "f").unwrap();
+        let health = config.vips[0].health.as_ref().unwrap();
+        let check = Check::new(health, [10, 0, 0, 1].into());
+        let slower = Check {
+            interval: Duration::from_secs(9),
+            ..check.clone()
+        };
+        assert!(check != slower && check.asks_the_same(&slower));
+        let other = Check::new(health, [10, 0, 0, 2].into());
+        assert!(!check.asks_the_same(&other));
+    }
+}
