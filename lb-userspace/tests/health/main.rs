@@ -8,7 +8,10 @@
 
 mod server;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs, net::SocketAddr, path::Path, process::Command, sync::Arc,
+    time::Duration,
+};
 
 use lb_userspace::{
     config::Config,
@@ -113,7 +116,7 @@ async fn http() {
 
 #[tokio::test]
 async fn https() {
-    let mut server = Server::https().await;
+    let mut server = Server::https(server::tls()).await;
     let section = "type = \"https\"\nhost = \"www.example.com:8443\"\nexpect_status = \"200-299\"";
     let check = check("tcp", section, server.address());
     let moods = [
@@ -125,6 +128,59 @@ async fn https() {
     Checker::new(check).follows(&mut server, &moods).await;
     assert_eq!(server.asked(), ["GET / www.example.com:8443"]);
     assert_eq!(server.names(), ["www.example.com"]);
+}
+
+/// Where the test below finds the certificate and key that it made for itself.
+const CERTIFICATE: &str = "WEIR_TEST_CERTIFICATE";
+
+/// Roots are those of the process, so this runs itself again as one that trusts a certificate of its own.
+#[tokio::test]
+async fn https_verified() {
+    if let Some(folder) = std::env::var_os(CERTIFICATE) {
+        return verify(Path::new(&folder)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let signed = rcgen::generate_simple_self_signed(["www.example.com".to_owned()]).unwrap();
+    let pem = folder.path().join("certificate.pem");
+    fs::write(&pem, signed.cert.pem()).unwrap();
+    fs::write(folder.path().join("certificate"), signed.cert.der()).unwrap();
+    fs::write(
+        folder.path().join("key"),
+        signed.signing_key.serialize_der(),
+    )
+    .unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "https_verified", "--nocapture"])
+        .env(CERTIFICATE, folder.path())
+        .env("SSL_CERT_FILE", &pem)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{output:?}"
+    );
+}
+
+async fn verify(folder: &Path) {
+    let read = |name| fs::read(folder.join(name)).unwrap();
+    let trusted = || server::tls_with(read("certificate").into(), read("key"));
+    let section = |host| format!("type = \"https\"\ntls_verify = true\nhost = \"{host}\"");
+    let server = Server::https(trusted()).await;
+    let good = check("tcp", &section("www.example.com"), server.address());
+    Checker::new(good).until(Verdict::Healthy).await;
+    let other_name = check("tcp", &section("example.com"), server.address());
+    let state = Checker::new(other_name).until(Verdict::Failed).await;
+    let reason = state.reason.unwrap();
+    assert!(reason.contains("not valid for name"), "{reason}");
+
+    let stranger = Server::https(server::tls()).await;
+    let section = section("somebody.example.net");
+    let unknown = check("tcp", &section, stranger.address());
+    let state = Checker::new(unknown).until(Verdict::Failed).await;
+    let reason = state.reason.unwrap();
+    // The stranger's has the same issuer's name on it, by another key.
+    assert!(reason.contains("BadSignature"), "{reason}");
 }
 
 #[tokio::test]

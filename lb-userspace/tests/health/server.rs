@@ -20,7 +20,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -148,8 +152,8 @@ impl Server {
         Self::start_http(None, StatusCode::NO_CONTENT).await
     }
 
-    pub(crate) async fn https() -> Self {
-        Self::start_http(Some(tls()), StatusCode::OK).await
+    pub(crate) async fn https(tls: TlsAcceptor) -> Self {
+        Self::start_http(Some(tls), StatusCode::OK).await
     }
 
     async fn start_http(tls: Option<TlsAcceptor>, well: StatusCode) -> Self {
@@ -312,12 +316,20 @@ pub(crate) fn dns_answer(question: &[u8], name: &str) -> Vec<u8> {
 pub(crate) fn tls() -> TlsAcceptor {
     let names = ["somebody.example.net".to_owned()];
     let signed = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+    tls_with(
+        signed.cert.der().clone(),
+        signed.signing_key.serialize_der(),
+    )
+}
+
+/// TLS with a certificate and its key (PKCS #8, DER).
+pub(crate) fn tls_with(certificate: CertificateDer<'static>, key: Vec<u8>) -> TlsAcceptor {
+    let key = PrivateKeyDer::try_from(key).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![signed.cert.der().clone()], key)
+        .with_single_cert(vec![certificate], key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
