@@ -9,7 +9,12 @@
 mod server;
 
 use std::{
-    collections::BTreeMap, fs, net::SocketAddr, path::Path, process::Command, sync::Arc,
+    collections::BTreeMap,
+    fs,
+    net::{Ipv6Addr, SocketAddr},
+    path::Path,
+    process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -235,6 +240,15 @@ async fn udp() {
         REFUSED,
     ];
     Checker::new(check).follows(&mut server, &moods).await;
+}
+
+#[tokio::test]
+async fn udp_over_ipv6() {
+    let answerer = |question: &[u8]| question.to_vec();
+    let mut server = Server::udp_at(Ipv6Addr::LOCALHOST.into(), answerer).await;
+    let section = "type = \"udp\"\nsend = \"PING\"";
+    let check = check("udp", section, server.address());
+    Checker::new(check).follows(&mut server, &[REFUSED]).await;
 }
 
 #[tokio::test]

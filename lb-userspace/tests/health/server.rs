@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::pending,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
 };
@@ -71,7 +71,7 @@ enum Kind {
     Udp(Answerer),
 }
 
-/// A server on a port of 127.0.0.1 of its own.
+/// A server on a port of its own, on the loopback interface.
 pub(crate) struct Server {
     address: SocketAddr,
     kind: Kind,
@@ -90,8 +90,12 @@ impl Drop for Server {
 
 impl Server {
     async fn start(kind: Kind) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), kind).await
+    }
+
+    async fn start_at(address: IpAddr, kind: Kind) -> Self {
         let mut server = Self {
-            address: "127.0.0.1:0".parse().unwrap(),
+            address: (address, 0).into(),
             kind,
             running: None,
             asked: Arc::default(),
@@ -211,7 +215,14 @@ impl Server {
     }
 
     pub(crate) async fn udp(answerer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        Self::start(Kind::Udp(Arc::new(answerer))).await
+        Self::udp_at(Ipv4Addr::LOCALHOST.into(), answerer).await
+    }
+
+    pub(crate) async fn udp_at(
+        address: IpAddr,
+        answerer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_at(address, Kind::Udp(Arc::new(answerer))).await
     }
 
     pub(crate) async fn dns_tcp(name: &'static str) -> Self {
