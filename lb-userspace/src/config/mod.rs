@@ -5,7 +5,6 @@
 
 mod address;
 mod backend;
-mod control;
 mod duration;
 mod encap;
 pub mod error;
@@ -21,9 +20,7 @@ mod vip;
 
 pub use error::{Errors, Finding};
 pub use health::Health;
-pub use load::{
-    DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, DEFAULT_STATE_FILE, Paths, Scope, Summary, check, paths,
-};
+pub use load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths, Scope, Summary, check, paths};
 
 use std::{
     fmt,

@@ -122,7 +122,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         table: table?,
         affinity: affinity?,
         announce: announce?,
-        health: health?,
+        health: health.ok()?,
         backends: backends?,
     })
 }

@@ -145,6 +145,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         table: TableAlgorithm::Maglev,
         affinity: Affinity::Flow,
         announce: Announce::None,
+        health: None,
         backends: backends.iter().map(backend).collect(),
     }
 }
