@@ -82,9 +82,7 @@ pub(super) fn vips(vips: &[VipStatus]) -> String {
 
 /// Backends of all VIPs, a line each.
 pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
-    let header = [
-        "VIP", "BACKEND", "STATE", "WEIGHT", "SLOTS", "PACKETS", "NEW",
-    ];
+    let header = ["VIP", "BACKEND", "STATE", "WEIGHT", "SLOTS", "PACKETS"];
     let mut table = table(&header, 3);
     for Row { vip, backend } in rows {
         table.add_row([
@@ -94,7 +92,6 @@ pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
             number(weight(backend)),
             number(share(backend.slots)),
             number(count(backend.packets)),
-            number(count(backend.new_connections)),
         ]);
     }
     format!("{}\n", table.trim_fmt())
