@@ -6,7 +6,7 @@
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command as Process, Stdio},
     sync::{Arc, Mutex},
 };
@@ -374,4 +374,44 @@ async fn readers_read_admins_change_and_others_do_neither() {
     let asked = daemon.asked();
     assert_eq!(asked.len(), 1);
     assert!(asked[0].starts_with("54321 Generation(7) "), "{asked:?}");
+}
+
+/// `WEIR_UPDATE_DOCS=1 cargo test -p lb-userspace --test api_control` writes the page anew.
+#[test]
+fn the_committed_openapi_document_is_the_types_own() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+    let made = serde_json::to_string_pretty(&api::document()).unwrap() + "\n";
+    if std::env::var_os("WEIR_UPDATE_DOCS").is_some() {
+        fs::write(&page, &made).unwrap();
+    }
+    let text = fs::read_to_string(&page).unwrap_or_default();
+    assert_eq!(
+        text, made,
+        "docs/openapi.json is old: WEIR_UPDATE_DOCS=1 cargo test -p lb-userspace --test api_control"
+    );
+}
+
+#[tokio::test]
+async fn what_the_document_promises_is_served() {
+    let daemon = Daemon::start(Access::default());
+    let (status, body) = daemon.send("GET /v1/openapi.json", "", "").await;
+    assert!(status.starts_with("200"), "{status}");
+    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let mut served = 0;
+    for (path, calls) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{vip}", "web").replace("{backend}", "nobody");
+        for method in calls.as_object().unwrap().keys() {
+            // Those would wait for the daemon's task, or end it.
+            if method == "get" || path == "/v1/detach" {
+                continue;
+            }
+            let request = format!("{} {path}", method.to_uppercase());
+            let (status, answer) = daemon.send(&request, MATCH, "").await;
+            assert!(status.starts_with("400"), "{request}: {status} {answer}");
+            served += 1;
+        }
+    }
+    assert_eq!(served, 8);
+    let names = document["components"]["schemas"]["Status"]["properties"].as_object();
+    assert!(names.unwrap().contains_key("generation"));
 }

@@ -289,7 +289,8 @@ async fn detach_asks_the_daemon_first() {
 /// A status in which a command has drained a backend of `web`.
 fn drained() -> Status {
     let mut status = common::status();
-    let backend = &mut status.vips[0].backends[0];
+    let vip = status.vips.first_mut().unwrap();
+    let backend = vip.backends.first_mut().unwrap();
     (backend.weight, backend.slots, backend.drained) = (0, 0, true);
     status.overrides.push(OverrideStatus {
         vip: "web".to_owned(),

@@ -99,7 +99,7 @@ pub(super) fn maps(pin_path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// What `weir detach` removed.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Detached {
     /// The interfaces that the program was taken off.
     pub interfaces: Vec<String>,
