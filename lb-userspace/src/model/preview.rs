@@ -29,7 +29,7 @@ pub struct Basis {
 }
 
 /// What would change. Field names are stable: scripts read them.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Preview {
     /// Keys of `[node]` with other values.
     pub node: Vec<Difference>,
@@ -38,7 +38,7 @@ pub struct Preview {
 }
 
 /// A VIP that would not be as it is.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct VipPreview {
     /// Its name.
     pub name: String,
@@ -55,9 +55,10 @@ pub struct VipPreview {
 }
 
 /// A backend that would not be as it is.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct BackendPreview {
     /// Its address.
+    #[schema(value_type = String)]
     pub address: std::net::IpAddr,
     /// What becomes of it.
     pub change: Kind,
@@ -66,7 +67,7 @@ pub struct BackendPreview {
 }
 
 /// What becomes of something.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// It is new.
@@ -78,7 +79,7 @@ pub enum Kind {
 }
 
 /// A key with another value.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Difference {
     /// The key.
     pub key: String,
