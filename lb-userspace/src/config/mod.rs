@@ -5,9 +5,11 @@
 
 mod address;
 mod backend;
+mod control;
 mod duration;
 mod encap;
 pub mod error;
+mod flows;
 pub mod health;
 mod host;
 mod keys;
@@ -20,12 +22,15 @@ mod vip;
 
 pub use error::{Errors, Finding};
 pub use health::Health;
-pub use load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths, Scope, Summary, check, paths};
+pub use load::{
+    DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, DEFAULT_STATE_FILE, Paths, Scope, Summary, check, paths,
+};
 
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 /// A whole configuration file.
@@ -60,6 +65,8 @@ pub struct Node {
     pub encap_source: EncapSource,
     /// UDP port that backends take GUE on.
     pub gue_port: u16,
+    /// How many flows are remembered at most, in each of three maps, while slots change hands.
+    pub max_pins: u32,
     /// Where commands made through the API are kept.
     pub state_file: PathBuf,
     /// Who may read through the API, besides root; the group of the API's socket.
@@ -178,8 +185,23 @@ pub struct Vip {
     pub announce: Announce,
     /// How the backends are checked; `None` where they are not, and count as healthy.
     pub health: Option<Health>,
+    /// How flows outlive changes.
+    pub flows: Flows,
     /// Who serves, in the file's order; addresses are unique within the VIP.
     pub backends: Vec<Backend>,
+}
+
+/// How a VIP's flows outlive changes (docs/consistency.md).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Flows {
+    /// How long a slot moves from one backend to another: longer than live flows are silent.
+    pub move_window: Duration,
+    /// How long a remembered flow may be silent.
+    pub flow_idle: Duration,
+    /// How long a backend that was taken out serves its flows at most; `None` as long as they live.
+    pub drain_timeout: Option<Duration>,
+    /// How long a backend that comes, or comes back, takes to its whole weight.
+    pub slow_start: Option<Duration>,
 }
 
 /// `protocol` of a VIP.

@@ -11,7 +11,7 @@ use super::{
     overrides::Overrides,
     plan::Held,
     seed::Keys,
-    wanted::{Error, Inputs, Wanted, WantedVip},
+    wanted::{Error, Inputs, Standing, Wanted, WantedVip},
 };
 use crate::config::{Backend, Config, Node, Vip};
 
@@ -112,7 +112,23 @@ const VIP: &[Field<Vip>] = &[
     ("table", |vip| word(vip.table)),
     ("affinity", |vip| word(vip.affinity)),
     ("announce", |vip| word(vip.announce)),
+    ("health", |vip| format!("{:?}", vip.health)),
+    ("move_window", |vip| time(vip.flows.move_window)),
+    ("flow_idle", |vip| time(vip.flows.flow_idle)),
+    ("drain_timeout", |vip| {
+        vip.flows
+            .drain_timeout
+            .map_or_else(|| "off".to_owned(), time)
+    }),
+    ("slow_start", |vip| {
+        vip.flows.slow_start.map(time).unwrap_or_default()
+    }),
 ];
+
+/// A length of time as the file has it.
+fn time(time: std::time::Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
 
 const BACKEND: &[Field<Backend>] = &[
     ("weight", |backend| backend.weight.to_string()),
@@ -166,6 +182,7 @@ impl Basis {
             keys,
             ports: &[],
             next_hops: &BTreeMap::new(),
+            standing: &Standing::default(),
         };
         Wanted::new(&inputs, &self.held, &mut self.ids.clone())
     }

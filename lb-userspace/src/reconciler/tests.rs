@@ -11,7 +11,7 @@ use crate::{
     dataplane::memory::Memory,
 };
 
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 const WEB: &str = "10.0.0.11";
 const OTHER: &str = "10.0.0.12";
 

@@ -10,8 +10,8 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{
-        Affinity, Announce, Backend, Config, EncapSource, ForwardMode, Node, OnExit, Protocol,
-        Secret, TableAlgorithm, Vip, XdpMode,
+        Affinity, Announce, Backend, Config, EncapSource, Flows, ForwardMode, Node, OnExit,
+        Protocol, Secret, TableAlgorithm, Vip, XdpMode,
     },
     dataplane::{apply::apply, memory::Memory},
     model::{
@@ -19,7 +19,7 @@ use lb_userspace::{
         next_hop::{NextHop, Port, Vlans},
         plan::{Held, Step, plan},
         seed::Keys,
-        wanted::{Inputs, Wanted},
+        wanted::{Inputs, Standing, Wanted},
     },
 };
 
@@ -37,6 +37,7 @@ pub(crate) struct Lab {
     pub(crate) memory: Memory,
     pub(crate) held: Held,
     pub(crate) ids: Ids,
+    pub(crate) standing: Standing,
 }
 
 impl Lab {
@@ -65,6 +66,7 @@ impl Lab {
             memory: Memory::default(),
             held: Held::default(),
             ids: Ids::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -75,6 +77,7 @@ impl Lab {
             keys: &keys,
             ports: &self.ports,
             next_hops: &self.next_hops,
+            standing: &self.standing,
         };
         Wanted::new(&inputs, &self.held, &mut self.ids).unwrap()
     }
@@ -118,6 +121,7 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Port(_) => "port",
         Step::Interface(..) => "interface",
         Step::Backend(..) => "backend",
+        Step::Idle(..) => "idle",
         Step::Table(..) => "table",
         Step::Vips(_) => "vips",
         Step::ClearTable(_) => "clear-table",
@@ -145,6 +149,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         table: TableAlgorithm::Maglev,
         affinity: Affinity::Flow,
         announce: Announce::None,
+        flows: Flows::usual(Protocol::Tcp),
         health: None,
         backends: backends.iter().map(backend).collect(),
     }
@@ -166,6 +171,7 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
                 v6: Some("2001:db8::1".parse().unwrap()),
             },
             gue_port: 6080,
+            max_pins: 65_536,
             state_file: PathBuf::from("/var/lib/weir/state.json"),
             api_group: None,
             api_admin_group: None,
