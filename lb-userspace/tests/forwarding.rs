@@ -106,6 +106,9 @@ fn a_vip_that_is_removed_passes_and_leaves_nothing_behind() {
     assert_eq!(outcome, (Reason::NotVip, None));
     let outcome = lab.send("2001:db8:c::7", WEB6, 1);
     assert_eq!(outcome, (Reason::Forwarded, Some(1)));
+    // Its backend stays known until nothing names it.
+    assert_eq!(lab.memory.backends().unwrap().len(), 2);
+    lab.settle();
     assert_eq!(lab.memory.backends().unwrap().len(), 1);
     assert_eq!(lab.apply().unwrap(), 0);
 }

@@ -1,6 +1,6 @@
 //! A node with its maps in host memory, from a configuration to packets.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -19,6 +19,7 @@ use lb_userspace::{
         next_hop::{NextHop, Port, Vlans},
         plan::{Held, Step, plan},
         seed::Keys,
+        slots::Settled,
         wanted::{Inputs, Standing, Wanted},
     },
 };
@@ -91,6 +92,23 @@ impl Lab {
             &mut self.ids,
             "test",
         )
+    }
+
+    /// Lets time pass and scans find nothing, until every slot is Stable and nobody is leaving.
+    pub(crate) fn settle(&mut self) {
+        const HOUR_MS: u32 = 3_600_000;
+        for _ in 0..5 {
+            self.standing.now_ms += HOUR_MS;
+            self.standing.settled = Some(Arc::new(Settled {
+                began_ms: self.standing.now_ms - 1,
+                ..Settled::default()
+            }));
+            self.apply().unwrap();
+        }
+        self.standing.unnamed = self.wanted().leaving.keys().copied().collect();
+        self.apply().unwrap();
+        self.standing.unnamed.clear();
+        self.standing.settled = None;
     }
 
     pub(crate) fn steps(&mut self) -> String {
