@@ -130,9 +130,12 @@ impl Segment {
         self.sequence.wrapping_sub(pin.initial_sequence) <= FITTING
     }
 
-    /// The pin's [`flags`] after this packet.
+    /// The pin's [`flags`] after this packet. A SYN opens a connection anew, so that the next SYN follows it.
     #[inline(always)]
     const fn close(self, flags: u16) -> u16 {
+        if self.is_syn() {
+            return 0;
+        }
         let fin = if self.control & tcp::flags::FIN as u32 != 0 {
             flags::FIN
         } else {
@@ -182,11 +185,12 @@ pub trait Pins {
 /// - Settling: a pin, else `current`, which is not pinned.
 ///
 /// A pin that has expired or names a dead backend counts as none and is removed. A hit goes to its backend also for a
-/// SYN, and also where that backend is leaving.
+/// SYN, and also where that backend is leaving; but a SYN after FIN or RST is a new connection, as far as new pins can be
+/// made: else clients that use their ports again would never let go of a backend.
 #[inline(always)]
 pub fn route<P: Pins>(pins: &P, slot: Slot, idle: &Idle, flow: &Flow, segment: Segment) -> u16 {
     let now_ns = pins.now_ns();
-    if let Some(backend) = pinned(pins, idle, flow, segment, now_ns) {
+    if let Some(backend) = pinned(pins, slot, idle, flow, segment, now_ns) {
         return backend;
     }
     let is_syn = flow.protocol == protocol::TCP as u32 && segment.is_syn();
@@ -241,6 +245,7 @@ pub fn consult<P: Pins>(pins: &P, slot: Slot, idle: &Idle, flow: &Flow) -> u16 {
 #[inline(always)]
 fn pinned<P: Pins>(
     pins: &P,
+    slot: Slot,
     idle: &Idle,
     flow: &Flow,
     segment: Segment,
@@ -262,13 +267,27 @@ fn pinned<P: Pins>(
             }
         }
         if let Some(pin) = live(pins, Kind::Proven, idle, flow, now_ns) {
+            if begins_anew(slot, segment, &pin) {
+                return None;
+            }
             touch(pins, Kind::Proven, flow, pin, segment, now_ns, false);
             return Some(pin.backend);
         }
     }
     let pin = live(pins, Kind::Old, idle, flow, now_ns)?;
+    if flow.protocol == protocol::TCP as u32 && begins_anew(slot, segment, &pin) {
+        return None;
+    }
     touch(pins, Kind::Old, flow, pin, segment, now_ns, false);
     Some(pin.backend)
+}
+
+/// Whether a SYN that hits a pin is of another connection than the pin, and may have a pin of its own.
+///
+/// The pin stays: the FIN may have been forged, and then the flow goes on by it, because it does not fit the SYN.
+#[inline(always)]
+fn begins_anew(slot: Slot, segment: Segment, pin: &Pin) -> bool {
+    segment.is_syn() && pin.flags != 0 && matches!(slot.state(), State::Holding | State::Moving)
 }
 
 /// A pin that counts; one that does not is removed.
@@ -320,7 +339,9 @@ fn promote<P: Pins>(
     let backend = match pins.insert(Kind::Proven, flow, &pin) {
         Inserted::New => pin.backend,
         Inserted::Exists(first)
-            if idle.is_over(&first, now_ns) || !pins.is_alive(first.backend) =>
+            if first.flags != 0
+                || idle.is_over(&first, now_ns)
+                || !pins.is_alive(first.backend) =>
         {
             pins.refresh(Kind::Proven, flow, &pin);
             pin.backend

@@ -65,6 +65,16 @@ impl Run {
         )
     }
 
+    /// Waits until these backends and no others answer new connections: slots that move hold for a handshake first.
+    fn comes_to(&self, names: &[String]) {
+        eventually("the backends that answer", PATIENCE, || {
+            let answering = self.answering(300);
+            anyhow::ensure!(answering == names, "{answering:?} instead of {names:?}");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
     fn done(&self, arguments: &[&str]) -> String {
         let (code, out, err) = self.weir(arguments);
         assert_eq!(code, 0, "{arguments:?}: {err}");
@@ -102,13 +112,13 @@ impl Run {
 fn a_drained_backend_takes_no_new_flows_over_a_kill_until_it_is_undone() {
     let mut run = Run::start();
     let names = run.topology.backend_names();
-    assert_eq!(run.answering(300), names);
+    run.comes_to(&names);
     let backend = run.backend(0);
     let before = run.generation();
     let said = run.done(&["drain", "--all", &backend]);
     assert!(said.contains("takes no new flows"), "{said}");
     assert_eq!(run.generation(), before + 1);
-    assert_eq!(run.answering(300), names[1..]);
+    run.comes_to(&names[1..]);
     // Once more: so already.
     let said = run.done(&["drain", "--all", &backend]);
     assert!(said.contains("so already"), "{said}");
@@ -119,7 +129,7 @@ fn a_drained_backend_takes_no_new_flows_over_a_kill_until_it_is_undone() {
     run.weir
         .restart()
         .unwrap_or_else(|error| panic!("{error:#}"));
-    assert_eq!(run.answering(300), names[1..]);
+    run.comes_to(&names[1..]);
     let status = run.weir.status().unwrap();
     let shown = status.vip("web-v4").unwrap().backends[0].clone();
     assert_eq!((shown.weight, shown.drained, shown.slots), (0, true, 0));
@@ -137,13 +147,13 @@ fn a_drained_backend_takes_no_new_flows_over_a_kill_until_it_is_undone() {
     let (code, _, err) = run.weir(&["undrain", "--all", &backend, "--generation", "1"]);
     assert_eq!(code, 1);
     assert!(err.contains("412") && err.contains("generation 1"), "{err}");
-    assert_eq!(run.answering(300), names[1..]);
+    run.comes_to(&names[1..]);
     run.done(&["undrain", "web-v4", &backend]);
-    assert_eq!(run.answering(300), names);
+    run.comes_to(&names);
     run.done(&["weight", "web-v4", &backend, "0"]);
-    assert_eq!(run.answering(300), names[1..]);
+    run.comes_to(&names[1..]);
     run.done(&["weight", "web-v4", &backend, "--reset"]);
-    assert_eq!(run.answering(300), names);
+    run.comes_to(&names);
 }
 
 #[test]
@@ -159,7 +169,7 @@ fn sighup_and_apply_take_a_file_as_a_whole_or_not_at_all() {
     fs::write(&file, &two).unwrap();
     run.weir.signal(Signal::HUP).unwrap();
     until("the reload", PATIENCE, || Ok(run.generation() == 2)).unwrap();
-    assert_eq!(run.answering(300), names[..2]);
+    run.comes_to(&names[..2]);
 
     // A bad file: nothing changes, and the status says so.
     let bad = whole.replacen("port     = ", "port     = 9", 1) + "[[vip]]\nname = 7\n";
@@ -173,7 +183,7 @@ fn sighup_and_apply_take_a_file_as_a_whole_or_not_at_all() {
     });
     assert!(problems.unwrap().contains("\"sctp\""));
     assert_eq!(run.generation(), 2);
-    assert_eq!(run.answering(300), names[..2]);
+    run.comes_to(&names[..2]);
     let (code, out, err) = run.weir(&["apply"]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("weir.toml:") && err.contains("help:"), "{err}");
@@ -213,14 +223,14 @@ fn sighup_and_apply_take_a_file_as_a_whole_or_not_at_all() {
     assert_eq!(run.generation(), 2);
     run.done(&["apply", &three, "--max-move", "50%"]);
     assert_eq!(run.generation(), 3);
-    assert_eq!(run.answering(300), names);
+    run.comes_to(&names);
     let problems = run.weir.status().unwrap().problems.join("\n");
     assert!(
         problems.contains("a restart or SIGHUP goes back to"),
         "{problems}"
     );
     run.done(&["apply", &seed, "--force"]);
-    assert_eq!(run.answering(300), names[..2]);
+    run.comes_to(&names[..2]);
 }
 
 #[test]

@@ -238,7 +238,14 @@ impl Sweeper {
                     .slots
                     .settles_since(place.index, scan.began_ms, now_ms);
                 if settles && place.is_useless(*kind, flow, pin, plane, held)? {
-                    return plane.remove_pin(*kind, flow);
+                    // It may be another pin by now: a handshake that was done meanwhile takes the place of an old one.
+                    match plane.pin(*kind, flow)? {
+                        Some(pin) if place.is_useless(*kind, flow, &pin, plane, held)? => {
+                            return plane.remove_pin(*kind, flow);
+                        }
+                        Some(_) => {}
+                        None => return Ok(()),
+                    }
                 }
                 if pin.backend != place.slots.slot(place.index).current {
                     scan.foreign.insert((place.vip.id, place.index));

@@ -10,7 +10,7 @@ use lb_common::{
     flow::{Address, Flow},
     pin::{self, Idle, Inserted, Kind, Pin, Pins, Segment},
     slot::{HOLDING, NOBODY, SETTLING, Slot, State},
-    wire::tcp::flags::{ACK, SYN},
+    wire::tcp::flags::{ACK, FIN, SYN},
 };
 use lb_userspace::model::slots::{self, Times};
 
@@ -28,6 +28,8 @@ pub(crate) struct Scope {
     pub(crate) forged: bool,
     /// Pins expire.
     pub(crate) expiry: bool,
+    /// FIN is sent, and forged where anything is.
+    pub(crate) fin: bool,
     /// Events are told in words.
     pub(crate) told: bool,
     /// A rule that is broken.
@@ -121,6 +123,8 @@ pub(crate) struct Held {
     backend: u16,
     is_forged: bool,
     is_expired: bool,
+    /// FIN was seen.
+    is_closed: bool,
 }
 
 /// A flow and what is remembered of it.
@@ -203,7 +207,7 @@ impl Held {
             used_ns: if self.is_expired { 0 } else { NOW_NS },
             initial_sequence: if self.is_forged { FORGED } else { OWN },
             backend: self.backend,
-            flags: 0,
+            flags: if self.is_closed { pin::flags::FIN } else { 0 },
         }
     }
 
@@ -213,6 +217,7 @@ impl Held {
             // Only a pin in `syn` is asked.
             is_forged: kind == Kind::Syn && pin.initial_sequence != OWN,
             is_expired: false,
+            is_closed: pin.flags != 0,
         }
     }
 }
@@ -370,9 +375,13 @@ impl World {
                 }));
             }
         }
-        if self.scope.forged && matches!(tracked.client, Client::Idle | Client::Open(_)) {
+        let is_handshake = tracked.flying.is_some_and(|flying| flying.is_syn)
+            || !matches!(tracked.client, Client::Idle | Client::Open(_));
+        if self.scope.forged && !is_handshake {
             // Somebody who sees the flow but not its sequence numbers. (During a handshake this can break it.)
-            for control in [SYN, ACK] {
+            let forged = [SYN, ACK, FIN | ACK];
+            let known = if self.scope.fin { 3 } else { 2 };
+            for control in forged.into_iter().take(known) {
                 let mut pins = self.flows[flow].pins;
                 let segment = Segment {
                     sequence: if control == SYN {
@@ -392,11 +401,25 @@ impl World {
             }
         }
         if let Client::Open(_) = tracked.client {
-            let text = say!(self, "flow {flow} closes");
-            events.push(self.event(text, |world| {
-                world.flows[flow].client = Client::Idle;
-                world.flows[flow].flying = None;
-            }));
+            for is_said in [false, true]
+                .into_iter()
+                .filter(|said| !said || self.scope.fin)
+            {
+                let mut pins = self.flows[flow].pins;
+                if is_said {
+                    let segment = Segment {
+                        sequence: OWN + 1,
+                        control: u32::from(FIN | ACK),
+                    };
+                    self.route(flow, self.slot, segment, &mut pins);
+                }
+                let text = say!(self, "flow {flow} closes, FIN: {is_said}");
+                events.push(self.event(text, |world| {
+                    world.flows[flow].client = Client::Idle;
+                    world.flows[flow].flying = None;
+                    world.flows[flow].pins = pins;
+                }));
+            }
         }
         // A pin of a flow that is gone, or one that is not looked at while the slot is Stable.
         if self.scope.expiry && (tracked.client == Client::Idle || self.slot.is_stable()) {
@@ -588,9 +611,17 @@ impl World {
                         && self.is_alive(other.backend)
                         && !other.is_expired
                 });
-            let useless = read.is_expired
-                || !self.is_alive(read.backend)
-                || (read.backend == self.slot.current && !is_in_doubt);
+            // What was read may be another pin by now: it is read once more before it is deleted.
+            let found = if self.scope.broken == Some(Broken::LateDeletion) {
+                Some(read)
+            } else {
+                self.flows[flow].pins[kind as usize]
+            };
+            let useless = found.is_some_and(|found| {
+                found.is_expired
+                    || !self.is_alive(found.backend)
+                    || (found.backend == self.slot.current && !is_in_doubt)
+            });
             let may =
                 is_settling && (scan.is_same || self.scope.broken == Some(Broken::LateDeletion));
             let text = say!(self, "{} pin of flow {flow} is judged", kind.as_str());
@@ -650,6 +681,7 @@ impl Packer {
         self.put(held.map_or(0, |held| usize::from(held.backend)), 2);
         self.put(usize::from(held.is_some_and(|held| held.is_forged)), 1);
         self.put(usize::from(held.is_some_and(|held| held.is_expired)), 1);
+        self.put(usize::from(held.is_some_and(|held| held.is_closed)), 1);
     }
 }
 
