@@ -1,6 +1,8 @@
 //! Measuring a program: ns per packet, net of the driver that restores the packet before every run
 //! (lb-ebpf/src/bench has the method).
 
+mod classic;
+
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -15,6 +17,8 @@ use aya::{
 };
 use lb_common::bench::{Plan, RESTORED};
 use zerocopy::IntoBytes;
+
+pub use classic::Classic;
 
 use super::{
     BpfDataPlane,
