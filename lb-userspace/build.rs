@@ -9,7 +9,12 @@ use std::{
 };
 
 /// Binaries of lb-ebpf: the product, and what only measurements load.
-const OBJECTS: [&str; 3] = ["weir-ebpf", "weir-decap-ebpf", "weir-bench-ebpf"];
+const OBJECTS: [&str; 4] = [
+    "weir-ebpf",
+    "weir-decap-ebpf",
+    "weir-bench-ebpf",
+    "weir-bench-classic-ebpf",
+];
 
 const FLAGS: [&str; 5] = [
     // Atomics with results, 32-bit registers, and jumps on them.

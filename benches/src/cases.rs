@@ -5,7 +5,8 @@ use lb_common::{
     backend::{self, Backend, mode},
     encap,
     flow::{Address, HASH_KEYS, HashKeys},
-    slot::{Slot, SlotTable},
+    pin::Idle,
+    slot::{Slot, SlotTable, State},
     tables::Node,
     vip::{VipEntry, VipKey, VipTable},
 };
@@ -13,7 +14,7 @@ use lb_userspace::dataplane::{
     DataPlane as _,
     bpf::{
         BpfDataPlane,
-        driver::{Floor, Sample},
+        driver::{Classic, Driver, Floor, Flows, Sample},
     },
 };
 use zerocopy::FromZeros as _;
@@ -23,6 +24,19 @@ const VIP_V6: [u8; 16] = [
     0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 const BACKENDS: u16 = 16;
+/// Id of the VIP that is reached over l2 by IPv4: its slots change hands.
+const FIRST_VIP: u32 = 0;
+/// Numbers of flows, the last being how many are pinned.
+const FLOWS: [u32; 3] = [1, 1 << 16, 1 << 20];
+/// How many flows are to cost no more than one.
+pub(crate) const MANY: u32 = 10_000_000;
+/// The case of so many flows, and the one that it is held against.
+pub(crate) const STEADY: &str = "l2, v4 TCP, 10,000,000 flows";
+pub(crate) const ONE: &str = "l2, v4 TCP, 1 flow";
+/// Clients whose flows are pinned, are not, and never came before. The driver fills in the rest.
+const PINNED: [u8; 4] = [198, 18, 0, 0];
+const UNKNOWN: [u8; 4] = [198, 51, 0, 0];
+const FLOOD: [u8; 4] = [100, 64, 0, 0];
 /// Ports of the VIPs, by the way that their backends are reached.
 const L2: u16 = 443;
 const IPIP: u16 = 444;
@@ -41,6 +55,8 @@ pub(crate) enum Program {
     Weir,
     /// A floor.
     Floor(Floor),
+    /// The classic design, with a table of all flows.
+    Classic,
 }
 
 impl Program {
@@ -52,11 +68,20 @@ impl Program {
 
 /// What is measured.
 pub(crate) struct Case {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) program: Program,
     frame: Vec<u8>,
-    flows: u64,
+    flows: Flows,
     action: u32,
+    slots: State,
+    budget: Budget,
+}
+
+/// Whether bare ACKs of flows that are not known are pinned.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Budget {
+    None,
+    Endless,
 }
 
 impl Case {
@@ -66,6 +91,11 @@ impl Case {
             flows: self.flows,
             action: self.action,
         }
+    }
+
+    /// Whether its flows must have been pinned before.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.frame.get(26..28) == PINNED.get(..2) && self.slots != State::Stable
     }
 }
 
@@ -78,13 +108,18 @@ struct Mode {
     source: Address,
 }
 
-/// Writes a VIP for each address family and mode with 16 backends, and lists the cases.
-pub(crate) fn prepare(weir: &mut BpfDataPlane) -> anyhow::Result<Vec<Case>> {
+/// Keys of the flow hash, the same in every run.
+fn hash_keys() -> HashKeys {
     let mut keys = [0; HASH_KEYS];
     for (key, index) in keys.iter_mut().zip(1u64..) {
         *key = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index);
     }
-    weir.set_node(&Node::new(HashKeys { keys }))?;
+    HashKeys { keys }
+}
+
+/// Writes a VIP for each address family and mode with 16 backends, and lists the cases.
+pub(crate) fn prepare(weir: &mut BpfDataPlane) -> anyhow::Result<Vec<Case>> {
+    weir.set_node(&Node::new(hash_keys()))?;
     let v4 = |last| Address::from_v4([10, 0, 0, last]);
     let v6 = |last| Address::from_v6([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
     let modes = [
@@ -141,50 +176,122 @@ fn serve(
     wanted: &Mode,
     vip_address: Address,
 ) -> anyhow::Result<()> {
-    let first = vip as u16 * BACKENDS + 1;
+    let first = first_of(vip);
     for id in first..first + BACKENDS {
-        let is_v6 = !vip_address.is_v4();
-        weir.set_backend(
-            id,
-            &Backend {
-                mac_destination: [2, 0, 0, 0, 1, id as u8],
-                mode: wanted.kind,
-                flags: backend::flags::RESOLVED,
-                mac_source: [2, 0, 0, 0, 0, 1],
-                vip: vip as u16,
-                ifindex: 1,
-                mtu: 1500,
-                address: wanted.address,
-                source: wanted.source,
-                gue_port: 6080u16.to_be_bytes(),
-                outer_sum: encap::constant_sum(wanted.source, wanted.address, wanted.kind, is_v6),
-                ..Backend::default()
-            },
-        )?;
+        weir.set_backend(id, &backend(id, vip, wanted, vip_address))?;
     }
+    let never = Idle {
+        open_ns: u64::MAX,
+        closed_ns: u64::MAX,
+    };
+    weir.set_idle(vip, &never)?;
+    weir.set_table(vip, &*table(vip, State::Stable)?)
+}
+
+/// Id of the first backend of a VIP.
+const fn first_of(vip: u32) -> u16 {
+    vip as u16 * BACKENDS + 1
+}
+
+fn backend(id: u16, vip: u32, wanted: &Mode, vip_address: Address) -> Backend {
+    let is_v6 = !vip_address.is_v4();
+    Backend {
+        mac_destination: [2, 0, 0, 0, 1, id as u8],
+        mode: wanted.kind,
+        flags: backend::flags::RESOLVED,
+        mac_source: [2, 0, 0, 0, 0, 1],
+        vip: vip as u16,
+        ifindex: 1,
+        mtu: 1500,
+        address: wanted.address,
+        source: wanted.source,
+        gue_port: 6080u16.to_be_bytes(),
+        outer_sum: encap::constant_sum(wanted.source, wanted.address, wanted.kind, is_v6),
+        ..Backend::default()
+    }
+}
+
+/// A table of all backends of a VIP, in which every slot is in one state.
+fn table(vip: u32, state: State) -> anyhow::Result<Box<SlotTable>> {
     let mut table = SlotTable::new_box_zeroed().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let owner = |index: u32| first_of(vip) + (index % u32::from(BACKENDS)) as u16;
     for (slot, index) in table.slots.iter_mut().zip(0u32..) {
-        *slot = Slot::stable(first + (index % u32::from(BACKENDS)) as u16);
+        *slot = match state {
+            State::Stable => Slot::stable(owner(index)),
+            State::Holding => Slot::holding(owner(index)),
+            State::Moving => Slot::moving(owner(index), owner(index + 1)),
+            State::Settling => Slot::settling(owner(index)),
+        };
     }
-    weir.set_table(vip, &table)
+    Ok(table)
+}
+
+/// Brings the slots of the first VIP, and the budget, into the state that a case wants.
+pub(crate) fn arrange(weir: &mut BpfDataPlane, case: &Case) -> anyhow::Result<()> {
+    if !matches!(case.program, Program::Weir) {
+        return Ok(());
+    }
+    write_budget(weir, case.budget)?;
+    weir.set_table(FIRST_VIP, &*table(FIRST_VIP, case.slots)?)
+}
+
+fn write_budget(weir: &mut BpfDataPlane, budget: Budget) -> anyhow::Result<()> {
+    let pin_interval_ns = match budget {
+        // None before the clock has run for ages.
+        Budget::None => u64::MAX / 4,
+        Budget::Endless => 0,
+    };
+    weir.set_node(&Node {
+        pin_interval_ns,
+        pin_tolerance_ns: 0,
+        ..Node::new(hash_keys())
+    })
+}
+
+/// Lets the flows of the cases of pinned flows be proven: in Moving slots, a SYN of each and a packet that fits it.
+pub(crate) fn pin_flows(driver: &mut Driver, weir: &mut BpfDataPlane) -> anyhow::Result<()> {
+    weir.set_table(FIRST_VIP, &*table(FIRST_VIP, State::Moving)?)?;
+    let flows = *FLOWS.last().unwrap_or(&1);
+    for frame in [syn(PINNED)?, ack(PINNED)?] {
+        let sample = Sample {
+            frame,
+            flows: Flows::Cycle(flows),
+            action: TX,
+        };
+        driver.measure(weir, &sample, flows)?;
+    }
+    Ok(())
+}
+
+/// Loads the classic design with the first VIP and a table of so many flows.
+pub(crate) fn classic(flows: u32) -> anyhow::Result<Classic> {
+    let wanted = Mode {
+        port: L2,
+        kind: mode::L2,
+        address: Address::from_v4([10, 0, 0, 2]),
+        source: Address::from_v4([10, 0, 0, 1]),
+    };
+    let vip_address = Address::from_v4(VIP_V4);
+    let first = first_of(FIRST_VIP);
+    let backends: Vec<_> = (first..first + BACKENDS)
+        .map(|id| (id, backend(id, FIRST_VIP, &wanted, vip_address)))
+        .collect();
+    let vip = VipEntry {
+        key: VipKey::new(vip_address, L2.to_be_bytes(), 6),
+        id: FIRST_VIP,
+        flags: 0,
+    };
+    let table = table(FIRST_VIP, State::Stable)?;
+    Classic::load(flows, &hash_keys(), vip, &table, &backends)
 }
 
 fn cases() -> anyhow::Result<Vec<Case>> {
     let (tcp4, tcp6) = (tcp_v4(VIP_V4, L2)?, tcp_v6(L2)?);
-    let floor = |name, floor, frame: &Vec<u8>| Case {
-        name,
+    let floor = |name: &str, floor, frame: &Vec<u8>| Case {
         program: Program::Floor(floor),
-        frame: frame.clone(),
-        flows: 1,
-        action: TX,
+        ..case(name, frame.clone(), Flows::Own)
     };
-    let weir = |name, frame, flows| Case {
-        name,
-        program: Program::Weir,
-        frame,
-        flows,
-        action: TX,
-    };
+    let weir = case;
     let mut tagged = tcp4.clone();
     tagged.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
     let echo = {
@@ -195,44 +302,169 @@ fn cases() -> anyhow::Result<Vec<Case>> {
             .write(&mut frame, &[0; 22])?;
         frame
     };
-    Ok(vec![
+    let mut cases = vec![
         floor("floor: empty", Floor::Empty, &tcp4),
         floor("floor: parse and swap, v4", Floor::Swap, &tcp4),
         floor("floor: parse and swap, v6", Floor::Swap, &tcp6),
         floor("floor: parse and push outer, v4", Floor::Encap, &tcp4),
-        weir("l2, v4 TCP, 1 flow", tcp4.clone(), 1),
-        weir("l2, v4 TCP, 64k flows", tcp4.clone(), 1 << 16),
-        weir("l2, v4 TCP, 16M flows", tcp4, 1 << 24),
-        weir("l2, v4 UDP, 1 flow", udp_v4()?, 1),
-        weir("l2, v6 TCP, 1 flow", tcp6.clone(), 1),
-        weir("l2, v6 TCP, 64k flows", tcp6, 1 << 16),
-        weir("ipip, v4 TCP in v4, 1 flow", tcp_v4(VIP_V4, IPIP)?, 1),
+        weir("l2, v4 TCP, 1 flow", tcp4.clone(), Flows::Own),
+        weir("l2, v4 TCP, 64k flows", tcp4.clone(), Flows::Cycle(1 << 16)),
+        weir("l2, v4 TCP, 1M flows", tcp4.clone(), Flows::Cycle(1 << 20)),
+        weir(STEADY, tcp4, Flows::Cycle(MANY)),
+        weir("l2, v4 UDP, 1 flow", udp_v4()?, Flows::Own),
+        weir("l2, v6 TCP, 1 flow", tcp6.clone(), Flows::Own),
+        weir("l2, v6 TCP, 64k flows", tcp6, Flows::Cycle(1 << 16)),
+        weir(
+            "ipip, v4 TCP in v4, 1 flow",
+            tcp_v4(VIP_V4, IPIP)?,
+            Flows::Own,
+        ),
         weir(
             "ipip, v4 TCP in v4, 64k flows",
             tcp_v4(VIP_V4, IPIP)?,
-            1 << 16,
+            Flows::Cycle(1 << 16),
         ),
-        weir("ipip, v4 TCP in v6, 1 flow", tcp_v4(VIP_V4, IPIP_V6)?, 1),
-        weir("ipip, v6 TCP in v6, 1 flow", tcp_v6(IPIP_V6)?, 1),
-        weir("gue, v4 TCP over v4, 1 flow", tcp_v4(VIP_V4, GUE)?, 1),
-        weir("gue, v6 TCP over v4, 1 flow", tcp_v6(GUE)?, 1),
-        weir("l2, v4 TCP, one VLAN tag", tagged, 1),
+        weir(
+            "ipip, v4 TCP in v6, 1 flow",
+            tcp_v4(VIP_V4, IPIP_V6)?,
+            Flows::Own,
+        ),
+        weir("ipip, v6 TCP in v6, 1 flow", tcp_v6(IPIP_V6)?, Flows::Own),
+        weir(
+            "gue, v4 TCP over v4, 1 flow",
+            tcp_v4(VIP_V4, GUE)?,
+            Flows::Own,
+        ),
+        weir("gue, v6 TCP over v4, 1 flow", tcp_v6(GUE)?, Flows::Own),
+        weir("l2, v4 TCP, one VLAN tag", tagged, Flows::Own),
         // Most of them are beyond the limit of the node, and dropped: this is what a flood of them costs.
         Case {
-            name: "ICMP echo flood, v4",
-            program: Program::Weir,
-            frame: echo,
-            flows: 1,
             action: DROP,
+            ..case("ICMP echo flood, v4", echo, Flows::Own)
         },
         Case {
-            name: "not a VIP, v4 TCP",
-            program: Program::Weir,
-            frame: tcp_v4([203, 0, 113, 99], L2)?,
-            flows: 1,
             action: PASS,
+            ..case(
+                "not a VIP, v4 TCP",
+                tcp_v4([203, 0, 113, 99], L2)?,
+                Flows::Own,
+            )
         },
-    ])
+    ];
+    changes(&mut cases)?;
+    flow_tables(&mut cases)?;
+    Ok(cases)
+}
+
+/// What weir does with a frame while all slots are Stable.
+fn case(name: &str, frame: Vec<u8>, flows: Flows) -> Case {
+    Case {
+        name: name.to_owned(),
+        program: Program::Weir,
+        frame,
+        flows,
+        action: TX,
+        slots: State::Stable,
+        budget: Budget::None,
+    }
+}
+
+/// Slots that change hands, of the VIP reached over l2 by IPv4.
+fn changes(cases: &mut Vec<Case>) -> anyhow::Result<()> {
+    let (known, unknown) = (ack(PINNED)?, ack(UNKNOWN)?);
+    for (word, slots) in [
+        ("Holding", State::Holding),
+        ("Moving", State::Moving),
+        ("Settling", State::Settling),
+    ] {
+        for flows in FLOWS {
+            cases.push(Case {
+                slots,
+                ..case(
+                    &format!("{word}, pinned, {}", count(flows)),
+                    known.clone(),
+                    Flows::Cycle(flows),
+                )
+            });
+        }
+        for flows in FLOWS {
+            cases.push(Case {
+                slots,
+                ..case(
+                    &format!("{word}, no pin, {}", count(flows)),
+                    unknown.clone(),
+                    Flows::Cycle(flows),
+                )
+            });
+        }
+        let floods = [
+            ("SYN flood", syn(FLOOD)?, Budget::None),
+            ("ACK flood, all pinned", ack(FLOOD)?, Budget::Endless),
+        ];
+        for (what, frame, budget) in floods {
+            // Settling slots pin nothing.
+            if slots != State::Settling {
+                cases.push(Case {
+                    slots,
+                    budget,
+                    ..case(&format!("{word}, {what}"), frame, Flows::Fresh)
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The classic design, with the same packets.
+fn flow_tables(cases: &mut Vec<Case>) -> anyhow::Result<()> {
+    for flows in FLOWS.into_iter().chain([MANY]) {
+        cases.push(Case {
+            program: Program::Classic,
+            ..case(
+                &format!("flow table, {}", count(flows)),
+                ack(UNKNOWN)?,
+                Flows::Cycle(flows),
+            )
+        });
+    }
+    cases.push(Case {
+        program: Program::Classic,
+        ..case("flow table, SYN flood", syn(FLOOD)?, Flows::Fresh)
+    });
+    cases.push(case("l2, v4 TCP, SYN flood", syn(FLOOD)?, Flows::Fresh));
+    Ok(())
+}
+
+/// A number of flows, in words.
+fn count(flows: u32) -> String {
+    match flows {
+        1 => "1 flow".to_owned(),
+        _ if flows == 1 << 16 => "64k flows".to_owned(),
+        _ if flows == 1 << 20 => "1M flows".to_owned(),
+        _ => format!("{flows} flows"),
+    }
+}
+
+/// A client's SYN.
+fn syn(client: [u8; 4]) -> anyhow::Result<Vec<u8>> {
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(client, VIP_V4, 64);
+    let mut frame = Vec::new();
+    builder
+        .tcp(40000, L2, 0, 65535)
+        .syn()
+        .write(&mut frame, &[0; 10])?;
+    Ok(frame)
+}
+
+/// A bare ACK of a client's; it fits [`syn`].
+fn ack(client: [u8; 4]) -> anyhow::Result<Vec<u8>> {
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(client, VIP_V4, 64);
+    let mut frame = Vec::new();
+    builder
+        .tcp(40000, L2, 1, 65535)
+        .ack(1)
+        .write(&mut frame, &[0; 10])?;
+    Ok(frame)
 }
 
 fn tcp_v4(to: [u8; 4], port: u16) -> anyhow::Result<Vec<u8>> {

@@ -12,15 +12,16 @@
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 
 mod cases;
+mod steady;
 
 use std::{path::PathBuf, str::FromStr};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use cases::{Case, Program};
 use clap::Parser;
 use lb_userspace::dataplane::bpf::{
     BpfDataPlane,
-    driver::{Driver, Floor, Pinned},
+    driver::{Classic, Driver, Floor, Pinned},
 };
 
 /// Measures what a packet costs on this machine.
@@ -41,6 +42,15 @@ struct Arguments {
     /// The same for the program that is attached by this pinned link; packets come by INTERFACE
     #[arg(long, value_name = "NAME=PATH[@INTERFACE]")]
     link: Vec<Other>,
+    /// Room for pins of a kind; the cases pin a million flows.
+    #[arg(long, default_value_t = 1 << 21)]
+    max_pins: u32,
+    /// Flows that the flow table of the classic design holds.
+    #[arg(long, default_value_t = 8_000_000)]
+    flow_table: u32,
+    /// Instead of the cases: that ten million flows cost what one does, and leave nothing behind.
+    #[arg(long, conflicts_with_all = ["only", "program", "link", "json"])]
+    steady: bool,
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -84,7 +94,7 @@ impl Row<'_> {
     fn name(&self) -> String {
         match self.other {
             Some((name, _)) => format!("{name}: {}", self.case.name),
-            None => self.case.name.to_owned(),
+            None => self.case.name.clone(),
         }
     }
 }
@@ -92,8 +102,11 @@ impl Row<'_> {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut driver = Driver::load()?;
-    let mut weir = BpfDataPlane::private()?;
+    let mut weir = BpfDataPlane::private_with(arguments.max_pins)?;
     let mut cases = cases::prepare(&mut weir)?;
+    if arguments.steady {
+        return steady::run(&mut driver, &mut weir, &cases, arguments.rounds);
+    }
     if !arguments.only.is_empty() {
         cases.retain(|case| arguments.only.iter().any(|only| case.name.contains(only)));
     }
@@ -108,11 +121,29 @@ fn main() -> anyhow::Result<()> {
         }));
     }
 
+    // Only where it is measured: the table takes a gigabyte.
+    let is_classic = |case: &Case| matches!(case.program, Program::Classic);
+    let mut classic = cases
+        .iter()
+        .any(is_classic)
+        .then(|| cases::classic(arguments.flow_table))
+        .transpose()?;
+    if cases.iter().any(Case::is_pinned) {
+        cases::pin_flows(&mut driver, &mut weir)?;
+    }
+
     for round in 1..=arguments.rounds {
         eprintln!("round {round} of {}", arguments.rounds);
         for row in &mut rows {
             let own = driver.measure_floor(Floor::Empty, &row.case.sample(), arguments.packets)?;
-            let gross = measure(&mut driver, &mut weir, row, arguments.packets)?;
+            cases::arrange(&mut weir, row.case)?;
+            let gross = measure(
+                &mut driver,
+                &mut weir,
+                classic.as_mut(),
+                row,
+                arguments.packets,
+            )?;
             row.results.push(gross - own);
         }
     }
@@ -173,14 +204,19 @@ fn others(arguments: &Arguments) -> anyhow::Result<Vec<(String, Pinned)>> {
 fn measure(
     driver: &mut Driver,
     weir: &mut BpfDataPlane,
+    classic: Option<&mut Classic>,
     row: &Row<'_>,
     packets: u32,
 ) -> anyhow::Result<f64> {
     let sample = row.case.sample();
-    match (row.other, row.case.program) {
-        (Some((_, pinned)), _) => driver.measure_pinned(pinned, &sample, packets),
-        (None, Program::Weir) => driver.measure(weir, &sample, packets),
-        (None, Program::Floor(floor)) => driver.measure_floor(floor, &sample, packets),
+    match (row.other, row.case.program, classic) {
+        (Some((_, pinned)), ..) => driver.measure_pinned(pinned, &sample, packets),
+        (None, Program::Weir, _) => driver.measure(weir, &sample, packets),
+        (None, Program::Floor(floor), _) => driver.measure_floor(floor, &sample, packets),
+        (None, Program::Classic, Some(classic)) => {
+            driver.measure_classic(classic, &sample, packets)
+        }
+        (None, Program::Classic, None) => bail!("the classic design is not loaded"),
     }
     .with_context(|| {
         format!(

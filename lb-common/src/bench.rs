@@ -13,8 +13,8 @@ pub struct Plan {
     pub head: [u64; RESTORED],
     /// The packet's length in bytes.
     pub len: u32,
-    /// Number of flows less one (a power of two less one); 0 leaves the flow alone.
-    pub flows_mask: u32,
+    /// How many flows come one after the other, and then again; 0 leaves the frame's own.
+    pub flows: u32,
     /// Offset of the two low bytes of the source address.
     pub address_offset: u32,
     /// Offset of the source port.

@@ -22,7 +22,7 @@ use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::xdp_action,
-    btf_maps::{Array, PerCpuArray, ProgramArray},
+    btf_maps::{Array, ProgramArray},
     helpers::generated::bpf_xdp_adjust_head,
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -37,9 +37,9 @@ static PROGRAM: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 static PLAN: Array<Plan, 1> = Array::new();
 
-/// Runs so far, for choosing the flow.
+/// Number of the next flow. One driver runs at a time, so that a run which changes its CPU goes on where it was.
 #[btf_map]
-static RUNS: PerCpuArray<u32, 1> = PerCpuArray::new();
+static NEXT: Array<u32, 1> = Array::new();
 
 /// Restores the packet and runs the program under test.
 #[xdp(frags)]
@@ -68,7 +68,7 @@ fn drive(ctx: &XdpContext) -> Option<()> {
     }
     // SAFETY: the check above proves the bytes to be in bounds; words of a packet may be written unaligned.
     unsafe { (start as *mut [u64; RESTORED]).write_unaligned(plan.head) };
-    if plan.flows_mask != 0 {
+    if plan.flows != 0 {
         choose_flow(ctx, plan)?;
     }
     // SAFETY: the map holds programs of this type only, as the kernel checks.
@@ -79,14 +79,14 @@ fn drive(ctx: &XdpContext) -> Option<()> {
 /// Writes the next flow's source address (low 16 bits) and port.
 #[inline(always)]
 fn choose_flow(ctx: &XdpContext, plan: &Plan) -> Option<()> {
-    let runs = RUNS.get_ptr_mut(0)?;
-    // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
-    let run = unsafe {
-        *runs = (*runs).wrapping_add(1);
-        *runs
-    };
-    // An odd multiplier makes this a permutation of the flows: every one comes up, in scattered order.
-    let flow = run.wrapping_mul(0x9e37_79b1) & plan.flows_mask;
+    let next = NEXT.get_ptr_mut(0)?;
+    // SAFETY: nothing else writes the value while the driver runs.
+    let number = unsafe { *next };
+    let following = number.wrapping_add(1);
+    // SAFETY: as above.
+    unsafe { *next = if following < plan.flows { following } else { 0 } };
+    // An odd multiplier makes this a permutation of the 32-bit numbers: each flow is another one, in scattered order.
+    let flow = number.wrapping_mul(0x9e37_79b1);
     let address = ctx
         .data()
         .wrapping_add((plan.address_offset & 0xff) as usize);

@@ -1,17 +1,25 @@
 //! Program against host: the same frames through both, and whatever must hold of any frame.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+};
 
-use lb_common::reason::Verdict;
-use lb_userspace::dataplane::{DataPlane as _, ReasonCount, bpf::Action, memory::Memory};
+use lb_common::{
+    flow::Flow,
+    pin::{Kind, Pin},
+    reason::Verdict,
+};
+use lb_userspace::dataplane::{DataPlane, ReasonCount, Remembered, bpf::Action, memory::Memory};
 
 use super::{
     case::hex,
     planes::{World, on_host},
 };
 
-/// So many packets meet one world: fragments pin, and what the kernel's LRU map forgets the host remembers.
-const PER_WORLD: u64 = 1_000_000;
+/// So many packets meet one world: flows and fragments are pinned, and what the kernel's LRU maps forget the host
+/// remembers.
+const PER_WORLD: u64 = 100_000;
 
 /// Runs frames through both, and compares.
 pub(crate) struct Differential {
@@ -77,7 +85,7 @@ impl Differential {
 
     /// Everything that was pushed has been counted: each frame once, under the reason that the host gave.
     pub(crate) fn finish(&self) {
-        let Some(kernel) = &self.world.kernel else {
+        let Some(kernel_plane) = &self.world.kernel else {
             return;
         };
         let nonzero = |counts: Vec<ReasonCount>| -> Vec<ReasonCount> {
@@ -87,9 +95,26 @@ impl Differential {
                 .collect()
         };
         let (kernel, host) = (
-            nonzero(kernel.reason_counters().unwrap()),
+            nonzero(kernel_plane.reason_counters().unwrap()),
             nonzero(self.world.host.reason_counters().unwrap()),
         );
         assert_eq!(kernel, host, "counters of kernel and host");
+        assert!(
+            pins(kernel_plane) == pins(&self.world.host),
+            "pins of kernel and host"
+        );
     }
+}
+
+/// Everything that is pinned, but for the time, which only the kernel's clock tells.
+fn pins(plane: &dyn DataPlane) -> HashMap<(Kind, Flow), Pin> {
+    let mut pins = HashMap::new();
+    let mut visit = |remembered| {
+        if let Remembered::Pin(kind, flow, pin) = remembered {
+            pins.insert((kind, flow), Pin { used_ns: 0, ..pin });
+        }
+        ControlFlow::Continue(())
+    };
+    plane.scan().unwrap().walk(&mut visit).unwrap();
+    pins
 }

@@ -19,6 +19,7 @@ mod differential;
 mod frame;
 mod fuzz;
 mod ip;
+mod pins;
 mod planes;
 mod properties;
 mod world;
@@ -62,6 +63,7 @@ subjects!(
     malformed,
     limits,
     peers,
+    changes,
 );
 
 fn check(cases: &[Case]) {

@@ -7,7 +7,8 @@ use lb_common::{
     backend::{self, Backend, mode},
     encap,
     flow::{Address, Flow, HASH_KEYS, HashKeys},
-    slot::{Slot, SlotTable},
+    pin::Idle,
+    slot::{NOBODY, Slot, SlotTable},
     tables::{Interface, Node},
     vip::{VipEntry, VipKey, VipTable, flags},
 };
@@ -48,6 +49,14 @@ pub(crate) mod port {
     pub(crate) const L2_REDIRECT: u16 = 5005;
     pub(crate) const IPIP4_REDIRECT: u16 = 5006;
     pub(crate) const GUE4_JUMBO: u16 = 5007;
+    /// Slots that change hands, from backend 1 to backend 0: all of them in one state.
+    pub(crate) const HOLDING: u16 = 6000;
+    pub(crate) const MOVING: u16 = 6001;
+    pub(crate) const SETTLING: u16 = 6002;
+    pub(crate) const IPIP4_MOVING: u16 = 6003;
+    /// The same, to nobody.
+    pub(crate) const LOST: u16 = 6004;
+    pub(crate) const GONE: u16 = 6005;
     /// Services that lack something.
     pub(crate) const NO_BACKEND: u16 = 1001;
     pub(crate) const NO_NEXT_HOP: u16 = 1002;
@@ -105,7 +114,7 @@ pub(crate) const fn node_address(family: Family) -> Host {
 
 const fn way_of(port: u16) -> Way {
     match port {
-        port::IPIP4 | port::IPIP4_TAG | port::IPIP4_REDIRECT => Way::Ipip4,
+        port::IPIP4 | port::IPIP4_TAG | port::IPIP4_REDIRECT | port::IPIP4_MOVING => Way::Ipip4,
         port::IPIP6 => Way::Ipip6,
         port::GUE4 | port::GUE4_JUMBO => Way::Gue4,
         port::GUE6 | port::GUE6_TWO_TAGS => Way::Gue6,
@@ -113,7 +122,7 @@ const fn way_of(port: u16) -> Way {
     }
 }
 
-const PORTS: [u16; 19] = [
+const PORTS: [u16; 25] = [
     port::L2,
     port::IPIP4,
     port::IPIP6,
@@ -129,6 +138,12 @@ const PORTS: [u16; 19] = [
     port::L2_REDIRECT,
     port::IPIP4_REDIRECT,
     port::GUE4_JUMBO,
+    port::HOLDING,
+    port::MOVING,
+    port::SETTLING,
+    port::IPIP4_MOVING,
+    port::LOST,
+    port::GONE,
     port::NO_BACKEND,
     port::NO_NEXT_HOP,
     port::NO_PORT,
@@ -140,14 +155,19 @@ const PORTS: [u16; 19] = [
 const BACKENDS: u16 = 4;
 
 /// The number of a service: index of its lookup table.
-fn number(family: Family, protocol: u8, port: u16) -> u16 {
+pub(crate) fn number(family: Family, protocol: u8, port: u16) -> u16 {
     let index = PORTS.iter().position(|&p| p == port).unwrap() as u16;
     index * 4 + u16::from(family == Family::V6) * 2 + u16::from(protocol == 17)
 }
 
-/// The service that takes a family's packets to a port, as its backend `which` (0 but for [`port::SPREAD`]) has it.
+/// The id of a service's backend `which`.
+pub(crate) fn id(family: Family, protocol: u8, port: u16, which: u16) -> u16 {
+    number(family, protocol, port) * BACKENDS + which + 1
+}
+
+/// The service that takes a family's packets to a port, as its backend `which` (0 but where there are several) has it.
 pub(crate) fn service(family: Family, protocol: u8, port: u16, which: u16) -> Service {
-    let id = number(family, protocol, port) * BACKENDS + which + 1;
+    let id = id(family, protocol, port, which);
     let [high, low] = id.to_be_bytes();
     let way = way_of(port);
     Service {
@@ -197,6 +217,12 @@ pub(crate) const fn spread(hash: u32) -> u16 {
     (hash & 3) as u16
 }
 
+/// No pin expires: the host's clock stands still, the kernel's does not.
+pub(crate) const FOREVER: Idle = Idle {
+    open_ns: u64::MAX,
+    closed_ns: u64::MAX,
+};
+
 /// What the maps are to hold.
 pub(crate) struct Plan {
     entries: Vec<VipEntry>,
@@ -230,16 +256,28 @@ impl Plan {
         let vip = number(family, protocol, port);
         let first = vip * BACKENDS + 1;
         let is_spread = matches!(port, port::SPREAD | port::AFFINITY);
-        let count = if is_spread { BACKENDS } else { 1 };
+        let changes = matches!(port, port::HOLDING..=port::GONE);
+        let count = match (is_spread, changes) {
+            (true, _) => BACKENDS,
+            // The owner after and the owner before.
+            (false, true) => 2,
+            (false, false) => 1,
+        };
         for which in 0..count {
             let backend = self.backend(family, protocol, port, which);
             self.backends.push((first + which, backend));
         }
         let mut table = SlotTable::new_box_zeroed().unwrap();
-        if port != port::NO_BACKEND {
-            for (slot, hash) in table.slots.iter_mut().zip(0u32..) {
-                *slot = Slot::stable(first + if is_spread { spread(hash) } else { 0 });
-            }
+        for (slot, hash) in table.slots.iter_mut().zip(0u32..) {
+            *slot = match port {
+                port::NO_BACKEND => Slot::default(),
+                port::HOLDING => Slot::holding(first),
+                port::MOVING | port::IPIP4_MOVING => Slot::moving(first, first + 1),
+                port::SETTLING => Slot::settling(first),
+                port::LOST => Slot::moving(NOBODY, first + 1),
+                port::GONE => Slot::settling(NOBODY),
+                _ => Slot::stable(first + if is_spread { spread(hash) } else { 0 }),
+            };
         }
         self.tables.push((u32::from(vip), table));
         let (host, flags) = match port {
@@ -311,6 +349,7 @@ impl Plan {
     pub(crate) fn write(&self, plane: &mut dyn DataPlane) {
         let node = Node {
             icmp_interval_ns: 0,
+            pin_interval_ns: 0,
             ..Node::new(hash_keys())
         };
         plane.set_node(&node).unwrap();
@@ -325,6 +364,7 @@ impl Plan {
         }
         for (vip, table) in &self.tables {
             plane.set_table(*vip, table).unwrap();
+            plane.set_idle(*vip, &FOREVER).unwrap();
         }
         let mut vips = VipTable::new_box_zeroed().unwrap();
         vips.build(&self.entries).unwrap();

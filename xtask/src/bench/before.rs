@@ -34,6 +34,10 @@ const CASES: [&str; 6] = [
     "not a VIP",
 ];
 
+/// Keys that the lab writes into the config and older versions do not know, each with what declares it in
+/// lb-userspace/src/config/mod.rs.
+const NEWER_KEYS: [(&str, &str); 1] = [("state_file", "pub state_file:")];
+
 /// The binaries that are compared, and the one that measures.
 pub(super) struct Binaries {
     commit: String,
@@ -80,6 +84,17 @@ impl Binaries {
         })
     }
 
+    /// Returns the keys of the lab's config that the older version does not know.
+    fn unknown_keys(&self) -> Result<Vec<&'static str>> {
+        let path = self.source.join("lb-userspace/src/config/mod.rs");
+        let config =
+            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let unknown = NEWER_KEYS
+            .iter()
+            .filter(|(_, declared)| !config.contains(declared));
+        Ok(unknown.map(|(key, _)| *key).collect())
+    }
+
     fn unpack(&self) -> Result<()> {
         if self.source.join("Cargo.toml").is_file() {
             return Ok(());
@@ -122,11 +137,11 @@ impl Daemons {
         let (host, switch) = (lab.namespace("host")?, lab.namespace("switch")?);
         let built = |source: &Path| source.join("target/release/weir");
         let versions = [
-            ("before", built(&binaries.source)),
-            ("after", built(&workspace::root())),
+            ("before", built(&binaries.source), binaries.unknown_keys()?),
+            ("after", built(&workspace::root()), Vec::new()),
         ];
         let mut running = Vec::new();
-        for ((name, binary), number) in versions.into_iter().zip(1..) {
+        for ((name, binary, unknown_keys), number) in versions.into_iter().zip(1..) {
             let segment = Segment::create(&switch, name)?;
             segment.plug(&host, name, &addresses(number))?;
             let config = config(name, number);
@@ -140,7 +155,7 @@ impl Daemons {
                 }
             }
             let weir = step(&format!("start the weir of {name}"), || {
-                Weir::start_binary(binary, &lab, &host, &config)
+                Weir::start_binary(binary, &lab, &host, &config, &unknown_keys)
             })?;
             running.push((name, weir));
         }

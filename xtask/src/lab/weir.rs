@@ -74,9 +74,11 @@ pub struct VipStatus {
 pub struct BackendStatus {
     /// Its own address.
     pub address: std::net::IpAddr,
-    /// The weight that counts.
+    /// The weight that counts. (Versions before commands do not tell it.)
+    #[serde(default)]
     pub weight: u32,
     /// Whether a command lets it take no new flows.
+    #[serde(default)]
     pub drained: bool,
     /// Slots of the lookup table that name it.
     pub slots: u32,
@@ -129,18 +131,28 @@ impl Status {
 impl Weir {
     /// Writes the config and starts the daemon in `host`; returns once every backend can be reached.
     pub fn start(lab: &Lab, host: &Namespace, config: &WeirConfig) -> Result<Self> {
-        Self::start_binary(workspace::weir_binary()?, lab, host, config)
+        Self::start_binary(workspace::weir_binary()?, lab, host, config, &[])
     }
 
-    /// The same with another binary, such as one of an older version.
+    /// The same with another binary, such as one of an older version, and without keys of the config that it does not
+    /// know.
     pub fn start_binary(
         binary: PathBuf,
         lab: &Lab,
         host: &Namespace,
         config: &WeirConfig,
+        unknown_keys: &[&str],
     ) -> Result<Self> {
         let folder = lab.folder();
-        let path = lab.write(&format!("{}.toml", config.node), &config.to_toml(&folder))?;
+        let text: String = config
+            .to_toml(&folder)
+            .split_inclusive('\n')
+            .filter(|line| {
+                let key = line.split_whitespace().next();
+                !key.is_some_and(|key| unknown_keys.contains(&key))
+            })
+            .collect();
+        let path = lab.write(&format!("{}.toml", config.node), &text)?;
         let process = launch(&binary, host, &config.node, &path)?;
         let mut weir = Self {
             binary,

@@ -1,6 +1,8 @@
 //! Measuring a program: ns per packet, net of the driver that restores the packet before every run
 //! (lb-ebpf/src/bench has the method).
 
+mod classic;
+
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -15,6 +17,8 @@ use aya::{
 };
 use lb_common::bench::{Plan, RESTORED};
 use zerocopy::IntoBytes;
+
+pub use classic::Classic;
 
 use super::{
     BpfDataPlane,
@@ -53,6 +57,9 @@ impl Floor {
 pub struct Driver {
     ebpf: Ebpf,
     plan: Array<MapData, Value<Plan>>,
+    next: Array<MapData, u32>,
+    /// Number of the first flow of [`Flows::Fresh`] that has not come yet.
+    fresh: u32,
     program: ProgramArray<MapData>,
 }
 
@@ -103,13 +110,24 @@ impl Pinned {
     }
 }
 
+/// Which flows come, by the low 16 bits of their source address and their port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Flows {
+    /// The frame's own, always.
+    Own,
+    /// So many, each again only after all others; always the same ones.
+    Cycle(u32),
+    /// One after the other that has not come before, until all 2^32 have.
+    Fresh,
+}
+
 /// One packet to measure with.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The frame.
     pub frame: Vec<u8>,
-    /// Flows to choose from, a power of two up to 2^32; 1 keeps the frame's own.
-    pub flows: u64,
+    /// The flows that it stands for.
+    pub flows: Flows,
     /// What the program under test must answer.
     pub action: u32,
 }
@@ -135,6 +153,10 @@ impl Driver {
             .take_map("PLAN")
             .context("the object lacks PLAN")?
             .try_into()?;
+        let next = ebpf
+            .take_map("NEXT")
+            .context("the object lacks NEXT")?
+            .try_into()?;
         let program = ebpf
             .take_map("PROGRAM")
             .context("the object lacks PROGRAM")?
@@ -142,6 +164,8 @@ impl Driver {
         Ok(Self {
             ebpf,
             plan,
+            next,
+            fresh: 0,
             program,
         })
     }
@@ -207,6 +231,17 @@ impl Driver {
         self.plan
             .set(0, Value::from_ref(&plan(sample)?), 0)
             .context("writing the plan")?;
+        let first = match sample.flows {
+            Flows::Own | Flows::Cycle(_) => 0,
+            Flows::Fresh => {
+                let first = self.fresh;
+                self.fresh = first.wrapping_add(repeat);
+                first
+            }
+        };
+        self.next
+            .set(0, first, 0)
+            .context("writing the first flow's number")?;
         self.program.set(0, program, 0).context(
             "setting the program under test (it must be an XDP program, built with frags)",
         )?;
@@ -239,17 +274,17 @@ fn plan(sample: &Sample) -> anyhow::Result<Plan> {
         Some([0x08, 0x00]) => (28, 34),
         Some([0x86, 0xdd]) => (36, 54),
         // Only choosing flows needs the offsets.
-        _ if sample.flows == 1 => (0, 0),
+        _ if sample.flows == Flows::Own => (0, 0),
         _ => bail!("flows can only be chosen in plain IPv4 and IPv6 frames"),
     };
-    ensure!(
-        sample.flows.is_power_of_two(),
-        "the number of flows must be a power of two"
-    );
     Ok(Plan {
         head: zerocopy::transmute!(*head),
         len: u32::try_from(sample.frame.len()).context("the frame is too long")?,
-        flows_mask: u32::try_from(sample.flows - 1).context("there are at most 2^32 flows")?,
+        flows: match sample.flows {
+            Flows::Own => 0,
+            Flows::Cycle(flows) => flows,
+            Flows::Fresh => u32::MAX,
+        },
         address_offset,
         port_offset,
     })

@@ -85,7 +85,15 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn private() -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Off, PRIVATE_PINS)?, None)
+        Self::private_with(PRIVATE_PINS)
+    }
+
+    /// The same, with room for so many pins of a kind.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn private_with(max_pins: u32) -> anyhow::Result<Self> {
+        Self::new(Object::load(None, 0, Tracing::Off, max_pins)?, None)
     }
 
     /// A private copy, as [`Self::private`], whose program tells what became of each packet ([`Self::trace`]) and
