@@ -99,6 +99,9 @@ impl Sweeper {
         held: &Held,
         wanted: &Wanted,
     ) -> anyhow::Result<Option<Instant>> {
+        // Who came back meanwhile may have got pins that the scan under way has passed by, also if it leaves again.
+        self.candidates
+            .retain(|id, _| wanted.leaving.contains_key(id));
         let is_moving = held.all_slots().any(|(_, slots)| !slots.is_stable());
         let is_tallied = self.tally.by_vip.is_empty();
         if self.scan.is_some() || (!is_moving && wanted.leaving.is_empty() && is_tallied) {
@@ -318,3 +321,6 @@ impl<'a> Place<'a> {
 pub(super) fn milliseconds(plane: &impl DataPlane) -> u32 {
     (plane.now_ns() / 1_000_000) as u32
 }
+
+#[cfg(test)]
+mod tests;
