@@ -2,7 +2,7 @@
 //! follows ([`route`]).
 //!
 //! A Stable slot needs none of this. The idea is that of Beamer (NSDI'18) and of "just enough tracking"
-//! (JET, CoNEXT'20): state begins where an owner changes and ends when the change is digested. The rules are those
+//! (JET, `CoNEXT`'20): state begins where an owner changes and ends when the change is digested. The rules are those
 //! that an exhaustive search over one slot leaves standing (lb-userspace/tests/consistency).
 //!
 //! Pins are keyed by the 5-tuple and lie in three maps, so that what is cheap to forge never displaces what is
@@ -193,7 +193,7 @@ pub fn route<P: Pins>(pins: &P, slot: Slot, idle: &Idle, flow: &Flow, segment: S
     if let Some(backend) = pinned(pins, slot, idle, flow, segment, now_ns) {
         return backend;
     }
-    let is_syn = flow.protocol == protocol::TCP as u32 && segment.is_syn();
+    let is_syn = is_tcp(flow) && segment.is_syn();
     let backend = match slot.state() {
         State::Stable | State::Settling => return slot.current,
         State::Moving if !is_syn => slot.previous,
@@ -229,7 +229,7 @@ pub fn consult<P: Pins>(pins: &P, slot: Slot, idle: &Idle, flow: &Flow) -> u16 {
     if let Some(pin) = live(pins.find(Kind::Old, flow)) {
         return pin.backend;
     }
-    if flow.protocol == protocol::TCP as u32 {
+    if is_tcp(flow) {
         // `syn` last: it may be a forger's, and whatever is promoted meanwhile is in both for a while.
         if let Some(pin) = live(pins.find(Kind::Proven, flow)) {
             return pin.backend;
@@ -251,7 +251,7 @@ fn pinned<P: Pins>(
     segment: Segment,
     now_ns: u64,
 ) -> Option<u16> {
-    if flow.protocol == protocol::TCP as u32 {
+    if is_tcp(flow) {
         // `syn` before `proven`: a flow that another CPU promotes meanwhile is found in one of them.
         let syn = live(pins, Kind::Syn, idle, flow, now_ns);
         if let Some(mut pin) = syn {
@@ -275,7 +275,7 @@ fn pinned<P: Pins>(
         }
     }
     let pin = live(pins, Kind::Old, idle, flow, now_ns)?;
-    if flow.protocol == protocol::TCP as u32 && begins_anew(slot, segment, &pin) {
+    if is_tcp(flow) && begins_anew(slot, segment, &pin) {
         return None;
     }
     touch(pins, Kind::Old, flow, pin, segment, now_ns, false);
@@ -288,6 +288,11 @@ fn pinned<P: Pins>(
 #[inline(always)]
 fn begins_anew(slot: Slot, segment: Segment, pin: &Pin) -> bool {
     segment.is_syn() && pin.flags != 0 && matches!(slot.state(), State::Holding | State::Moving)
+}
+
+#[inline(always)]
+const fn is_tcp(flow: &Flow) -> bool {
+    flow.protocol == protocol::TCP as u32
 }
 
 /// A pin that counts; one that does not is removed.

@@ -185,7 +185,7 @@ impl Pins for KernelTables {
         if TRACE.load() == LIVE {
             return Inserted::New;
         }
-        if matches!(kind, Kind::Old) && !self.admits_pin(pin.used_ns) {
+        if matches!(kind, Kind::Old) && !Self::admits_pin(pin.used_ns) {
             Self::count_pin(kind, |count| count.over_budget += 1);
             return Inserted::Failed;
         }
@@ -225,7 +225,7 @@ impl Pins for KernelTables {
 impl KernelTables {
     /// Whether this CPU may make one more pin of [`Kind::Old`].
     #[inline(always)]
-    fn admits_pin(&self, now_ns: u64) -> bool {
+    fn admits_pin(now_ns: u64) -> bool {
         let (Some(node), Some(tat)) = (NODE.get(0), LIMIT_TATS.get_ptr_mut(Limited::Pin as u32))
         else {
             return false;

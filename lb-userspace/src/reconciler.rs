@@ -5,6 +5,7 @@ mod change;
 mod desired;
 mod origin;
 mod standing;
+mod status;
 mod sweep;
 
 use std::{
@@ -17,26 +18,21 @@ use std::{
 
 use anyhow::Context as _;
 
-use lb_common::tables::Counters;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{
-        Actor, BackendStatus, Command, Detached, Events, InterfaceStatus, OverrideStatus,
-        PlanBasis, ReasonStatus, Status, VipStatus, What,
-    },
-    config::{self, Config, OnExit},
+    api::{Actor, Command, Detached, Events, InterfaceStatus, PlanBasis, What},
+    config::{Config, OnExit},
     dataplane::{DataPlane, apply::apply},
     health::{self, Health, Verdict},
     model::{
         ids::Ids,
-        ip_address, mac_text,
+        ip_address,
         next_hop::Port,
-        overrides::Override,
         plan::Held,
         preview::Basis,
         slots::{Settled, Slots, earlier},
-        wanted::{Inputs, Wanted, WantedBackend, WantedVip},
+        wanted::{Inputs, Wanted},
     },
     neighbours::{Neighbours, Snapshot},
     state::StateFile,
@@ -165,7 +161,7 @@ impl<D: DataPlane> Reconciler<D> {
         &mut self.plane
     }
 
-    /// Tells what [`Status`] says of the interfaces.
+    /// Tells what [`crate::api::Status`] says of the interfaces.
     pub(crate) fn set_interfaces(&mut self, interfaces: Vec<InterfaceStatus>) {
         self.interfaces = interfaces;
     }
@@ -261,11 +257,11 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Gives the health checks what an earlier daemon knew, and waits until they have taken it.
     async fn adopt_verdicts(&mut self) -> anyhow::Result<()> {
-        let alive: BTreeMap<IpAddr, bool> = self
-            .held
-            .backends()
-            .map(|(_, entry)| (ip_address(entry.address), entry.is_alive()))
-            .collect();
+        // Where a dead one came back under another id, or is dead for one VIP alone, the living one counts.
+        let mut alive: BTreeMap<IpAddr, bool> = BTreeMap::new();
+        for (_, entry) in self.held.backends() {
+            *alive.entry(ip_address(entry.address)).or_default() |= entry.is_alive();
+        }
         let checks = checks(&self.desired.config, None, |name| {
             match alive.get(&name.backend) {
                 None => Verdict::Unknown,
@@ -462,75 +458,6 @@ impl<D: DataPlane> Reconciler<D> {
             .filter_map(port)
             .collect()
     }
-
-    fn status(&self) -> Status {
-        let snapshot = self.snapshots.borrow();
-        let own = [&self.failure, &self.lost, &self.unsaved];
-        let mut problems: Vec<String> = own.into_iter().flatten().cloned().collect();
-        problems.extend(self.origin.problems());
-        problems.extend(self.desired.idle_overrides().map(|(name, _)| {
-            format!(
-                "{}: changed by command, but VIP {} has no such backend",
-                name.backend, name.vip
-            )
-        }));
-        problems.extend(
-            snapshot
-                .problems
-                .iter()
-                .map(|(address, problem)| format!("{address}: {problem}")),
-        );
-        let mut counters = |result: anyhow::Result<_>| {
-            result.unwrap_or_else(|error| {
-                problems.push(format!("{error:#}"));
-                Counters::default()
-            })
-        };
-        let vips = self
-            .wanted
-            .iter()
-            .flat_map(|wanted| &wanted.vips)
-            .zip(&self.desired.config.vips)
-            .zip(self.desired.backends());
-        let vips = vips
-            .map(|((vip, config), as_configured)| {
-                let backends =
-                    vip.backends
-                        .iter()
-                        .zip(as_configured)
-                        .map(|(backend, configured)| {
-                            backend_status(
-                                backend,
-                                configured,
-                                counters(self.plane.backend_counters(backend.id)),
-                            )
-                        });
-                let backends = backends.collect();
-                vip_status(
-                    vip,
-                    config,
-                    backends,
-                    counters(self.plane.vip_counters(vip.entry.id)),
-                )
-            })
-            .collect();
-        let reasons = self.plane.reason_counters().unwrap_or_else(|error| {
-            problems.push(format!("{error:#}"));
-            Vec::new()
-        });
-        Status {
-            ready: self.wanted.is_some() && !self.interfaces.is_empty(),
-            node: self.desired.config.node.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            generation: self.generation,
-            config: self.origin.status(),
-            interfaces: self.interfaces.clone(),
-            vips,
-            reasons: ReasonStatus::all(&reasons),
-            overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
-            problems,
-        }
-    }
 }
 
 /// Waits until a time; for ever, where there is none.
@@ -538,50 +465,6 @@ async fn until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn vip_status(
-    vip: &WantedVip,
-    config: &config::Vip,
-    backends: Vec<BackendStatus>,
-    count: Counters,
-) -> VipStatus {
-    VipStatus {
-        id: vip.entry.id,
-        name: vip.name.clone(),
-        address: config.address,
-        port: config.port,
-        protocol: config.protocol,
-        table: config.table,
-        table_digest: vip.table.digest().to_string(),
-        packets: count.packets,
-        bytes: count.bytes,
-        new_connections: count.new_connections,
-        backends,
-    }
-}
-
-fn backend_status(
-    backend: &WantedBackend,
-    (config, command): (&config::Backend, Override),
-    count: Counters,
-) -> BackendStatus {
-    let resolved = backend.entry.is_resolved();
-    BackendStatus {
-        id: backend.id,
-        address: backend.address,
-        weight: backend.weight,
-        configured_weight: config.weight,
-        drained: command.is_drained,
-        forward: config.forward,
-        slots: backend.slots,
-        resolved,
-        mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
-        mtu: backend.entry.mtu,
-        packets: count.packets,
-        bytes: count.bytes,
-        new_connections: count.new_connections,
     }
 }
 

@@ -166,13 +166,15 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json["vips"][0]),
         sorted(
-            "id name address port protocol table table_digest packets bytes new_connections backends"
+            "id name address port protocol table table_digest packets bytes new_connections slots seconds_left \
+             pins fails_open backends leaving"
         )
     );
     assert_eq!(
         keys(&json["vips"][0]["backends"][0]),
         sorted(
-            "id address weight configured_weight drained forward slots resolved mac mtu packets bytes new_connections"
+            "id address weight configured_weight drained forward slots healthy pins resolved mac mtu packets bytes \
+             new_connections"
         )
     );
     assert_eq!(keys(&json["reasons"][0]), sorted("reason verdict packets"));

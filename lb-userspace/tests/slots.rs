@@ -1,10 +1,6 @@
 //! How slots change hands: every arrow of the diagram in [`lb_userspace::model::slots`], and the clock they go by.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use lb_common::slot::{NOBODY, SLOTS, Slot, SlotTable, State};
 use lb_userspace::model::slots::{Since, Slots, Times, earlier, is_same_state, next};

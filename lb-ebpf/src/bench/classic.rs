@@ -76,15 +76,14 @@ fn forward(ctx: &XdpContext) -> Option<u32> {
     let vip = VIPS.get_value(0, &0)?.find(&key)?.id;
     // SAFETY: the value is copied at once.
     let known = unsafe { FLOWS.get(flow) }.copied();
-    let id = match known {
-        Some(id) => id,
-        None => {
-            let slots = TABLES.get_value(vip, &0)?;
-            let id = u32::from(slots.get(KEYS.get(0)?.hash(flow))?.current);
-            // Without an entry the next packet is looked up anew.
-            let _forgotten = FLOWS.insert(flow, &id, 0);
-            id
-        }
+    let id = if let Some(id) = known {
+        id
+    } else {
+        let slots = TABLES.get_value(vip, &0)?;
+        let id = u32::from(slots.get(KEYS.get(0)?.hash(flow))?.current);
+        // Without an entry the next packet is looked up anew.
+        let _forgotten = FLOWS.insert(flow, id, 0);
+        id
     };
     let backend = BACKENDS.get(id)?;
     if !backend.is_resolved() {

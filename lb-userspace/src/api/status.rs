@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{Config, ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
-    model::overrides::Overrides,
+    model::{overrides::Overrides, slots::Census},
 };
 
 /// The state of one node.
@@ -141,8 +141,59 @@ pub struct VipStatus {
     pub bytes: u64,
     /// TCP SYNs among those frames.
     pub new_connections: u64,
+    /// Its 65,536 slots by state (docs/consistency.md).
+    pub slots: SlotsStatus,
+    /// When the next slots change by time alone, in seconds from now.
+    pub seconds_left: Option<f64>,
+    /// Flows that are remembered, as the last scan found them.
+    pub pins: u64,
+    /// Whether so many backends fail their checks that all are used.
+    pub fails_open: bool,
     /// Its backends, in the configuration's order.
     pub backends: Vec<BackendStatus>,
+    /// Backends that are not the configuration's any more, or came back after their death: they serve the flows that they
+    /// have until nothing names them.
+    pub leaving: Vec<LeavingStatus>,
+}
+
+/// Slots of a VIP by state.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct SlotsStatus {
+    /// No flow of them is remembered.
+    pub stable: u32,
+    /// About to move, or to settle.
+    pub holding: u32,
+    /// On the way to another backend.
+    pub moving: u32,
+    /// Moved, with flows that stay where they were.
+    pub settling: u32,
+}
+
+impl From<Census> for SlotsStatus {
+    fn from(census: Census) -> Self {
+        Self {
+            stable: census.stable,
+            holding: census.holding,
+            moving: census.moving,
+            settling: census.settling,
+        }
+    }
+}
+
+/// A backend that is leaving.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct LeavingStatus {
+    /// Its number in the maps.
+    pub id: u16,
+    /// Its own address.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// Whether it still serves its flows; else it waits for its number to be free.
+    pub alive: bool,
+    /// Frames forwarded to it.
+    pub packets: u64,
+    /// Flows that are remembered with it, as the last scan found them.
+    pub pins: u64,
 }
 
 impl VipStatus {
@@ -173,6 +224,10 @@ pub struct BackendStatus {
     pub forward: ForwardMode,
     /// Slots of the VIP's lookup table that it owns, of 65,536.
     pub slots: u32,
+    /// Whether it passes its health checks; `null` where it is not checked, or nothing is known yet.
+    pub healthy: Option<bool>,
+    /// Flows that are remembered with it, as the last scan found them.
+    pub pins: u64,
     /// Whether the next hop toward it is known.
     pub resolved: bool,
     /// MAC address of that next hop, if known.

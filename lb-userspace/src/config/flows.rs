@@ -10,9 +10,9 @@ use super::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const WEEK: Duration = Duration::from_hours(7 * 24);
 
 /// The keys, or what is usual for the protocol.
 pub(super) fn read(
@@ -80,16 +80,16 @@ impl Flows {
     pub const fn usual(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Tcp => Self {
-                move_window: Duration::from_secs(15 * 60),
+                move_window: Duration::from_mins(15),
                 // Past TCP's keep-alive of two hours.
-                flow_idle: Duration::from_secs(135 * 60),
+                flow_idle: Duration::from_mins(135),
                 drain_timeout: None,
                 slow_start: None,
             },
             Protocol::Udp => Self {
                 move_window: MINUTE,
-                flow_idle: Duration::from_secs(3 * 60),
-                drain_timeout: Some(Duration::from_secs(5 * 60)),
+                flow_idle: Duration::from_mins(3),
+                drain_timeout: Some(Duration::from_mins(5)),
                 slow_start: None,
             },
         }

@@ -82,6 +82,27 @@ pub const METRICS: &[Metric] = &[
         samples: |status| backends(status, |backend| u64::from(backend.weight)),
     },
     Metric {
+        name: "weir_backend_healthy",
+        kind: Kind::Gauge,
+        labels: &["vip", "backend"],
+        help: "Whether the backend passes its health checks: 1 or 0. Absent where it is not checked, or nothing is known yet.",
+        samples: healthy,
+    },
+    Metric {
+        name: "weir_slots",
+        kind: Kind::Gauge,
+        labels: &["vip", "state"],
+        help: "Slots of the VIP's lookup table by state: stable, holding, moving or settling (docs/consistency.md).",
+        samples: slots,
+    },
+    Metric {
+        name: "weir_pins",
+        kind: Kind::Gauge,
+        labels: &["vip"],
+        help: "Flows of the VIP that are remembered while their slots change hands, as the last scan found them.",
+        samples: |status| vips(status, |vip| vip.pins),
+    },
+    Metric {
         name: "weir_packets_total",
         kind: Kind::Counter,
         labels: &["verdict", "reason"],
@@ -124,6 +145,33 @@ fn backends(status: &Status, value: fn(&BackendStatus) -> u64) -> Vec<Sample> {
             (labels, value(backend))
         });
         backends.collect()
+    };
+    status.vips.iter().flat_map(of_vip).collect()
+}
+
+fn healthy(status: &Status) -> Vec<Sample> {
+    let of_vip = |vip: &VipStatus| -> Vec<Sample> {
+        let known = vip.backends.iter().filter_map(|backend| {
+            let labels = vec![vip.name.clone(), backend.address.to_string()];
+            Some((labels, u64::from(backend.healthy?)))
+        });
+        known.collect()
+    };
+    status.vips.iter().flat_map(of_vip).collect()
+}
+
+fn slots(status: &Status) -> Vec<Sample> {
+    let of_vip = |vip: &VipStatus| {
+        let counts = [
+            ("stable", vip.slots.stable),
+            ("holding", vip.slots.holding),
+            ("moving", vip.slots.moving),
+            ("settling", vip.slots.settling),
+        ];
+        counts.map(|(state, count)| {
+            let labels = vec![vip.name.clone(), state.to_owned()];
+            (labels, u64::from(count))
+        })
     };
     status.vips.iter().flat_map(of_vip).collect()
 }

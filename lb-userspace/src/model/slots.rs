@@ -52,8 +52,6 @@ pub fn next(
         State::Stable | State::Settling | State::Holding if !serves(slot.current) => {
             Slot::settling(wanted)
         }
-        // A handshake in flight is pinned where it began, so that a repeated SYN follows it.
-        State::Stable | State::Settling => Slot::holding(slot.current),
         State::Holding if elapsed_ms < times.hold_ms => slot,
         State::Holding if wanted == slot.current => Slot::settling(wanted),
         State::Holding => Slot::moving(wanted, slot.current),
@@ -63,7 +61,8 @@ pub fn next(
         }
         State::Moving if wanted != slot.current => Slot::moving(wanted, slot.previous),
         State::Moving if elapsed_ms < times.move_ms => slot,
-        State::Moving => Slot::holding(slot.current),
+        // A handshake in flight is pinned where it began, so that a repeated SYN follows it: before a move and after it.
+        State::Stable | State::Settling | State::Moving => Slot::holding(slot.current),
     }
 }
 
@@ -329,6 +328,10 @@ pub fn earlier(a: Option<u32>, b: Option<u32>) -> Option<u32> {
 }
 
 /// 256 KiB on the heap.
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "too large for the stack, which it must never be on"
+)]
 fn zeroed<T: FromZeros>() -> Box<T> {
     #[expect(clippy::expect_used, reason = "as any allocation that fails")]
     T::new_box_zeroed().expect("256 KiB for a lookup table")

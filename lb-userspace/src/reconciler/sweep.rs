@@ -12,6 +12,7 @@ use std::{
 };
 
 use lb_common::{
+    backend::Backend,
     flow::Flow,
     pin::{Idle, Kind, Pin},
     vip::{VipEntry, VipKey},
@@ -41,7 +42,7 @@ const SHARE: u32 = 20;
 const MARGIN_NS: u64 = 60 * 1_000_000_000;
 
 /// How long the fragments of a packet may be apart: reassembly gives up by then (RFC 8200, section 4.5).
-const FRAGMENTS: Duration = Duration::from_secs(60);
+const FRAGMENTS: Duration = Duration::from_mins(1);
 
 /// What is known of the pins since the last whole scan.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +104,8 @@ impl Sweeper {
         self.candidates
             .retain(|id, _| wanted.leaving.contains_key(id));
         let is_moving = held.all_slots().any(|(_, slots)| !slots.is_stable());
-        let is_tallied = self.tally.by_vip.is_empty();
-        if self.scan.is_some() || (!is_moving && wanted.leaving.is_empty() && is_tallied) {
+        let is_empty = self.tally.by_vip.is_empty();
+        if self.scan.is_some() || (!is_moving && wanted.leaving.is_empty() && is_empty) {
             return Ok(None);
         }
         let now = Instant::now();
@@ -232,28 +233,26 @@ impl Sweeper {
                 scan.tally.fragments += 1;
             }
             Remembered::Pin(kind, flow, pin) => {
-                let Some(place) = Place::of(flow, held) else {
+                let Some(home) = Place::of(flow, held) else {
                     // Nobody's any more.
                     return plane.remove_pin(*kind, flow);
                 };
                 let now_ms = milliseconds(plane);
-                let settles = place
-                    .slots
-                    .settles_since(place.index, scan.began_ms, now_ms);
-                if settles && place.is_useless(*kind, flow, pin, plane, held)? {
-                    // It may be another pin by now: a handshake that was done meanwhile takes the place of an old one.
+                let settles = home.slots.settles_since(home.index, scan.began_ms, now_ms);
+                if settles && home.is_useless(*kind, flow, pin, plane, held)? {
+                    // It may be another pin by now: a handshake that was done meanwhile takes the home of an old one.
                     match plane.pin(*kind, flow)? {
-                        Some(pin) if place.is_useless(*kind, flow, &pin, plane, held)? => {
+                        Some(pin) if home.is_useless(*kind, flow, &pin, plane, held)? => {
                             return plane.remove_pin(*kind, flow);
                         }
                         Some(_) => {}
                         None => return Ok(()),
                     }
                 }
-                if pin.backend != place.slots.slot(place.index).current {
-                    scan.foreign.insert((place.vip.id, place.index));
+                if pin.backend != home.slots.slot(home.index).current {
+                    scan.foreign.insert((home.vip.id, home.index));
                 }
-                *scan.tally.by_vip.entry(place.vip.id).or_default() += 1;
+                *scan.tally.by_vip.entry(home.vip.id).or_default() += 1;
                 *scan.tally.by_backend.entry(pin.backend).or_default() += 1;
                 if let Some(count) = scan.tally.by_kind.get_mut(*kind as usize) {
                     *count += 1;
@@ -297,7 +296,7 @@ impl<'a> Place<'a> {
         plane: &impl DataPlane,
         held: &Held,
     ) -> anyhow::Result<bool> {
-        let is_alive = |id: u16| held.backend(id).is_some_and(|backend| backend.is_alive());
+        let is_alive = |id: u16| held.backend(id).is_some_and(Backend::is_alive);
         let now_ns = plane.now_ns().saturating_sub(MARGIN_NS);
         if self.idle.is_over(pin, now_ns) || !is_alive(pin.backend) {
             return Ok(true);

@@ -10,7 +10,7 @@ use lb_common::{
 
 use super::*;
 use crate::{
-    api::{Apply, Base, Change, Changed, Handle, Refusal, Request, Target},
+    api::{Apply, Base, Change, Changed, Handle, Refusal, Request, Status, Target, VipStatus},
     dataplane::memory::Memory,
 };
 

@@ -4,7 +4,7 @@ use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AttachMode, BackendStatus, Base, Changed, Command, ConfigStatus, Detached, Handle,
-        InterfaceStatus, ReasonStatus, Refusal, Status, VipStatus,
+        InterfaceStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -20,6 +20,8 @@ pub(crate) fn status() -> Status {
         drained: false,
         forward: ForwardMode::L2,
         slots: 32768,
+        healthy: Some(resolved),
+        pins: 0,
         resolved,
         mtu: 1500,
         mac: resolved.then(|| format!("02:00:00:00:00:{id:02x}")),
@@ -38,7 +40,16 @@ pub(crate) fn status() -> Status {
         packets: 2_469_135_780,
         bytes: 1_975_308_642_000,
         new_connections: 34,
+        slots: SlotsStatus {
+            stable: 65_000,
+            moving: 536,
+            ..SlotsStatus::default()
+        },
+        seconds_left: Some(12.5),
+        pins: 7,
+        fails_open: false,
         backends,
+        leaving: Vec::new(),
     };
     Status {
         ready: true,

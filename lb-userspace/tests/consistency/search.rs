@@ -1,6 +1,6 @@
 //! Breadth first through everything that can happen to one slot, to the end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use crate::world::{Broken, Scope, World};
 
@@ -28,8 +28,8 @@ fn search(scope: Scope, most: usize) -> Found {
                 };
             }
             let fingerprint = event.after.fingerprint();
-            if !seen.contains_key(&fingerprint) {
-                seen.insert(fingerprint, (from, index));
+            if let Entry::Vacant(place) = seen.entry(fingerprint) {
+                place.insert((from, index));
                 queue.push_back(event.after);
                 assert!(seen.len() <= most, "no end in sight");
             }

@@ -19,6 +19,10 @@ pub(crate) const FLOWS: usize = 2;
 
 /// What may happen in a search. Together it would be too much to come to an end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a kind of event that is in or out"
+)]
 pub(crate) struct Scope {
     /// How many flows there are.
     pub(crate) flows: usize,
@@ -246,13 +250,11 @@ impl Pins for View<'_> {
 
     fn insert(&self, kind: Kind, _flow: &Flow, pin: &Pin) -> Inserted {
         let held = &mut self.pins.borrow_mut()[kind as usize];
-        match held {
-            Some(held) => Inserted::Exists(held.pin()),
-            None => {
-                *held = Some(Held::new(kind, pin));
-                Inserted::New
-            }
+        if let Some(held) = held {
+            return Inserted::Exists(held.pin());
         }
+        *held = Some(Held::new(kind, pin));
+        Inserted::New
     }
 
     fn remove(&self, kind: Kind, _flow: &Flow) {
@@ -320,6 +322,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one event after the other")]
     fn client_events(&self, flow: usize, events: &mut Vec<Event>) {
         let tracked = &self.flows[flow];
         // Packets: at once, or held up between slot and pins.

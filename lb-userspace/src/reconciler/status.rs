@@ -1,0 +1,189 @@
+//! What the reconciler tells of the node.
+
+use lb_common::{backend::Backend, tables::Counters};
+
+use super::{Reconciler, sweep::milliseconds};
+use crate::{
+    api::{BackendStatus, LeavingStatus, OverrideStatus, ReasonStatus, Status, VipStatus},
+    config,
+    dataplane::DataPlane,
+    health::{Check, Verdict},
+    model::{
+        ip_address, mac_text,
+        overrides::Override,
+        wanted::{WantedBackend, WantedVip},
+    },
+};
+
+impl<D: DataPlane> Reconciler<D> {
+    /// How the node is.
+    pub(super) fn status(&self) -> Status {
+        let snapshot = self.snapshots.borrow();
+        let own = [&self.failure, &self.lost, &self.unsaved];
+        let mut problems: Vec<String> = own.into_iter().flatten().cloned().collect();
+        problems.extend(self.origin.problems());
+        problems.extend(self.desired.idle_overrides().map(|(name, _)| {
+            format!(
+                "{}: changed by command, but VIP {} has no such backend",
+                name.backend, name.vip
+            )
+        }));
+        problems.extend(
+            snapshot
+                .problems
+                .iter()
+                .map(|(address, problem)| format!("{address}: {problem}")),
+        );
+        let mut counters = |result: anyhow::Result<_>| {
+            result.unwrap_or_else(|error| {
+                problems.push(format!("{error:#}"));
+                Counters::default()
+            })
+        };
+        let vips = self
+            .wanted
+            .iter()
+            .flat_map(|wanted| &wanted.vips)
+            .zip(&self.desired.config.vips)
+            .zip(self.desired.backends());
+        let vips = vips
+            .map(|((vip, config), as_configured)| {
+                let backends = vip.backends.iter().zip(as_configured);
+                let backends = backends
+                    .map(|(backend, configured)| {
+                        let count = counters(self.plane.backend_counters(backend.id));
+                        self.backend_status(config, backend, configured, count)
+                    })
+                    .collect();
+                let leaving = self.leaving_of(vip).map(|(id, entry)| {
+                    let count = counters(self.plane.backend_counters(id));
+                    self.leaving_status(id, entry, count)
+                });
+                let leaving = leaving.collect();
+                let count = counters(self.plane.vip_counters(vip.entry.id));
+                self.vip_status(vip, config, backends, leaving, count)
+            })
+            .collect();
+        let reasons = self.plane.reason_counters().unwrap_or_else(|error| {
+            problems.push(format!("{error:#}"));
+            Vec::new()
+        });
+        Status {
+            ready: self.wanted.is_some() && !self.interfaces.is_empty(),
+            node: self.desired.config.node.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: self.generation,
+            config: self.origin.status(),
+            interfaces: self.interfaces.clone(),
+            vips,
+            reasons: ReasonStatus::all(&reasons),
+            overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
+            problems,
+        }
+    }
+
+    fn vip_status(
+        &self,
+        vip: &WantedVip,
+        config: &config::Vip,
+        backends: Vec<BackendStatus>,
+        leaving: Vec<LeavingStatus>,
+        count: Counters,
+    ) -> VipStatus {
+        let id = vip.entry.id;
+        let slots = self.held.slots(id);
+        let deadline_ms = slots.and_then(|slots| slots.deadline_ms(&vip.times));
+        let left_ms = deadline_ms.map(|end| end.wrapping_sub(milliseconds(&self.plane)));
+        VipStatus {
+            id,
+            name: vip.name.clone(),
+            address: config.address,
+            port: config.port,
+            protocol: config.protocol,
+            table: config.table,
+            table_digest: vip.table.digest().to_string(),
+            packets: count.packets,
+            bytes: count.bytes,
+            new_connections: count.new_connections,
+            slots: slots.map(|slots| slots.census().into()).unwrap_or_default(),
+            // What is over already counts as a great number.
+            seconds_left: left_ms.map(|ms| {
+                if ms > u32::MAX / 2 {
+                    0.0
+                } else {
+                    f64::from(ms) / 1000.0
+                }
+            }),
+            pins: self
+                .sweeper
+                .tally
+                .by_vip
+                .get(&id)
+                .copied()
+                .unwrap_or_default(),
+            fails_open: self.keeper.failing_open.contains(&vip.name),
+            backends,
+            leaving,
+        }
+    }
+
+    fn backend_status(
+        &self,
+        vip: &config::Vip,
+        backend: &WantedBackend,
+        (config, command): (&config::Backend, Override),
+        count: Counters,
+    ) -> BackendStatus {
+        let resolved = backend.entry.is_resolved();
+        let health = self.checked.borrow();
+        let check = vip
+            .health
+            .as_ref()
+            .map(|checks| Check::new(checks, backend.address));
+        BackendStatus {
+            id: backend.id,
+            address: backend.address,
+            weight: backend.weight,
+            configured_weight: config.weight,
+            drained: command.is_drained,
+            forward: config.forward,
+            slots: backend.slots,
+            healthy: check.and_then(|check| match health.verdict(&check) {
+                Verdict::Healthy => Some(true),
+                Verdict::Failed => Some(false),
+                Verdict::Unknown => None,
+            }),
+            pins: self.pins_of(backend.id),
+            resolved,
+            mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
+            mtu: backend.entry.mtu,
+            packets: count.packets,
+            bytes: count.bytes,
+            new_connections: count.new_connections,
+        }
+    }
+
+    /// The backends of a VIP that are leaving, by id.
+    fn leaving_of(&self, vip: &WantedVip) -> impl Iterator<Item = (u16, &Backend)> {
+        let vip = vip.entry.id;
+        let leaving = self.wanted.iter().flat_map(|wanted| &wanted.leaving);
+        leaving
+            .filter(move |(_, entry)| u32::from(entry.vip) == vip)
+            .map(|(id, entry)| (*id, entry))
+    }
+
+    fn leaving_status(&self, id: u16, entry: &Backend, count: Counters) -> LeavingStatus {
+        LeavingStatus {
+            id,
+            address: ip_address(entry.address),
+            alive: entry.is_alive(),
+            packets: count.packets,
+            pins: self.pins_of(id),
+        }
+    }
+
+    fn pins_of(&self, id: u16) -> u64 {
+        let pins = self.sweeper.tally.by_backend.get(&id);
+        pins.copied().unwrap_or_default()
+    }
+}
