@@ -186,7 +186,7 @@ fn sighup_and_apply_take_a_file_as_a_whole_or_not_at_all() {
     run.comes_to(&names[..2]);
     let (code, out, err) = run.weir(&["apply"]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains("weir.toml:") && err.contains("help:"), "{err}");
+    assert!(err.contains("lb-1.toml:") && err.contains("help:"), "{err}");
     assert!(err.contains("vip[0].protocol: found \"sctp\""), "{err}");
     assert_eq!(run.generation(), 2);
     fs::write(&file, &two).unwrap();
