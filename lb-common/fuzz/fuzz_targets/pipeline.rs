@@ -16,13 +16,14 @@ use std::{
 
 use lb_common::{
     backend::{Backend, flags, mode},
-    flow::{Address, HASH_KEYS, HashKeys},
+    flow::{Address, Flow, HASH_KEYS, HashKeys},
     fragment::FragmentKey,
     packet::{HEADROOM, HostPacket},
+    pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::{self, Outcome},
     reason::Verdict,
     slot::{Slot, SlotTable},
-    tables::{Answer, Interface, Limited, Node, Tables},
+    tables::{Answer, Chosen, Interface, Limited, Node, Tables},
     vip::{self, VipEntry, VipKey, VipTable},
 };
 use libfuzzer_sys::fuzz_target;
@@ -72,7 +73,15 @@ static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
                     ..Backend::default()
                 });
                 let mut table = SlotTable::new_box_zeroed().unwrap();
-                table.slots.fill(Slot::stable(id));
+                // Every state that a slot can be in.
+                for (index, slot) in table.slots.iter_mut().enumerate() {
+                    *slot = match index % 8 {
+                        0 => Slot::holding(id),
+                        1 => Slot::moving(id, 1),
+                        2 => Slot::settling(id),
+                        _ => Slot::stable(id),
+                    };
+                }
                 slots.push(table);
                 entries.push(VipEntry {
                     key: VipKey::new(address, port.to_be_bytes(), protocol),
@@ -100,10 +109,34 @@ static INTERFACE: Interface = Interface {
     reserved: [0; 2],
 };
 
+static IDLE: Idle = Idle {
+    open_ns: u64::MAX,
+    closed_ns: u64::MAX,
+};
+
 #[derive(Default)]
 struct Maps {
     fragments: RefCell<HashMap<FragmentKey, u16>>,
     answer: Cell<Option<Answer>>,
+    chosen: Cell<Option<Chosen>>,
+}
+
+/// Nothing is remembered: every packet of a slot that changes hands is a miss.
+impl Pins for Maps {
+    fn now_ns(&self) -> u64 {
+        0
+    }
+    fn find(&self, _: Kind, _: &Flow) -> Option<Pin> {
+        None
+    }
+    fn refresh(&self, _: Kind, _: &Flow, _: &Pin) {}
+    fn insert(&self, _: Kind, _: &Flow, _: &Pin) -> Inserted {
+        Inserted::New
+    }
+    fn remove(&self, _: Kind, _: &Flow) {}
+    fn is_alive(&self, _: u16) -> bool {
+        true
+    }
 }
 
 impl Tables for Maps {
@@ -139,6 +172,15 @@ impl Tables for Maps {
     }
     fn answer(&self) -> Option<Answer> {
         self.answer.get()
+    }
+    fn idle(&self, _: u32) -> Option<&Idle> {
+        Some(&IDLE)
+    }
+    fn set_chosen(&self, chosen: &Chosen) {
+        self.chosen.set(Some(*chosen));
+    }
+    fn chosen(&self) -> Option<Chosen> {
+        self.chosen.get()
     }
     fn count_vip(&self, _: u32, _: u64, _: bool) {}
     fn count_backend(&self, _: u16, _: u64, _: bool) {}
