@@ -20,7 +20,7 @@ use xtask::{
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A flow that is remembered for one of the few slots that Maglev moves beyond need is let go a minute after its time.
-const PATIENCE_WITH_FLOWS: Duration = Duration::from_secs(120);
+const PATIENCE_WITH_FLOWS: Duration = Duration::from_mins(2);
 
 /// Keys of every VIP: moves that end within the test, and checks that find out soon.
 const CHECKED: &str = "move_window = \"2s\"\nflow_idle = \"10s\"\n[vip.health]\ntype = \"tcp\"\n\
