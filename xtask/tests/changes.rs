@@ -7,15 +7,15 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod three_backends;
+
 use std::{fs, time::Duration};
 
 use anyhow::ensure;
 use rustix::process::Signal;
 use serde_json::Value;
-use xtask::{
-    lab::{Lab, Plan, Topology, VIP_V4, Weir, WeirConfig, eventually},
-    traffic::client,
-};
+use three_backends::Run;
+use xtask::lab::{VIP_V4, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -26,32 +26,7 @@ const PATIENCE_WITH_FLOWS: Duration = Duration::from_mins(2);
 const CHECKED: &str = "move_window = \"2s\"\nflow_idle = \"10s\"\n[vip.health]\ntype = \"tcp\"\n\
                        interval = \"300ms\"\ntimeout = \"200ms\"\nrise = 2\nfall = 3\n";
 
-struct Run {
-    // Fields are dropped in order: the lab, which kills what still runs, comes last.
-    weir: Weir,
-    topology: Topology,
-    lab: Lab,
-}
-
 impl Run {
-    fn start() -> Self {
-        let lab = Lab::new().unwrap();
-        let plan = Plan {
-            near: 3,
-            far: 0,
-            routed: 0,
-        };
-        let topology = Topology::build(&lab, &plan).unwrap();
-        let config = WeirConfig::for_topology(&topology, &[]);
-        let weir = Weir::start(&lab, &topology.lb.namespace, &config)
-            .unwrap_or_else(|error| panic!("{error:#}"));
-        Self {
-            weir,
-            topology,
-            lab,
-        }
-    }
-
     fn weir(&self, arguments: &[&str]) -> String {
         let socket = self.weir.socket().display().to_string();
         let arguments = [arguments, &["--socket", &socket]].concat();
@@ -67,14 +42,6 @@ impl Run {
             .find(|vip| vip["name"] == "web-v4")
             .unwrap()
             .clone()
-    }
-
-    fn answering(&self) -> Vec<String> {
-        let options = client::Options::new(Topology::http(VIP_V4), 300);
-        let fetch = || client::fetch(&options);
-        let summary = self.topology.client.namespace.inside(fetch).unwrap();
-        assert_eq!(summary.failed, 0, "{:?}", summary.errors);
-        summary.by_backend.into_keys().collect()
     }
 
     fn comes_to(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
@@ -112,7 +79,7 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
     let healthy = |vip: &Value, at: usize| vip["backends"][at]["healthy"] == true;
     let vip = run.comes_to("healthy backends", |vip| (0..3).all(|at| healthy(vip, at)));
     let id = vip["backends"][0]["id"].clone();
-    assert_eq!(run.answering(), names);
+    assert_eq!(run.answering(300), names);
 
     run.topology.backends[0]
         .namespace
@@ -122,7 +89,7 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
         vip["backends"][0]["healthy"] == false && vip["backends"][0]["slots"] == 0
     });
     // At once: nobody waits for the dead.
-    assert_eq!(run.answering(), names[1..]);
+    assert_eq!(run.answering(300), names[1..]);
 
     run.topology.backends[0]
         .namespace
@@ -134,7 +101,7 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
         vip["slots"]["stable"] == 65_536 && vip["leaving"] == Value::Array(Vec::new())
     });
     assert_eq!(vip["pins"], 0);
-    assert_eq!(run.answering(), names);
+    assert_eq!(run.answering(300), names);
 }
 
 #[test]
@@ -153,5 +120,5 @@ fn a_move_goes_on_where_a_killed_daemon_left_it() {
     let left = |vip: &Value| vip["seconds_left"].as_f64().unwrap();
     // The usual window is 15 min; it is not started again.
     assert!(left(&after) < left(&before), "{after} after {before}");
-    assert_eq!(run.answering(), run.topology.backend_names()[1..]);
+    assert_eq!(run.answering(300), run.topology.backend_names()[1..]);
 }

@@ -7,51 +7,20 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod three_backends;
+
 use std::{fs, path::PathBuf, time::Duration};
 
 use rustix::process::Signal;
+use three_backends::Run;
 use xtask::{
-    lab::{Lab, Plan, Process, Topology, VIP_V4, Weir, WeirConfig, eventually, until},
+    lab::{Process, Topology, VIP_V4, eventually, until},
     traffic::client,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-struct Run {
-    // Fields are dropped in order: the lab, which kills what still runs, comes last.
-    weir: Weir,
-    topology: Topology,
-    lab: Lab,
-}
-
 impl Run {
-    fn start() -> Self {
-        let lab = Lab::new().unwrap();
-        let plan = Plan {
-            near: 3,
-            far: 0,
-            routed: 0,
-        };
-        let topology = Topology::build(&lab, &plan).unwrap();
-        let config = WeirConfig::for_topology(&topology, &[]);
-        let weir = Weir::start(&lab, &topology.lb.namespace, &config)
-            .unwrap_or_else(|error| panic!("{error:#}"));
-        Self {
-            weir,
-            topology,
-            lab,
-        }
-    }
-
-    /// Who answers so many requests; none may fail.
-    fn answering(&self, requests: u32) -> Vec<String> {
-        let options = client::Options::new(Topology::http(VIP_V4), requests);
-        let fetch = || client::fetch(&options);
-        let summary = self.topology.client.namespace.inside(fetch).unwrap();
-        assert_eq!(summary.failed, 0, "{:?}", summary.errors);
-        summary.by_backend.into_keys().collect()
-    }
-
     /// Runs a verb against the daemon: exit code, standard output, standard error.
     fn weir(&self, arguments: &[&str]) -> (i32, String, String) {
         let socket = self.weir.socket().display().to_string();
