@@ -335,6 +335,7 @@ impl<D: DataPlane> Reconciler<D> {
             &self.desired.config,
             &health,
             self.wanted.as_ref(),
+            Instant::now(),
             milliseconds(&self.plane),
         );
         standing.unnamed.clone_from(&self.unnamed);

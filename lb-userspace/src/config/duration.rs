@@ -16,20 +16,56 @@ pub(super) struct Range {
 
 /// Reads a length of time within a range.
 pub(super) fn read(field: &Field<'_>, range: &Range, report: &mut Report<'_>) -> Option<Duration> {
-    let Range {
-        least,
-        most,
-        example,
-    } = *range;
-    let wanted = format!("a time from {} to {}", text(least), text(most));
-    let help = format!(
-        "write `{} = \"{example}\"`: a string of numbers with units, as \"500ms\", \"2s\", \"15min\" or \"2h 15min\"",
-        field.key
-    );
-    field.parse(&wanted, &help, report, |text| {
-        let time = humantime::parse_duration(text).ok()?;
-        (least..=most).contains(&time).then_some(time)
+    let (wanted, help) = (range.wanted(), range.help(field));
+    field.parse(&wanted, &help, report, |text| range.parse(text))
+}
+
+/// A length of time, or none at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Timeout {
+    Off,
+    After(Duration),
+}
+
+impl From<Timeout> for Option<Duration> {
+    fn from(timeout: Timeout) -> Self {
+        match timeout {
+            Timeout::Off => None,
+            Timeout::After(time) => Some(time),
+        }
+    }
+}
+
+/// Reads a length of time within a range, or `"off"`.
+pub(super) fn read_or_off(
+    field: &Field<'_>,
+    range: &Range,
+    report: &mut Report<'_>,
+) -> Option<Timeout> {
+    let wanted = format!("{}, or \"off\"", range.wanted());
+    let help = format!("{}; or `{} = \"off\"`", range.help(field), field.key);
+    field.parse(&wanted, &help, report, |text| match text {
+        "off" => Some(Timeout::Off),
+        text => range.parse(text).map(Timeout::After),
     })
+}
+
+impl Range {
+    fn wanted(&self) -> String {
+        format!("a time from {} to {}", text(self.least), text(self.most))
+    }
+
+    fn help(&self, field: &Field<'_>) -> String {
+        format!(
+            "write `{} = \"{}\"`: a string of numbers with units, as \"500ms\", \"2s\", \"15min\" or \"2h 15min\"",
+            field.key, self.example
+        )
+    }
+
+    fn parse(&self, text: &str) -> Option<Duration> {
+        let time = humantime::parse_duration(text).ok()?;
+        (self.least..=self.most).contains(&time).then_some(time)
+    }
 }
 
 /// A length of time as it could be written in the file.
@@ -49,6 +85,13 @@ mod tests {
     };
 
     fn read_text(value: &str) -> Result<Duration, String> {
+        read_by(value, read)
+    }
+
+    fn read_by<T>(
+        value: &str,
+        read: impl Fn(&Field<'_>, &Range, &mut Report<'_>) -> Option<T>,
+    ) -> Result<T, String> {
         let text = format!("interval = {value}");
         let document = DeTable::parse(&text).unwrap();
         let mut report = Report::new("f", &text);
@@ -95,5 +138,18 @@ mod tests {
             assert!(said.contains("a time from 100ms to 3h"), "{said}");
             assert!(said.contains("write `interval = \"2s\"`"), "{said}");
         }
+    }
+
+    #[test]
+    fn off_is_offered_where_it_is_taken() {
+        assert_eq!(read_by("\"off\"", read_or_off), Ok(Timeout::Off));
+        let time = Duration::from_secs(2);
+        assert_eq!(read_by("\"2s\"", read_or_off), Ok(Timeout::After(time)));
+        for value in ["\"of\"", "\"1ms\"", "0"] {
+            let said = read_by(value, read_or_off).unwrap_err();
+            assert!(said.contains("from 100ms to 3h, or \"off\""), "{said}");
+            assert!(said.contains("or `interval = \"off\"`"), "{said}");
+        }
+        assert!(read_text("\"off\"").is_err());
     }
 }

@@ -44,14 +44,13 @@ pub(super) fn read(
         None => Some(usual.flow_idle),
     };
     let drain_timeout = match section.field("drain_timeout") {
-        Some(field) if field.text() == Some("off") => Some(None),
         Some(field) => {
             let range = Range {
                 least: SECOND,
                 most: WEEK,
                 example: "5min",
             };
-            duration::read(&field, &range, report).map(Some)
+            duration::read_or_off(&field, &range, report).map(Into::into)
         }
         None => Some(usual.drain_timeout),
     };

@@ -189,6 +189,8 @@ impl<K: Clone + Eq + Hash> Pool<K> {
 mod tests {
     use proptest::{collection::vec, prelude::*};
 
+    use lb_common::backend;
+
     use super::*;
 
     fn key(vip: u32, host: u8) -> BackendKey {
@@ -247,6 +249,35 @@ mod tests {
         let mut ids = Ids::adopt(&[], &[(1, entry(0, 1)), (2, entry(0, 1))]);
         assert_eq!(ids.backend(key(0, 1)), Ok(1));
         assert_eq!(ids.backend(key(0, 2)), Ok(3));
+    }
+
+    #[test]
+    fn what_is_buried_keeps_its_id_from_all_and_its_key_gets_another() {
+        let mut ids = Ids::default();
+        assert_eq!(ids.backend(key(0, 1)), Ok(1));
+        ids.bury(1);
+        assert_eq!(ids.backend(key(0, 1)), Ok(2));
+        assert_eq!(ids.backend(key(0, 1)), Ok(2));
+        // Whoever comes, as long as anything names it: id 1 is nobody's.
+        for host in 2..=100 {
+            assert_ne!(ids.backend(key(0, host)), Ok(1));
+        }
+        ids.bury(1);
+        ids.bury(2);
+        assert_eq!(ids.backend(key(0, 1)), Ok(102));
+    }
+
+    #[test]
+    fn a_living_backend_has_its_key_whatever_the_dead_ones_id() {
+        for dead in [1, 3] {
+            let buried = Backend {
+                flags: backend::flags::DEAD,
+                ..entry(0, 1)
+            };
+            let mut ids = Ids::adopt(&[], &[(dead, buried), (2, entry(0, 1))]);
+            assert_eq!(ids.backend(key(0, 1)), Ok(2), "dead as {dead}");
+            assert_eq!(ids.backend(key(0, 2)), Ok(dead.max(2) + 1));
+        }
     }
 
     #[test]

@@ -39,15 +39,15 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// How the backends stand now. `before` is what was wanted the last time.
+    /// How the backends stand `now`, which is `now_ms` for the data plane. `before` is what was wanted the last time.
     pub(super) fn stand(
         &mut self,
         config: &Config,
         health: &Snapshot,
         before: Option<&Wanted>,
+        now: Instant,
         now_ms: u32,
     ) -> Standing {
-        let now = Instant::now();
         self.wake = None;
         self.failing_open.clear();
         let mut standing = Standing {
@@ -218,3 +218,6 @@ fn name(vip: &Vip, backend: IpAddr) -> BackendName {
         backend,
     }
 }
+
+#[cfg(test)]
+mod tests;
