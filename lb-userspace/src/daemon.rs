@@ -25,7 +25,7 @@ use crate::{
     dataplane::bpf::{self, BpfDataPlane, ProgramLog},
     interfaces, metrics,
     neighbours::Neighbours,
-    reconciler::{End, Reconciler},
+    reconciler::{End, Past, Reconciler},
 };
 
 /// How long requests under way may take at the end.
@@ -34,15 +34,20 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a reload may take, after which the next SIGHUP is heeded.
 const RELOAD_PATIENCE: Duration = Duration::from_mins(1);
 
+/// How a daemon is to start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    /// Whether everything that an earlier daemon left is removed first: program, pins, commands.
+    pub is_fresh: bool,
+    /// Which messages of the BPF program are told.
+    pub program_log: ProgramLog,
+}
+
 /// Runs the daemon until a signal or a command ends it.
 ///
 /// # Errors
 /// What kept it from starting. Once it forwards, only the loss of its own tasks ends it early.
-pub async fn run(
-    config: Config,
-    config_path: &Path,
-    program_log: ProgramLog,
-) -> anyhow::Result<()> {
+pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let node = config.node.clone();
     tracing::info!(
@@ -62,8 +67,16 @@ pub async fn run(
     let mut signals = Signals::new()?;
     // Those that come before the daemon is ready are kept, as one.
     let hangups = listen(SignalKind::hangup())?;
-    let mut plane = BpfDataPlane::open(&node.pin_path, program_log, node.max_pins)?;
-    let program_log = match program_log {
+    if start.is_fresh {
+        let removed = bpf::detach(&node.pin_path).context("starting clean")?;
+        tracing::warn!(
+            interfaces = ?removed.interfaces,
+            pins = removed.pins,
+            "fresh start: what an earlier daemon left is removed"
+        );
+    }
+    let mut plane = BpfDataPlane::open(&node.pin_path, start.program_log, node.max_pins)?;
+    let program_log = match start.program_log {
         ProgramLog::Off => None,
         ProgramLog::Debug => Some(tokio::spawn(follow_log(plane.program_log()?))),
     };
@@ -71,7 +84,12 @@ pub async fn run(
     let (neighbours, snapshots) = Neighbours::start()
         .await
         .context("watching the kernel's neighbours")?;
-    let mut reconciler = Reconciler::new(config, config_path, plane, neighbours, snapshots)?;
+    let past = if start.is_fresh {
+        Past::Forgotten
+    } else {
+        Past::Kept
+    };
+    let mut reconciler = Reconciler::new(config, config_path, plane, past, neighbours, snapshots)?;
     // A signal must not wait for the backends' MAC addresses.
     tokio::select! {
         started = reconciler.start() => started?,

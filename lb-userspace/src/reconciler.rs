@@ -79,6 +79,15 @@ pub(crate) struct Reconciler<D> {
     wake: Option<Instant>,
 }
 
+/// What becomes of commands from before the start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Past {
+    /// They hold until they are undone.
+    Kept,
+    /// They are gone, and so is what else the state file told, but for the generation.
+    Forgotten,
+}
+
 /// Why the reconciler ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -97,6 +106,7 @@ impl<D: DataPlane> Reconciler<D> {
         config: Config,
         file: &Path,
         plane: D,
+        past: Past,
         neighbours: Neighbours,
         snapshots: watch::Receiver<Arc<Snapshot>>,
     ) -> anyhow::Result<Self> {
@@ -119,7 +129,10 @@ impl<D: DataPlane> Reconciler<D> {
         }
         let (health, checked) = Health::start().context("starting the health checks")?;
         let state_file = StateFile::new(&config.node.state_file);
-        let (state, lost) = state_file.load();
+        let (state, lost) = match past {
+            Past::Kept => state_file.load(),
+            Past::Forgotten => (state_file.forget(), None),
+        };
         for (name, value) in state.overrides.iter() {
             tracing::info!(
                 vip = name.vip,

@@ -61,7 +61,7 @@ impl Node {
         let (neighbours, snapshots) = Neighbours::start().await.unwrap();
         let plane = Memory::default();
         let mut reconciler =
-            Reconciler::new(config, &self.file(), plane, neighbours, snapshots).unwrap();
+            Reconciler::new(config, &self.file(), plane, Past::Kept, neighbours, snapshots).unwrap();
         reconciler.start().await.unwrap();
         let (handle, mut commands) = Handle::channel();
         let task = tokio::spawn(async move {

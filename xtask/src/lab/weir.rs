@@ -153,7 +153,7 @@ impl Weir {
             })
             .collect();
         let path = lab.write(&format!("{}.toml", config.node), &text)?;
-        let process = launch(&binary, host, &config.node, &path)?;
+        let process = launch(&binary, host, &config.node, &path, &[])?;
         let mut weir = Self {
             binary,
             host: host.clone(),
@@ -169,8 +169,25 @@ impl Weir {
 
     /// Starts the daemon again after its end, with the same config.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = launch(&self.binary, &self.host, &self.node, &self.config)?;
+        self.restart_with(&[])
+    }
+
+    /// The same, with more arguments for `weir run`.
+    pub fn restart_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.process = launch(
+            &self.binary,
+            &self.host,
+            &self.node,
+            &self.config,
+            arguments,
+        )?;
         self.wait_until_serving()
+    }
+
+    /// Starts the daemon again after its end from another binary, as an upgrade does.
+    pub fn upgrade(&mut self, binary: PathBuf) -> Result<()> {
+        self.binary = binary;
+        self.restart()
     }
 
     /// Returns the config file.
@@ -285,11 +302,18 @@ impl Weir {
     }
 }
 
-fn launch(binary: &Path, host: &Namespace, node: &str, config: &Path) -> Result<Process> {
+fn launch(
+    binary: &Path,
+    host: &Namespace,
+    node: &str,
+    config: &Path,
+    arguments: &[&str],
+) -> Result<Process> {
     let mut command: Command = host.command(binary);
     command
         .args(["run", "--config"])
         .arg(config)
+        .args(arguments)
         .stdin(Stdio::null());
     Process::start(host, node, &mut command)
 }
