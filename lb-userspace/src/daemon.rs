@@ -17,13 +17,10 @@ use tokio::{
 };
 
 use crate::{
-    api::{
-        self, Access, Actor, Apply, Base, Change, Command, Handle, InterfaceStatus, Refusal,
-        Request,
-    },
+    api::{self, Access, Actor, Apply, Base, Change, Command, Handle, Refusal, Request},
     config::{self, Config, Errors, OnExit},
     dataplane::bpf::{self, BpfDataPlane, ProgramLog},
-    interfaces, metrics,
+    metrics,
     neighbours::Neighbours,
     reconciler::{End, Past, Reconciler},
 };
@@ -95,25 +92,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
         started = reconciler.start() => started?,
         () = signals.next() => return Ok(()),
     }
-    let mut attached = Vec::new();
-    for name in &node.interfaces {
-        reconciler.plane().attach(name, node.xdp_mode)?;
-        let (ifindex, mode) = interfaces::attached(name).await?;
-        attached.push(InterfaceStatus {
-            name: name.clone(),
-            ifindex,
-            mode,
-        });
-    }
     reconciler.plane().settle(&node.interfaces)?;
-    for interface in &attached {
-        tracing::info!(
-            interface = interface.name,
-            mode = interface.mode.as_str(),
-            "forwarding"
-        );
-    }
-    reconciler.set_interfaces(attached);
 
     let (handle, mut commands) = Handle::channel();
     let reloads = tokio::spawn(reload(hangups, config_path.to_owned(), handle.clone()));

@@ -240,6 +240,13 @@ impl Object {
             .with_context(|| format!("pinning {}", path.display()))
     }
 
+    /// The kernel's number of the program.
+    pub(super) fn program_id(&self) -> anyhow::Result<u32> {
+        let program = self.ebpf.program(PROGRAM);
+        let program = program.context("the object lacks the program")?;
+        Ok(program.info().context("asking for the program")?.id())
+    }
+
     /// The program.
     pub(super) fn program(&mut self) -> anyhow::Result<&mut Xdp> {
         xdp(&mut self.ebpf, PROGRAM)
