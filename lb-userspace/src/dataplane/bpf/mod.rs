@@ -4,6 +4,8 @@
 mod attach;
 pub mod decap;
 pub mod driver;
+pub mod layout;
+mod migrate;
 mod object;
 mod pins;
 mod scan;
@@ -33,6 +35,7 @@ pub use pins::{Detached, detach, linked_interfaces};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
+    layout::Layout,
     object::{Inner, Object, Tracing},
     pins::Pins,
     value::Value,
@@ -78,13 +81,29 @@ impl BpfDataPlane {
     /// # Errors
     /// Where another daemon holds `pin_path`, its maps are of another layout, or the kernel refuses.
     pub fn open(pin_path: &Path, log: ProgramLog, max_pins: u32) -> anyhow::Result<Self> {
-        let pins = Pins::open(pin_path)?;
-        let object = Object::load(
+        Self::open_layout(pin_path, log, max_pins, Layout::CURRENT)
+    }
+
+    /// The same, with the maps under another layout's name. What an older one has pinned is taken over.
+    ///
+    /// # Errors
+    /// As of [`Self::open`], and where what is pinned is newer or cannot be taken over. It is as it was, then.
+    pub fn open_layout(
+        pin_path: &Path,
+        log: ProgramLog,
+        max_pins: u32,
+        layout: Layout,
+    ) -> anyhow::Result<Self> {
+        let pins = Pins::open(pin_path, layout)?;
+        let migration = migrate::begin(&pins)?;
+        pins.make()?;
+        let mut object = Object::load(
             Some(&pins.maps()),
             log as u8 * aya_log::Level::Debug as u8,
             Tracing::Off,
             max_pins,
         )?;
+        migration.fill(&mut object)?;
         object.pin_steps(&pins.steps())?;
         Self::new(object, Some(pins))
     }
@@ -143,7 +162,7 @@ impl BpfDataPlane {
     }
 
     /// Takes the program off the interfaces that an earlier daemon used and this one does not, and lets go of the
-    /// programs that were swapped out. To be called once the program is attached everywhere.
+    /// programs that were swapped out, with the pins of other layouts. To be called once the program is attached everywhere.
     ///
     /// # Errors
     /// Where the pins cannot be read or removed.
@@ -170,7 +189,7 @@ impl BpfDataPlane {
                 );
             }
         }
-        Ok(())
+        pins.remove_others()
     }
 
     /// How many instructions the verifier walked through for each program: it gives up at a million.
@@ -338,6 +357,9 @@ impl DataPlane for BpfDataPlane {
     ) -> Result<AttachMode, Refused> {
         let failed = |error: anyhow::Error| Refused::Failed(format!("{error:#}"));
         let pin = self.link_pin(interface);
+        if let (Some(pins), Some(pin)) = (&self.pins, &pin) {
+            migrate::adopt_link(pins, pin).map_err(failed)?;
+        }
         let carries = Some(there.map_or(0, |xdp| xdp.program));
         let program = self.object.program().map_err(failed)?;
         let attached = attach::attach(program, interface, mode, pin.as_deref(), carries)?;
@@ -485,6 +507,8 @@ where
         return Ok(None);
     }
     let shown = path.display();
+    let name = path.file_name().unwrap_or_default();
+    layout::inner(&name.to_string_lossy()).check(path)?;
     let data = MapData::from_pin(path).with_context(|| format!("opening the pin {shown}"))?;
     let map: Inner<T> = Map::Array(data)
         .try_into()
