@@ -1,10 +1,6 @@
 //! What is pinned, under another layout's name: taken over under traffic, or refused while the old program forwards on.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod netns;
 
@@ -134,7 +130,7 @@ fn ifindex() -> u32 {
         rustix::net::SocketType::DGRAM,
         None,
     );
-    rustix::net::netdevice::name_to_index(&sockets.unwrap(), "eth0").unwrap()
+    rustix::net::netdevice::name_to_index(sockets.unwrap(), "eth0").unwrap()
 }
 
 /// Datagrams for the VIP until `stop`; returns how many.
