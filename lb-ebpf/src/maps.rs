@@ -327,7 +327,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn interface(&self, ifindex: u32) -> Option<&Interface> {
-        // SAFETY: an entry is rewritten only when the interface's MAC address changes, and never removed.
+        // SAFETY: an entry is rewritten only when the interface's MAC address changes, and removed when no packet comes by it any more.
         unsafe { INTERFACES.get(ifindex) }
     }
 

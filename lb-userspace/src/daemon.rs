@@ -17,15 +17,12 @@ use tokio::{
 };
 
 use crate::{
-    api::{
-        self, Access, Actor, Apply, Base, Change, Command, Handle, InterfaceStatus, Refusal,
-        Request,
-    },
+    api::{self, Access, Actor, Apply, Base, Change, Command, Handle, Refusal, Request},
     config::{self, Config, Errors, OnExit},
     dataplane::bpf::{self, BpfDataPlane, ProgramLog},
-    interfaces, metrics,
+    metrics,
     neighbours::Neighbours,
-    reconciler::{End, Reconciler},
+    reconciler::{End, Past, Reconciler},
 };
 
 /// How long requests under way may take at the end.
@@ -34,15 +31,20 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// How long a reload may take, after which the next SIGHUP is heeded.
 const RELOAD_PATIENCE: Duration = Duration::from_mins(1);
 
+/// How a daemon is to start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Start {
+    /// Whether everything that an earlier daemon left is removed first: program, pins, commands.
+    pub is_fresh: bool,
+    /// Which messages of the BPF program are told.
+    pub program_log: ProgramLog,
+}
+
 /// Runs the daemon until a signal or a command ends it.
 ///
 /// # Errors
 /// What kept it from starting. Once it forwards, only the loss of its own tasks ends it early.
-pub async fn run(
-    config: Config,
-    config_path: &Path,
-    program_log: ProgramLog,
-) -> anyhow::Result<()> {
+pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let node = config.node.clone();
     tracing::info!(
@@ -62,8 +64,16 @@ pub async fn run(
     let mut signals = Signals::new()?;
     // Those that come before the daemon is ready are kept, as one.
     let hangups = listen(SignalKind::hangup())?;
-    let mut plane = BpfDataPlane::open(&node.pin_path, program_log, node.max_pins)?;
-    let program_log = match program_log {
+    if start.is_fresh {
+        let removed = bpf::detach(&node.pin_path).context("starting clean")?;
+        tracing::warn!(
+            interfaces = ?removed.interfaces,
+            pins = removed.pins,
+            "fresh start: what an earlier daemon left is removed"
+        );
+    }
+    let mut plane = BpfDataPlane::open(&node.pin_path, start.program_log, node.max_pins)?;
+    let program_log = match start.program_log {
         ProgramLog::Off => None,
         ProgramLog::Debug => Some(tokio::spawn(follow_log(plane.program_log()?))),
     };
@@ -71,31 +81,18 @@ pub async fn run(
     let (neighbours, snapshots) = Neighbours::start()
         .await
         .context("watching the kernel's neighbours")?;
-    let mut reconciler = Reconciler::new(config, config_path, plane, neighbours, snapshots)?;
+    let past = if start.is_fresh {
+        Past::Forgotten
+    } else {
+        Past::Kept
+    };
+    let mut reconciler = Reconciler::new(config, config_path, plane, past, neighbours, snapshots)?;
     // A signal must not wait for the backends' MAC addresses.
     tokio::select! {
         started = reconciler.start() => started?,
         () = signals.next() => return Ok(()),
     }
-    let mut attached = Vec::new();
-    for name in &node.interfaces {
-        reconciler.plane().attach(name, node.xdp_mode)?;
-        let (ifindex, mode) = interfaces::attached(name).await?;
-        attached.push(InterfaceStatus {
-            name: name.clone(),
-            ifindex,
-            mode,
-        });
-    }
     reconciler.plane().settle(&node.interfaces)?;
-    for interface in &attached {
-        tracing::info!(
-            interface = interface.name,
-            mode = interface.mode.as_str(),
-            "forwarding"
-        );
-    }
-    reconciler.set_interfaces(attached);
 
     let (handle, mut commands) = Handle::channel();
     let reloads = tokio::spawn(reload(hangups, config_path.to_owned(), handle.clone()));

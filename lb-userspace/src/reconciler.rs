@@ -1,6 +1,7 @@
 //! The one task that owns the data plane: it makes the maps what the configuration and the network want, and
 //! answers commands. No map needs a lock.
 
+mod attachments;
 mod change;
 mod desired;
 mod origin;
@@ -9,6 +10,7 @@ mod status;
 mod sweep;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
@@ -21,7 +23,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{Actor, Command, Detached, Events, InterfaceStatus, PlanBasis, What},
+    api::{Actor, Command, Detached, Events, PlanBasis, What},
     config::{Config, OnExit},
     dataplane::{DataPlane, apply::apply},
     health::{self, Health, Verdict},
@@ -34,9 +36,10 @@ use crate::{
         slots::{Settled, Slots, earlier},
         wanted::{Inputs, Wanted},
     },
-    neighbours::{Neighbours, Snapshot},
+    neighbours::{Neighbours, NextHop, Snapshot},
     state::StateFile,
 };
+use attachments::Attachments;
 use change::Prepared;
 use desired::Desired;
 use origin::Origin;
@@ -55,7 +58,7 @@ pub(crate) struct Reconciler<D> {
     wanted: Option<Wanted>,
     neighbours: Neighbours,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    interfaces: Vec<InterfaceStatus>,
+    attachments: Attachments,
     generation: u64,
     failure: Option<String>,
     state: StateFile,
@@ -79,6 +82,15 @@ pub(crate) struct Reconciler<D> {
     wake: Option<Instant>,
 }
 
+/// What becomes of commands from before the start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Past {
+    /// They hold until they are undone.
+    Kept,
+    /// They are gone, and so is what else the state file told, but for the generation.
+    Forgotten,
+}
+
 /// Why the reconciler ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -97,6 +109,7 @@ impl<D: DataPlane> Reconciler<D> {
         config: Config,
         file: &Path,
         plane: D,
+        past: Past,
         neighbours: Neighbours,
         snapshots: watch::Receiver<Arc<Snapshot>>,
     ) -> anyhow::Result<Self> {
@@ -117,9 +130,14 @@ impl<D: DataPlane> Reconciler<D> {
                 slots.push((vip.id, Slots::adopt(table, since, now_ms)));
             }
         }
+        let mut held = Held::adopt(&vips, &backends, slots);
+        held.adopt_interfaces(plane.interfaces()?);
         let (health, checked) = Health::start().context("starting the health checks")?;
         let state_file = StateFile::new(&config.node.state_file);
-        let (state, lost) = state_file.load();
+        let (state, lost) = match past {
+            Past::Kept => state_file.load(),
+            Past::Forgotten => (state_file.forget(), None),
+        };
         for (name, value) in state.overrides.iter() {
             tracing::info!(
                 vip = name.vip,
@@ -132,12 +150,12 @@ impl<D: DataPlane> Reconciler<D> {
         Ok(Self {
             desired: Desired::new(config, state.overrides),
             ids: Ids::adopt(&vips, &backends),
-            held: Held::adopt(&vips, &backends, slots),
+            held,
             plane,
             wanted: None,
             neighbours,
             snapshots,
-            interfaces: Vec::new(),
+            attachments: Attachments::default(),
             generation: state.generation,
             failure: None,
             state: state_file,
@@ -161,15 +179,11 @@ impl<D: DataPlane> Reconciler<D> {
         &mut self.plane
     }
 
-    /// Tells what [`crate::api::Status`] says of the interfaces.
-    pub(crate) fn set_interfaces(&mut self, interfaces: Vec<InterfaceStatus>) {
-        self.interfaces = interfaces;
-    }
-
-    /// Fills the maps, once the backends' MAC addresses are known or the patience is over.
+    /// Fills the maps, once the backends' MAC addresses are known or the patience is over, and attaches the program.
     ///
     /// # Errors
-    /// Where the configuration does not fit into the maps, or the kernel refuses to write one.
+    /// Where the configuration does not fit into the maps, the kernel refuses to write one, or the program could be
+    /// attached to no interface at all.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
         let addresses = self.desired.watched();
         self.neighbours.watch(addresses.clone());
@@ -180,6 +194,11 @@ impl<D: DataPlane> Reconciler<D> {
         }
         self.adopt_verdicts().await?;
         self.reconcile("start")?;
+        if !self.attachments.is_any() {
+            let names = self.interfaces().iter();
+            let problems = names.filter_map(|name| self.attachments.problem(name));
+            anyhow::bail!("{}", problems.collect::<Vec<_>>().join("; "));
+        }
         self.generation += 1;
         self.save_state();
         Ok(())
@@ -208,7 +227,7 @@ impl<D: DataPlane> Reconciler<D> {
                     self.follow("network");
                 }
                 // The sender lives in this task, so there always is another.
-                Some(prepared) = self.prepared.1.recv() => self.commit(prepared),
+                Some(prepared) = self.prepared.1.recv() => self.go_on(prepared),
                 command = commands.recv() => match command {
                     Some(command) => if let Some(end) = self.answer(command) { return end },
                     None => return End::Abandoned,
@@ -330,6 +349,9 @@ impl<D: DataPlane> Reconciler<D> {
     fn reconcile(&mut self, cause: &str) -> anyhow::Result<()> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let ports = self.ports(&snapshot);
+        self.held
+            .retain_ports(|ifindex| snapshot.links.contains_key(&ifindex));
+        let next_hops = usable(&snapshot);
         let health = Arc::clone(&self.checked.borrow_and_update());
         let mut standing = self.keeper.stand(
             &self.desired.config,
@@ -344,7 +366,7 @@ impl<D: DataPlane> Reconciler<D> {
             config: &self.desired.config,
             keys: &self.desired.keys,
             ports: &ports,
-            next_hops: &snapshot.next_hops,
+            next_hops: &next_hops,
             standing: &standing,
         };
         let wanted = Wanted::new(&inputs, &self.held, &mut self.ids)?;
@@ -355,6 +377,16 @@ impl<D: DataPlane> Reconciler<D> {
             &mut self.ids,
             cause,
         )?;
+        // Packets come when the maps are filled, not before.
+        let told = self.attachments.follow(
+            &self.desired.config.node.interfaces,
+            self.desired.config.node.xdp_mode,
+            &snapshot.links,
+            &mut self.plane,
+        )?;
+        for what in told {
+            self.events.tell(what);
+        }
         let scan = self.sweeper.begin(&self.plane, &self.held, &wanted)?;
         self.wake = [self.keeper.wake, scan, self.deadline(&wanted)]
             .into_iter()
@@ -365,6 +397,11 @@ impl<D: DataPlane> Reconciler<D> {
             self.follow_leaving(&before);
         }
         Ok(())
+    }
+
+    /// The names of the interfaces that packets are to come by.
+    fn interfaces(&self) -> &[String] {
+        &self.desired.config.node.interfaces
     }
 
     /// When the next slot changes by time alone.
@@ -451,14 +488,19 @@ impl<D: DataPlane> Reconciler<D> {
                 mac: link.mac?,
             })
         };
-        self.desired
-            .config
-            .node
-            .interfaces
-            .iter()
-            .filter_map(port)
-            .collect()
+        self.interfaces().iter().filter_map(port).collect()
     }
+}
+
+/// The next hops whose interface exists. The network keeps the last way to a backend; the data plane does too, and knows
+/// that frames leave by no interface that has gone.
+fn usable(snapshot: &Snapshot) -> Cow<'_, BTreeMap<IpAddr, NextHop>> {
+    let exists = |hop: &NextHop| snapshot.links.contains_key(&hop.ifindex);
+    if snapshot.next_hops.values().all(exists) {
+        return Cow::Borrowed(&snapshot.next_hops);
+    }
+    let hops = snapshot.next_hops.iter().filter(|(_, hop)| exists(hop));
+    Cow::Owned(hops.map(|(address, hop)| (*address, *hop)).collect())
 }
 
 /// Waits until a time; for ever, where there is none.

@@ -89,6 +89,24 @@ impl StateFile {
         (state, problem)
     }
 
+    /// What is left of the file where the past is to be forgotten: its generation, so that what was based on
+    /// that past is stale. What an earlier start has set aside goes.
+    pub(crate) fn forget(&self) -> State {
+        let before = self.read().unwrap_or_default();
+        for (name, _) in before.overrides.iter() {
+            tracing::info!(vip = name.vip, backend = %name.backend, "command forgotten");
+        }
+        if let Err(error) = fs::remove_file(self.aside())
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %self.aside().display(), "what was set aside stays");
+        }
+        State {
+            generation: before.generation,
+            overrides: Overrides::default(),
+        }
+    }
+
     /// Replaces the file, and makes its directory if need be.
     ///
     /// # Errors
@@ -265,6 +283,22 @@ mod tests {
             fs::remove_file(aside).unwrap();
             assert_eq!(file.load(), (state(), None));
         }
+    }
+
+    #[test]
+    fn only_the_generation_outlives_a_fresh_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        let file = StateFile::new(&path);
+        assert_eq!(file.forget(), State::default());
+        fs::write(&path, "no state").unwrap();
+        assert!(file.load().1.is_some());
+        file.save(&state()).unwrap();
+        let left = file.forget();
+        assert_eq!((left.generation, left.overrides.iter().count()), (17, 0));
+        file.save(&left).unwrap();
+        // What an earlier start had set aside is gone as well.
+        assert_eq!(file.load(), (left, None));
     }
 
     #[test]

@@ -162,7 +162,10 @@ fn field_names_are_stable() {
         keys(&json),
         sorted("ready node version generation config interfaces vips reasons overrides problems")
     );
-    assert_eq!(keys(&json["interfaces"][0]), sorted("name ifindex mode"));
+    assert_eq!(
+        keys(&json["interfaces"][0]),
+        sorted("name state ifindex mode foreign")
+    );
     assert_eq!(
         keys(&json["vips"][0]),
         sorted(

@@ -24,9 +24,10 @@ use lb_common::{
     vip::{VipEntry, VipTable},
 };
 use lb_userspace::{
-    config::{Affinity, TableAlgorithm, Vip},
+    config::{Affinity, TableAlgorithm, Vip, XdpMode},
     dataplane::{DataPlane, ReasonCount, Scan, apply::apply, memory::Memory},
     model::{
+        attached::{AttachMode, Refused, Xdp},
         ids::Ids,
         next_hop::Port,
         plan::{Held, Step},
@@ -421,6 +422,26 @@ impl DataPlane for Failing {
     }
     fn now_ns(&self) -> u64 {
         DataPlane::now_ns(&self.memory)
+    }
+    fn clear_interface(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        self.write()?.clear_interface(ifindex)
+    }
+    fn interfaces(&self) -> anyhow::Result<Vec<u32>> {
+        self.memory.interfaces()
+    }
+    fn attach(
+        &mut self,
+        interface: &str,
+        mode: XdpMode,
+        there: Option<Xdp>,
+    ) -> Result<AttachMode, Refused> {
+        self.memory.attach(interface, mode, there)
+    }
+    fn take_off(&mut self, interface: &str) -> anyhow::Result<()> {
+        self.memory.take_off(interface)
+    }
+    fn program_id(&self) -> anyhow::Result<u32> {
+        self.memory.program_id()
     }
     fn set_interface(&mut self, ifindex: u32, interface: &Interface) -> anyhow::Result<()> {
         self.write()?.set_interface(ifindex, interface)

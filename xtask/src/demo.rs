@@ -141,7 +141,11 @@ fn count(topology: &Topology, weir: &Weir, mut families: Vec<Family>) -> Result<
         families,
         backends: topology.backend_names(),
         weights: WEIGHTS.to_vec(),
-        interface: format!("{} ({})", interface.name, interface.mode),
+        interface: format!(
+            "{} ({})",
+            interface.name,
+            interface.mode.as_deref().unwrap_or("not attached")
+        ),
         forwarded: status.forwarded(),
     })
 }

@@ -5,6 +5,8 @@ use std::{net::IpAddr, path::PathBuf, time::SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
+use super::InterfaceState;
+
 /// How many events a reader may be behind before it misses some.
 const KEPT: usize = 1024;
 
@@ -89,6 +91,13 @@ pub enum What {
         backend: IpAddr,
         /// Whether it is known.
         resolved: bool,
+    },
+    /// The program is on an interface now, or not any more.
+    Interface {
+        /// The interface's name.
+        interface: String,
+        /// How it stands.
+        state: InterfaceState,
     },
     /// The reader was too slow, and this many events are not in its stream.
     Missed {

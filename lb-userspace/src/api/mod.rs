@@ -31,6 +31,6 @@ pub use plan::{Plan, PlanBasis};
 pub use server::serve;
 pub use socket::Socket;
 pub use status::{
-    AttachMode, BackendStatus, ConfigStatus, InterfaceStatus, LeavingStatus, OverrideStatus,
-    ReasonStatus, SlotsStatus, Status, VipStatus,
+    AttachMode, BackendStatus, ConfigStatus, ForeignProgram, InterfaceState, InterfaceStatus,
+    LeavingStatus, OverrideStatus, ReasonStatus, SlotsStatus, Status, VipStatus,
 };

@@ -10,10 +10,12 @@ use crate::{
     model::{overrides::Overrides, slots::Census},
 };
 
+pub use crate::model::attached::{AttachMode, ForeignProgram};
+
 /// The state of one node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Status {
-    /// Whether the program is attached everywhere and the maps hold the configuration.
+    /// Whether the maps hold the configuration and the program is attached to one interface or more.
     pub ready: bool,
     /// The node's name.
     pub node: String,
@@ -23,7 +25,7 @@ pub struct Status {
     pub generation: u64,
     /// Where the configuration in force is from.
     pub config: ConfigStatus,
-    /// Where the program is attached.
+    /// Every interface of the configuration, in its order.
     pub interfaces: Vec<InterfaceStatus>,
     /// Every VIP, in the configuration's order.
     pub vips: Vec<VipStatus>,
@@ -85,34 +87,44 @@ impl OverrideStatus {
     }
 }
 
-/// One interface with the program on it.
+/// One interface that packets are to come by.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct InterfaceStatus {
     /// Name.
     pub name: String,
-    /// The kernel's number of it.
-    pub ifindex: u32,
-    /// How the program is attached.
-    pub mode: AttachMode,
+    /// Whether the program is on it.
+    pub state: InterfaceState,
+    /// The kernel's number of it; `null` where it is absent.
+    pub ifindex: Option<u32>,
+    /// How the program is attached; `null` where it is not.
+    pub mode: Option<AttachMode>,
+    /// Somebody else's program that is in the way.
+    pub foreign: Option<ForeignProgram>,
 }
 
-/// How the program is attached to an interface.
+/// Whether the program is on an interface.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum AttachMode {
-    /// In the driver.
-    Native,
-    /// In the kernel's generic path.
-    Generic,
+pub enum InterfaceState {
+    /// It is.
+    Attached,
+    /// There is no such interface: it is attached once there is one.
+    Absent,
+    /// Somebody else's program is on it: weir's is attached once that one has gone.
+    Foreign,
+    /// The kernel refuses it.
+    Refused,
 }
 
-impl AttachMode {
+impl InterfaceState {
     /// Name in JSON and tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
+            Self::Attached => "attached",
+            Self::Absent => "absent",
+            Self::Foreign => "foreign",
+            Self::Refused => "refused",
         }
     }
 }

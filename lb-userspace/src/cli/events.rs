@@ -90,6 +90,9 @@ fn line(event: &Event) -> String {
         What::NextHop { vip, backend, .. } => {
             format!("{backend} of VIP {vip}: its next hop is not known")
         }
+        What::Interface { interface, state } => {
+            format!("interface {interface}: {}", state.as_str())
+        }
         What::Missed { events } => format!("{events} events missed: the reader was too slow"),
     };
     format!("{} {what}", event.time)

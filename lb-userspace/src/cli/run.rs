@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Outcome, output};
 use crate::{
     config::Config,
-    daemon,
+    daemon::{self, Start},
     dataplane::bpf::ProgramLog,
     logging::{self, Format},
 };
@@ -14,10 +14,15 @@ const EXAMPLES: &str = "\
 Examples:
   weir run --config /etc/weir/weir.toml
   weir run --config weir.toml --log-format json
+  weir run --config weir.toml --fresh    forget everything that an earlier daemon left
   RUST_LOG=debug weir run --config weir.toml
 
 SIGTERM and Ctrl-C end the daemon; the program goes on forwarding unless `on_exit = \"detach\"`.
-`weir detach` takes it off.";
+`weir detach` takes it off.
+
+--fresh takes the program of an earlier daemon off, removes every pin (tables, ids, flows, health, counters) and
+forgets what drain and weight commanded; then it starts as on a new machine. Until the new program is attached,
+nothing forwards, and connections whose slot was not Stable may break.";
 
 /// Run the daemon: attach the program and keep its maps
 #[derive(Debug, clap::Args)]
@@ -31,6 +36,9 @@ pub(super) struct Args {
         default_value = "/etc/weir/weir.toml"
     )]
     config: PathBuf,
+    /// Remove what an earlier daemon left (program, pins, commands) before the start: interrupts forwarding
+    #[arg(long)]
+    fresh: bool,
     /// How log lines look; `RUST_LOG` says which there are (default: info)
     #[arg(long, value_enum, default_value_t)]
     log_format: Format,
@@ -51,6 +59,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Runtime::new()?;
     // SIGHUP reads it again, and `weir apply` from wherever that is started.
     let path = std::path::absolute(&args.config)?;
-    runtime.block_on(daemon::run(config, &path, args.program_log))?;
+    let start = Start {
+        is_fresh: args.fresh,
+        program_log: args.program_log,
+    };
+    runtime.block_on(daemon::run(config, &path, start))?;
     Ok(Outcome::Done)
 }

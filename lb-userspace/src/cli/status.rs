@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::{Outcome, change::converse, output, table};
 use crate::{
     api::{
-        Status,
+        InterfaceState, InterfaceStatus, Status,
         client::{Client, ClientError},
     },
     config::DEFAULT_API_SOCKET,
@@ -26,7 +26,7 @@ Examples:
   weir status --socket /run/weir/weir.sock
 
 Exit codes: 0 all is well, 1 failed, 2 usage, 3 degraded: the daemon is away (packets are still
-forwarded), it is not ready, or a VIP has no backend that packets can reach";
+forwarded), it is not ready, it is not on one of its interfaces, or a VIP has no backend that packets can reach";
 
 /// Show what the daemon does: interfaces, VIPs, backends, counters
 #[derive(Debug, clap::Args)]
@@ -103,7 +103,10 @@ async fn watch(args: &Args) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Ready, and every VIP has a backend that takes packets.
+/// Ready, on every interface, and every VIP has a backend that takes packets.
 fn is_well(status: &Status) -> bool {
-    status.ready && status.vips.iter().all(crate::api::VipStatus::is_served)
+    let is_attached = |interface: &InterfaceStatus| interface.state == InterfaceState::Attached;
+    status.ready
+        && status.interfaces.iter().all(is_attached)
+        && status.vips.iter().all(crate::api::VipStatus::is_served)
 }

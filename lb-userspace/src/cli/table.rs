@@ -11,7 +11,7 @@ use lb_common::slot::SLOTS;
 
 use super::backend::Row;
 use crate::{
-    api::{BackendStatus, OverrideStatus, Status, VipStatus},
+    api::{BackendStatus, InterfaceStatus, OverrideStatus, Status, VipStatus},
     logging::no_colour,
 };
 
@@ -29,8 +29,7 @@ pub(super) fn status(status: &Status) -> String {
     )
     .ok();
     for interface in &status.interfaces {
-        let mode = interface.mode.as_str();
-        writeln!(text, "interface {} ({mode} XDP)", interface.name).ok();
+        writeln!(text, "{}", interface_line(interface)).ok();
     }
     if status.config.applied != status.config.file {
         let applied = status.config.applied.display();
@@ -49,6 +48,16 @@ pub(super) fn status(status: &Status) -> String {
         writeln!(text, "\n{}", reasons(status).trim_fmt()).ok();
     }
     text
+}
+
+/// An interface, and how the program is on it or why it is not.
+fn interface_line(interface: &InterfaceStatus) -> String {
+    let state = match (&interface.mode, &interface.foreign) {
+        (Some(mode), _) => format!("{} XDP", mode.as_str()),
+        (None, Some(foreign)) => format!("not attached: another XDP program, {foreign}"),
+        (None, None) => format!("not attached: {}", interface.state.as_str()),
+    };
+    format!("interface {} ({state})", interface.name)
 }
 
 /// A VIP and its backends.

@@ -2,17 +2,25 @@
 
 use std::{fs, io};
 
-use super::{keys, node::NamedInterface, source::Report};
+use super::{keys, load::Needed, node::NamedInterface, source::Report};
 
 /// How many interfaces a remedy names.
 const LISTED: usize = 12;
 
-/// Reports every interface that this host does not have.
-pub(super) fn check(wanted: &[NamedInterface], report: &mut Report<'_>) {
+/// Reports every interface that this host does not have, where `needed` are missing.
+pub(super) fn check(wanted: &[NamedInterface], needed: Needed, report: &mut Report<'_>) {
+    if needed == Needed::None {
+        return;
+    }
     match interfaces() {
+        Ok(present) if needed == Needed::One && has_one(wanted, &present) => {}
         Ok(present) => compare(wanted, &present, report),
         Err(error) => tracing::debug!(%error, "the host's interfaces cannot be listed"),
     }
+}
+
+fn has_one(wanted: &[NamedInterface], present: &[String]) -> bool {
+    wanted.iter().any(|(name, ..)| present.contains(name))
 }
 
 fn compare(wanted: &[NamedInterface], present: &[String], report: &mut Report<'_>) {

@@ -28,6 +28,17 @@ pub enum Scope {
     Offline,
 }
 
+/// Which of the interfaces must exist.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Needed {
+    /// None.
+    None,
+    /// One: a daemon runs on it and waits for the others.
+    One,
+    /// All of them.
+    All,
+}
+
 /// What a valid configuration amounts to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Summary {
@@ -51,12 +62,14 @@ pub struct Paths {
 }
 
 impl Config {
-    /// Reads a file for use on this host: the seed file is read and the interfaces must exist.
+    /// Reads a file for use on this host: the seed file is read, and one of the interfaces at least must exist.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load(path: &Path) -> Result<Self, Errors> {
-        with_text(path, |file, text| read(text, file, Scope::Host, true))
+        with_text(path, |file, text| {
+            read(text, file, Scope::Host, Needed::One)
+        })
     }
 
     /// Reads the text of a file for use on this host, as [`Self::load`] does; a relative path in it is relative
@@ -65,7 +78,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, at once.
     pub fn load_text(text: &str, path: &Path) -> Result<Self, Errors> {
-        read(text, &path.display().to_string(), Scope::Host, true)
+        read(text, &path.display().to_string(), Scope::Host, Needed::One)
     }
 
     /// Reads a configuration from text; the seed file is read, but no interface is looked for.
@@ -73,7 +86,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong, at once; places are named with `file_name`.
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Errors> {
-        read(text, file_name, Scope::Host, false)
+        read(text, file_name, Scope::Host, Needed::None)
     }
 }
 
@@ -83,7 +96,11 @@ impl Config {
 /// Everything that is wrong, at once.
 pub fn check(path: &Path, scope: Scope) -> Result<Summary, Errors> {
     let config = with_text(path, |file, text| {
-        read(text, file, scope, scope == Scope::Host)
+        let needed = match scope {
+            Scope::Host => Needed::All,
+            Scope::Offline => Needed::None,
+        };
+        read(text, file, scope, needed)
     })?;
     Ok(Summary {
         node: config.node.name,
@@ -131,7 +148,7 @@ fn with_text<T>(
     read(&path.display().to_string(), &text)
 }
 
-fn read(text: &str, file: &str, scope: Scope, has_host: bool) -> Result<Config, Errors> {
+fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, Errors> {
     const WANTED: &str = "a section `[node]`";
     const HELP: &str = "begin the file with `[node]`, `interfaces = [\"eth0\"]` and `seed_file = \"/etc/weir/seed\"`";
     let (document, mut report) = document(text, file)?;
@@ -143,9 +160,7 @@ fn read(text: &str, file: &str, scope: Scope, has_host: bool) -> Result<Config, 
         .and_then(|field| field.section(WANTED, HELP, &keys::NODE, &mut report))
         .map(|section| {
             let settings = node::read(&section, directory, scope, &mut report);
-            if has_host {
-                host::check(&settings.interfaces, &mut report);
-            }
+            host::check(&settings.interfaces, needed, &mut report);
             settings
         });
     let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);

@@ -9,9 +9,6 @@ type Fixed = (&'static str, fn(&Config) -> String);
 
 /// What the daemon takes at its start: it listens, pins and keeps state there, or lets people in by it.
 const FIXED: &[Fixed] = &[
-    ("interfaces", |config| {
-        format!("{:?}", config.node.interfaces)
-    }),
     ("xdp_mode", |config| quoted(config.node.xdp_mode.as_str())),
     ("pin_path", |config| quoted(config.node.pin_path.display())),
     ("api_socket", |config| {
@@ -50,6 +47,34 @@ impl Config {
                     HELP,
                 );
             }
+        }
+        report.finish(Some(()))
+    }
+
+    /// Refuses `next`, read from `text`, where it has new interfaces that do not exist. Old ones may be absent for a
+    /// while: they are waited for.
+    ///
+    /// # Errors
+    /// Every such interface.
+    pub fn finds_interfaces_of(
+        &self,
+        next: &Self,
+        text: &str,
+        path: &Path,
+        exists: impl Fn(&str) -> bool,
+    ) -> Result<(), Errors> {
+        let file = path.display().to_string();
+        let mut report = Report::new(&file, text);
+        let old = &self.node.interfaces;
+        let new = next.node.interfaces.iter().enumerate();
+        for (index, name) in new.filter(|(_, name)| !old.contains(name) && !exists(name)) {
+            report.add(
+                place(text, &["interfaces"]),
+                format!("node.interfaces[{index}]"),
+                format!("{name:?}, which this host does not have"),
+                "an existing interface, or one that is configured already",
+                "make the interface first; `ip -br link` lists what there is",
+            );
         }
         report.finish(Some(()))
     }
@@ -131,6 +156,24 @@ mod tests {
         let errors = next.allows(&running, &old, Path::new("f")).unwrap_err();
         assert!(errors.findings().iter().all(|f| f.line == 1), "{errors}");
         assert!(running.allows(&running, &old, Path::new("f")).is_ok());
+    }
+
+    #[test]
+    fn a_new_interface_must_exist_and_an_old_one_may_be_away() {
+        let (running, _) = config("seed = \"x\"\n");
+        let text = "[node]\nseed = \"x\"\ninterfaces = [\"eth0\", \"eth7\"]\n";
+        let next = Config::parse(text, "f").unwrap();
+        assert!(running.allows(&next, text, Path::new("f")).is_ok());
+        let find = |exists: fn(&str) -> bool| {
+            running.finds_interfaces_of(&next, text, Path::new("f"), exists)
+        };
+        assert!(find(|_| true).is_ok());
+        let said = find(|_| false).unwrap_err().to_string();
+        assert!(
+            said.starts_with("error: f:3:14: node.interfaces[1]: found \"eth7\""),
+            "{said}"
+        );
+        assert_eq!(said.matches("error").count(), 1, "{said}");
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn write(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Step::ClearInterface(ifindex) => data_plane.clear_interface(*ifindex),
         Step::Vips(vips) => data_plane.set_vips(&vips.table),
         Step::ClearTable(vip) => data_plane.clear_table(*vip),
         Step::ClearBackend(id) => data_plane.set_backend(*id, &Backend::default()),
@@ -86,6 +87,7 @@ fn log(cause: &str, step: &Step) {
             tracing::info!(cause, vip, digest = %table.digest(), stable, holding, moving, settling, "lookup table swapped in");
         }
         Step::Vips(vips) => tracing::info!(cause, vips = vips.entries.len(), "VIPs swapped in"),
+        Step::ClearInterface(ifindex) => tracing::info!(cause, ifindex, "interface forgotten"),
         Step::ClearTable(vip) => tracing::info!(cause, vip, "lookup table taken away"),
         Step::ClearBackend(id) => tracing::info!(cause, backend = id, "backend taken away"),
     }

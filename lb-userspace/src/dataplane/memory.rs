@@ -21,7 +21,13 @@ use lb_common::{
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{DataPlane, ReasonCount, Remembered, Scan};
-use crate::model::slots::Since;
+use crate::{
+    config::XdpMode,
+    model::{
+        attached::{AttachMode, Refused, Xdp},
+        slots::Since,
+    },
+};
 
 /// The maps, in memory.
 #[derive(Default)]
@@ -32,6 +38,8 @@ pub struct Memory {
     backends: BTreeMap<u16, Backend>,
     ports: BTreeSet<u32>,
     interfaces: BTreeMap<u32, Interface>,
+    attached: BTreeSet<String>,
+    refused: Option<Refused>,
     since: BTreeMap<u32, Box<Since>>,
     idle: BTreeMap<u32, Idle>,
     counts: RefCell<Counts>,
@@ -39,6 +47,17 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// The interfaces that the program is on, by name.
+    #[must_use]
+    pub const fn attached(&self) -> &BTreeSet<String> {
+        &self.attached
+    }
+
+    /// Refuses the program on every interface from now on, or takes it again.
+    pub fn refuse(&mut self, why: Option<Refused>) {
+        self.refused = why;
+    }
+
     /// Lets time pass: the clock stands still otherwise.
     pub const fn set_now_ns(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
@@ -120,6 +139,37 @@ impl DataPlane for Memory {
     fn set_interface(&mut self, ifindex: u32, interface: &Interface) -> anyhow::Result<()> {
         self.interfaces.insert(ifindex, *interface);
         Ok(())
+    }
+
+    fn clear_interface(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        self.interfaces.remove(&ifindex);
+        Ok(())
+    }
+
+    fn interfaces(&self) -> anyhow::Result<Vec<u32>> {
+        Ok(self.interfaces.keys().copied().collect())
+    }
+
+    fn attach(
+        &mut self,
+        interface: &str,
+        _mode: XdpMode,
+        _there: Option<Xdp>,
+    ) -> Result<AttachMode, Refused> {
+        if let Some(why) = &self.refused {
+            return Err(why.clone());
+        }
+        self.attached.insert(interface.to_owned());
+        Ok(AttachMode::Generic)
+    }
+
+    fn take_off(&mut self, interface: &str) -> anyhow::Result<()> {
+        self.attached.remove(interface);
+        Ok(())
+    }
+
+    fn program_id(&self) -> anyhow::Result<u32> {
+        Ok(0)
     }
 
     fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>> {

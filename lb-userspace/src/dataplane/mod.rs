@@ -17,7 +17,13 @@ use lb_common::{
     vip::{VipEntry, VipTable},
 };
 
-use crate::model::slots::Since;
+use crate::{
+    config::XdpMode,
+    model::{
+        attached::{AttachMode, Refused, Xdp},
+        slots::Since,
+    },
+};
 
 /// The maps that packets read, as the reconciler writes them.
 ///
@@ -46,6 +52,21 @@ pub trait DataPlane {
     fn add_port(&mut self, ifindex: u32) -> anyhow::Result<()>;
     /// Writes an interface's facts, by its ifindex.
     fn set_interface(&mut self, ifindex: u32, interface: &Interface) -> anyhow::Result<()>;
+    /// Forgets an interface's facts. No packet comes by it any more.
+    fn clear_interface(&mut self, ifindex: u32) -> anyhow::Result<()>;
+    /// The interfaces whose facts the maps hold, by ifindex.
+    fn interfaces(&self) -> anyhow::Result<Vec<u32>>;
+    /// Puts the program on an interface that carries `there` now, or swaps it in where an earlier daemon's is.
+    fn attach(
+        &mut self,
+        interface: &str,
+        mode: XdpMode,
+        there: Option<Xdp>,
+    ) -> Result<AttachMode, Refused>;
+    /// Takes the program off an interface, if it was put there.
+    fn take_off(&mut self, interface: &str) -> anyhow::Result<()>;
+    /// The kernel's number of the program.
+    fn program_id(&self) -> anyhow::Result<u32>;
     /// The backends that the maps hold, by id, without empty entries.
     fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>>;
     /// The VIPs that the maps hold.

@@ -4,6 +4,7 @@
 //! one thing each ([`ids`]), the whole of what is wanted ([`wanted`]), and the steps from what the maps
 //! hold to it ([`plan`]); what another configuration would change ([`preview`]). [`crate::dataplane::apply`] walks them.
 
+pub mod attached;
 pub mod ids;
 pub mod next_hop;
 pub mod overrides;

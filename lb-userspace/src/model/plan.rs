@@ -39,6 +39,8 @@ pub enum Step {
     Table(u32, Arc<Table>, Arc<Slots>),
     /// All VIPs.
     Vips(Arc<Vips>),
+    /// The facts of an interface go: packets come by it no more.
+    ClearInterface(u32),
     /// A VIP's lookup table goes.
     ClearTable(u32),
     /// A backend goes.
@@ -78,6 +80,18 @@ impl Held {
             slots: slots.collect(),
             ..Self::default()
         }
+    }
+
+    /// Notes interfaces whose facts the maps hold, whatever they are.
+    pub fn adopt_interfaces(&mut self, ifindexes: impl IntoIterator<Item = u32>) {
+        let unknown = |ifindex| (ifindex, Interface::default());
+        self.interfaces.extend(ifindexes.into_iter().map(unknown));
+    }
+
+    /// Notes which interfaces there are: the kernel lets no frame leave by one that has gone, nor by one that has
+    /// come back under its number.
+    pub fn retain_ports(&mut self, exists: impl Fn(u32) -> bool) {
+        self.ports.retain(|ifindex| exists(*ifindex));
     }
 
     /// What packets find under each backend's id.
@@ -135,6 +149,9 @@ impl Held {
             }
             Step::Interface(ifindex, interface) => {
                 self.interfaces.insert(*ifindex, *interface);
+            }
+            Step::ClearInterface(ifindex) => {
+                self.interfaces.remove(ifindex);
             }
             Step::Backend(id, backend) => {
                 self.backends.insert(*id, *backend);
@@ -246,6 +263,9 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     }
 
     let tables: BTreeSet<_> = wanted.vips.iter().map(|vip| vip.entry.id).collect();
+    let gone = held.interfaces.keys();
+    let gone = gone.filter(|ifindex| !wanted.interfaces.contains_key(ifindex));
+    steps.extend(gone.copied().map(Step::ClearInterface));
     let gone = held.tables.keys().filter(|id| !tables.contains(id));
     steps.extend(gone.copied().map(Step::ClearTable));
     let gone = held.backends.keys().filter(|id| !backends.contains_key(id));

@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
-    link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, VlanProtocol},
+    link::{
+        InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+        VlanProtocol, XdpAttached,
+    },
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
     },
@@ -13,7 +16,8 @@ use rtnetlink::packet_route::{
     },
 };
 
-use super::{Link, Problem, Vlan};
+use super::{Link, Problem, Vlan, Xdp};
+use crate::model::attached::AttachMode;
 
 /// The protocol that marks the neighbours which weir manages, so that a later daemon knows them. Unused in
 /// the kernel's list of routing protocols.
@@ -82,6 +86,7 @@ pub(super) fn link(message: &LinkMessage) -> (u32, Link) {
     let mut lower = None;
     let mut is_elsewhere = false;
     let mut vlan = None;
+    let mut xdp = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
@@ -89,6 +94,7 @@ pub(super) fn link(message: &LinkMessage) -> (u32, Link) {
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
             LinkAttribute::Link(ifindex) => lower = Some(*ifindex),
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
+            LinkAttribute::Xdp(facts) => xdp = xdp_program(facts),
             LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_info).or(vlan),
             _ => {}
         }
@@ -104,8 +110,31 @@ pub(super) fn link(message: &LinkMessage) -> (u32, Link) {
             id,
             is_service,
         }),
+        xdp,
     };
     (message.header.index, link)
+}
+
+/// The program on an interface. Where one is offloaded beside another, the other.
+fn xdp_program(facts: &[LinkXdp]) -> Option<Xdp> {
+    let mut attached = None;
+    let (mut only, mut native, mut generic) = (0, 0, 0);
+    for fact in facts {
+        match fact {
+            LinkXdp::Attached(mode) => attached = Some(*mode),
+            LinkXdp::ProgId(id) => only = *id,
+            LinkXdp::DrvProgId(id) => native = *id,
+            LinkXdp::SkbProgId(id) => generic = *id,
+            _ => {}
+        }
+    }
+    let (program, mode) = match attached? {
+        XdpAttached::SocketBuffer => (only, AttachMode::Generic),
+        XdpAttached::Driver | XdpAttached::Hardware => (only, AttachMode::Native),
+        _ if native != 0 => (native, AttachMode::Native),
+        _ => (generic, AttachMode::Generic),
+    };
+    (program != 0).then_some(Xdp { program, mode })
 }
 
 /// The VLAN id of a VLAN device, and whether it is a service VLAN (802.1ad).

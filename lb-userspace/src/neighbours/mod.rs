@@ -22,7 +22,10 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use crate::model::next_hop::{NextHop, Vlans};
+pub use crate::model::{
+    attached::Xdp,
+    next_hop::{NextHop, Vlans},
+};
 use task::{Command, Task};
 
 /// What is known of the network.
@@ -47,6 +50,8 @@ pub struct Link {
     pub mtu: u16,
     /// What makes it a VLAN device, if it is one.
     pub vlan: Option<Vlan>,
+    /// The XDP program on it, be it weir's or somebody else's.
+    pub xdp: Option<Xdp>,
 }
 
 /// A VLAN device: an interface whose frames leave by another one, with a tag.
@@ -139,6 +144,17 @@ impl Neighbours {
     /// Watches these addresses and no others.
     pub fn watch(&self, addresses: BTreeSet<IpAddr>) {
         self.send(Command::Watch(addresses));
+    }
+
+    /// Looks at everything now; the future ends when that is published. For what the kernel does not tell unasked: it
+    /// is silent about XDP programs.
+    pub fn look(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (done, wait) = oneshot::channel();
+        self.send(Command::Look(done));
+        async {
+            // An error says that the task is gone, which is told elsewhere.
+            wait.await.ok();
+        }
     }
 
     /// Ends the task and gives up every neighbour that it manages: for when weir leaves for good.

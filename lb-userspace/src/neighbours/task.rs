@@ -41,6 +41,7 @@ const REOPEN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Command {
     Watch(BTreeSet<IpAddr>),
+    Look(oneshot::Sender<()>),
     Release(oneshot::Sender<()>),
 }
 
@@ -84,10 +85,14 @@ impl Task {
                         self.resolver.watch(addresses);
                         self.due = Instant::now();
                     }
+                    Some(Command::Look(done)) => {
+                        self.look().await;
+                        // Whoever asked may be gone, which is no matter; so below.
+                        done.send(()).ok();
+                    }
                     Some(Command::Release(done)) => {
                         self.resolver.watch(BTreeSet::new());
                         self.look().await;
-                        // Whoever asked may be gone, which is no matter.
                         done.send(()).ok();
                         return;
                     }

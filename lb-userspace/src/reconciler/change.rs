@@ -31,7 +31,19 @@ pub(super) struct Prepared {
     base: u64,
     /// Whether whoever asked insists on that generation.
     is_strict: bool,
+    stage: Stage,
     reply: Reply,
+}
+
+/// How far a configuration is prepared.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    /// It has just come.
+    Begun,
+    /// The network has been looked at, as new interfaces need it.
+    Looked,
+    /// The ways to its backends are known, or will not be.
+    Resolved,
 }
 
 /// Waits until the ways to `addresses` are known, or the patience is over. Returns whether they are.
@@ -73,6 +85,7 @@ impl<D: DataPlane> Reconciler<D> {
                     by,
                     base: self.generation,
                     is_strict: base != Base::Any,
+                    stage: Stage::Begun,
                     reply,
                 };
                 self.prepare(prepared);
@@ -96,9 +109,32 @@ impl<D: DataPlane> Reconciler<D> {
         }
     }
 
+    /// Goes on with a configuration for which the network has been looked at.
+    pub(super) fn go_on(&mut self, prepared: Prepared) {
+        if prepared.stage == Stage::Resolved {
+            self.commit(prepared);
+        } else {
+            self.prepare(prepared);
+        }
+    }
+
     /// Has the network look for the backends of a new configuration, so that none takes packets before its MAC
-    /// address is known. The task goes on meanwhile, and [`Self::commit`] follows.
-    fn prepare(&mut self, prepared: Prepared) {
+    /// address is known. The task goes on meanwhile, and [`Self::go_on`] follows.
+    fn prepare(&mut self, mut prepared: Prepared) {
+        let old = &self.desired.config.node.interfaces;
+        let mut names = prepared.apply.config.node.interfaces.iter();
+        if prepared.stage == Stage::Begun && names.any(|name| !old.contains(name)) {
+            prepared.stage = Stage::Looked;
+            let looked = self.neighbours.look();
+            let sender = self.prepared.0.clone();
+            tokio::spawn(async move {
+                // One that takes too long is made up for by what is known.
+                timeout(RESOLUTION_PATIENCE, looked).await.ok();
+                // An error says that the daemon ends.
+                sender.send(prepared).await.ok();
+            });
+            return;
+        }
         let apply = &prepared.apply;
         if let Err(refusal) = self.check(apply) {
             self.refuse(prepared, refusal);
@@ -117,6 +153,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
         watched.extend(self.watched(&self.desired));
         self.neighbours.watch(watched);
+        prepared.stage = Stage::Resolved;
         let snapshots = self.snapshots.clone();
         let sender = self.prepared.0.clone();
         tokio::spawn(async move {
@@ -128,7 +165,7 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     /// Puts a configuration in force.
-    pub(super) fn commit(&mut self, prepared: Prepared) {
+    fn commit(&mut self, prepared: Prepared) {
         if prepared.base != self.generation {
             if prepared.is_strict {
                 let refusal = Refusal::Stale {
@@ -178,6 +215,9 @@ impl<D: DataPlane> Reconciler<D> {
     fn check(&self, apply: &Apply) -> Result<(), Refusal> {
         let running = self.desired.file();
         running.allows(&apply.config, &apply.text, &apply.file)?;
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let exists = |name: &str| snapshot.links.values().any(|link| link.name == name);
+        running.finds_interfaces_of(&apply.config, &apply.text, &apply.file, exists)?;
         if !apply.force {
             running.has_seed_of(&apply.config, &apply.text, &apply.file)?;
         }
@@ -349,12 +389,21 @@ impl<D: DataPlane> Reconciler<D> {
     /// Makes `next` what is wanted and the maps follow; where they cannot, everything is as before.
     fn adopt(&mut self, next: Desired, cause: &str) -> Result<(), Refusal> {
         let before = std::mem::replace(&mut self.desired, next);
-        let Err(error) = self.reconcile(cause) else {
+        let result = self.reconcile(cause).and_then(|()| {
+            self.has_attached(&before)?;
+            let names = &self.desired.config.node.interfaces;
+            self.attachments.retain(names, &mut self.plane)
+        });
+        let Err(error) = result else {
             self.failure = None;
             return Ok(());
         };
         self.desired = before;
-        let text = match self.reconcile("rollback") {
+        let rollback = self.reconcile("rollback").and_then(|()| {
+            let names = &self.desired.config.node.interfaces;
+            self.attachments.retain(names, &mut self.plane)
+        });
+        let text = match rollback {
             Ok(()) => format!("{error:#}; nothing has changed"),
             Err(rollback) => {
                 let text = format!("{error:#}; and the maps could not be set back: {rollback:#}");
@@ -364,6 +413,17 @@ impl<D: DataPlane> Reconciler<D> {
         };
         tracing::error!(cause, error = text, "the maps cannot follow the change");
         Err(Refusal::Failed(text))
+    }
+
+    /// Whether the program is on every interface that `before` did not have.
+    fn has_attached(&self, before: &Desired) -> anyhow::Result<()> {
+        let old = &before.config.node.interfaces;
+        let new = self.interfaces().iter().filter(|name| !old.contains(name));
+        let problems: Vec<_> = new
+            .filter_map(|name| self.attachments.problem(name))
+            .collect();
+        anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
+        Ok(())
     }
 
     /// Tells who listens that a configuration was refused.

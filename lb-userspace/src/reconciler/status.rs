@@ -22,6 +22,12 @@ impl<D: DataPlane> Reconciler<D> {
         let own = [&self.failure, &self.lost, &self.unsaved];
         let mut problems: Vec<String> = own.into_iter().flatten().cloned().collect();
         problems.extend(self.origin.problems());
+        let interfaces = self.interfaces();
+        problems.extend(
+            interfaces
+                .iter()
+                .filter_map(|n| self.attachments.problem(n)),
+        );
         problems.extend(self.desired.idle_overrides().map(|(name, _)| {
             format!(
                 "{}: changed by command, but VIP {} has no such backend",
@@ -69,12 +75,12 @@ impl<D: DataPlane> Reconciler<D> {
             Vec::new()
         });
         Status {
-            ready: self.wanted.is_some() && !self.interfaces.is_empty(),
+            ready: self.wanted.is_some() && self.attachments.is_any(),
             node: self.desired.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: self.generation,
             config: self.origin.status(),
-            interfaces: self.interfaces.clone(),
+            interfaces: self.attachments.status(self.interfaces()),
             vips,
             reasons: ReasonStatus::all(&reasons),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),

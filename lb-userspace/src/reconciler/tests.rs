@@ -60,8 +60,15 @@ impl Node {
         let config = Config::parse(text, "weir.toml").unwrap();
         let (neighbours, snapshots) = Neighbours::start().await.unwrap();
         let plane = Memory::default();
-        let mut reconciler =
-            Reconciler::new(config, &self.file(), plane, neighbours, snapshots).unwrap();
+        let mut reconciler = Reconciler::new(
+            config,
+            &self.file(),
+            plane,
+            Past::Kept,
+            neighbours,
+            snapshots,
+        )
+        .unwrap();
         reconciler.start().await.unwrap();
         let (handle, mut commands) = Handle::channel();
         let task = tokio::spawn(async move {
@@ -251,14 +258,14 @@ async fn a_new_configuration_is_in_force_as_a_whole_or_not_at_all() {
     // Another VIP, and what cannot change: refused, the VIP too.
     let more =
         "[[vip]]\nname = \"dns\"\naddress = \"203.0.113.10\"\nport = 53\nprotocol = \"udp\"\n";
-    let fixed = node.text(more).replace("[\"lo\"]", "[\"eth7\"]");
+    let fixed = node
+        .text(more)
+        .replace("seed =", "xdp_mode = \"native\"\nseed =");
     let refusal = running.apply(Base::Any, &fixed, true).await.unwrap_err();
     assert_eq!(refusal.findings().len(), 1);
     let said = refusal.to_string();
     assert!(
-        said.starts_with(
-            "error: /new.toml:2:14: node.interfaces: found [\"eth7\"], wanted [\"lo\"]"
-        ),
+        said.starts_with("error: /new.toml:3:12: node.xdp_mode: found \"native\", wanted \"auto\""),
         "{said}"
     );
     assert!(said.contains("restart the daemon"), "{said}");

@@ -4,7 +4,7 @@ use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AttachMode, BackendStatus, Base, Changed, Command, ConfigStatus, Detached, Handle,
-        InterfaceStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
+        InterfaceState, InterfaceStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -65,8 +65,10 @@ pub(crate) fn status() -> Status {
         overrides: Vec::new(),
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
-            ifindex: 2,
-            mode: AttachMode::Generic,
+            state: InterfaceState::Attached,
+            ifindex: Some(2),
+            mode: Some(AttachMode::Generic),
+            foreign: None,
         }],
         vips: vec![
             vip(

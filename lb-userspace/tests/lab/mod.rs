@@ -142,6 +142,7 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Idle(..) => "idle",
         Step::Table(..) => "table",
         Step::Vips(_) => "vips",
+        Step::ClearInterface(_) => "clear-interface",
         Step::ClearTable(_) => "clear-table",
         Step::ClearBackend(_) => "clear-backend",
     }

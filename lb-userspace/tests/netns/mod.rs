@@ -66,7 +66,9 @@ impl Namespace {
                     .unwrap();
                 run();
             };
-            scope.spawn(inside).join()
+            // As much as a main thread has: tables of 512 KiB are read by value.
+            let thread = thread::Builder::new().stack_size(8 << 20);
+            thread.spawn_scoped(scope, inside).unwrap().join()
         });
         if let Err(panic) = done {
             std::panic::resume_unwind(panic);

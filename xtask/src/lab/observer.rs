@@ -4,6 +4,7 @@
 //! through its stack, by `XDP_TX` or by a redirect. A capture could lose frames, and tc never sees `XDP_TX`.
 
 use std::{
+    fs,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -37,6 +38,10 @@ impl Observer {
             .load()
             .context("load the observer into the kernel")?;
         let pin = folder.join(format!("observe-{name}"));
+        // A cable that was pulled leaves its observer's pin.
+        if pin.exists() {
+            fs::remove_file(&pin).with_context(|| format!("remove {}", pin.display()))?;
+        }
         program
             .pin(&pin)
             .with_context(|| format!("pin the observer at {}", pin.display()))?;

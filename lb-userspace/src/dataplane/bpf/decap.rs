@@ -207,7 +207,7 @@ pub fn attach(
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     let attached = Decap::load(Some(&directory), settings).and_then(|mut decap| {
         let link = directory.join(LINK);
-        links::attach(decap.program()?, interface, mode, Some(&link))?;
+        links::attach(decap.program()?, interface, mode, Some(&link), None)?;
         decap.pin(&directory)
     });
     drop(lock);

@@ -4,13 +4,18 @@
 mod attach;
 pub mod decap;
 pub mod driver;
+pub mod layout;
+mod migrate;
 mod object;
 mod pins;
 mod scan;
 mod test_run;
 mod value;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData, MapError, PerCpuValues};
@@ -30,12 +35,19 @@ pub use pins::{Detached, detach, linked_interfaces};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
+    layout::Layout,
     object::{Inner, Object, Tracing},
     pins::Pins,
     value::Value,
 };
 use super::{DataPlane, ReasonCount, Scan};
-use crate::{config::XdpMode, model::slots::Since};
+use crate::{
+    config::XdpMode,
+    model::{
+        attached::{AttachMode, Refused, Xdp},
+        slots::Since,
+    },
+};
 
 /// Name under which the table of VIPs is pinned.
 const VIPS_PIN: &str = "vips";
@@ -69,13 +81,29 @@ impl BpfDataPlane {
     /// # Errors
     /// Where another daemon holds `pin_path`, its maps are of another layout, or the kernel refuses.
     pub fn open(pin_path: &Path, log: ProgramLog, max_pins: u32) -> anyhow::Result<Self> {
-        let pins = Pins::open(pin_path)?;
-        let object = Object::load(
+        Self::open_layout(pin_path, log, max_pins, Layout::CURRENT)
+    }
+
+    /// The same, with the maps under another layout's name. What an older one has pinned is taken over.
+    ///
+    /// # Errors
+    /// As of [`Self::open`], and where what is pinned is newer or cannot be taken over. It is as it was, then.
+    pub fn open_layout(
+        pin_path: &Path,
+        log: ProgramLog,
+        max_pins: u32,
+        layout: Layout,
+    ) -> anyhow::Result<Self> {
+        let pins = Pins::open(pin_path, layout)?;
+        let migration = migrate::begin(&pins)?;
+        pins.make()?;
+        let mut object = Object::load(
             Some(&pins.maps()),
             log as u8 * aya_log::Level::Debug as u8,
             Tracing::Off,
             max_pins,
         )?;
+        migration.fill(&mut object)?;
         object.pin_steps(&pins.steps())?;
         Self::new(object, Some(pins))
     }
@@ -133,20 +161,8 @@ impl BpfDataPlane {
         })
     }
 
-    /// Attaches the program to an interface, or swaps it in where an earlier daemon's is attached.
-    ///
-    /// # Errors
-    /// Where the interface does not exist, carries somebody else's program, or bears no XDP in the wanted mode.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> anyhow::Result<()> {
-        let pin = self
-            .pins
-            .as_ref()
-            .map(|pins| pins.links().join(pins::file_name(interface)));
-        attach::attach(self.object.program()?, interface, mode, pin.as_deref())
-    }
-
     /// Takes the program off the interfaces that an earlier daemon used and this one does not, and lets go of the
-    /// programs that were swapped out. To be called once the program is attached everywhere.
+    /// programs that were swapped out, with the pins of other layouts. To be called once the program is attached everywhere.
     ///
     /// # Errors
     /// Where the pins cannot be read or removed.
@@ -173,7 +189,7 @@ impl BpfDataPlane {
                 );
             }
         }
-        Ok(())
+        pins.remove_others()
     }
 
     /// How many instructions the verifier walked through for each program: it gives up at a million.
@@ -201,6 +217,12 @@ impl BpfDataPlane {
     /// Where the object lacks the ring buffer.
     pub fn program_log(&mut self) -> anyhow::Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
         aya_log::EbpfLogger::init(&mut self.object.ebpf).context("opening the BPF program's log")
+    }
+
+    /// Where the link of an interface is pinned.
+    fn link_pin(&self, interface: &str) -> Option<PathBuf> {
+        let pins = self.pins.as_ref()?;
+        Some(pins.links().join(pins::file_name(interface)))
     }
 
     /// Pins an inner map in place of an older one, so that the next daemon finds it without `CAP_SYS_ADMIN`.
@@ -314,6 +336,48 @@ impl DataPlane for BpfDataPlane {
             .interfaces
             .insert(ifindex, Value::from_ref(interface), 0);
         set.with_context(|| format!("writing interface {ifindex}"))
+    }
+
+    fn clear_interface(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        ignore_absent(self.object.interfaces.remove(&ifindex))
+            .with_context(|| format!("forgetting interface {ifindex}"))
+    }
+
+    fn interfaces(&self) -> anyhow::Result<Vec<u32>> {
+        let keys = self.object.interfaces.keys();
+        keys.collect::<Result<_, _>>()
+            .context("reading the interfaces")
+    }
+
+    fn attach(
+        &mut self,
+        interface: &str,
+        mode: XdpMode,
+        there: Option<Xdp>,
+    ) -> Result<AttachMode, Refused> {
+        let failed = |error: anyhow::Error| Refused::Failed(format!("{error:#}"));
+        let pin = self.link_pin(interface);
+        if let (Some(pins), Some(pin)) = (&self.pins, &pin) {
+            migrate::adopt_link(pins, pin).map_err(failed)?;
+        }
+        let carries = Some(there.map_or(0, |xdp| xdp.program));
+        let program = self.object.program().map_err(failed)?;
+        let attached = attach::attach(program, interface, mode, pin.as_deref(), carries)?;
+        // A link that is kept stays as it is attached.
+        attached
+            .or(there.map(|xdp| xdp.mode))
+            .ok_or_else(|| Refused::Failed(format!("it is not known how {interface} is attached")))
+    }
+
+    fn take_off(&mut self, interface: &str) -> anyhow::Result<()> {
+        match self.link_pin(interface) {
+            Some(pin) => remove_if_there(&pin),
+            None => Ok(()),
+        }
+    }
+
+    fn program_id(&self) -> anyhow::Result<u32> {
+        self.object.program_id()
     }
 
     fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>> {
@@ -443,6 +507,8 @@ where
         return Ok(None);
     }
     let shown = path.display();
+    let name = path.file_name().unwrap_or_default();
+    layout::inner(&name.to_string_lossy()).check(path)?;
     let data = MapData::from_pin(path).with_context(|| format!("opening the pin {shown}"))?;
     let map: Inner<T> = Map::Array(data)
         .try_into()

@@ -14,17 +14,22 @@ use aya::{
 use lb_common::{
     backend::Backend,
     flow::Flow,
-    fragment::{FragmentKey, MAX_FRAGMENTED},
-    pin::{Idle, Kind, Pin},
+    fragment::FragmentKey,
+    pin::{Idle, Pin},
     slot::SlotTable,
-    tables::{Counters, Interface, MAX_PORTS, Node, PinCounters, REASON_COUNTERS, Traced, step},
-    vip::{MAX_VIPS, VipTable},
+    tables::{Counters, Interface, Node, PinCounters, Traced, step},
+    vip::VipTable,
 };
 
-use super::{test_run::xdp, value::Value};
+use super::{
+    layout::{MAPS, PIN_MAPS},
+    test_run::xdp,
+    value::Value,
+};
 
 /// The object that lb-userspace/build.rs made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
 
 /// The program's name in the object.
 const PROGRAM: &str = "weir_xdp";
@@ -37,45 +42,6 @@ const STEP_PROGRAMS: [&str; step::COUNT] = [
     "weir_pins",
     "weir_chosen",
 ];
-
-/// Every map of the object with its key, value and entry sizes: what a pinned map must match to be reused.
-const MAPS: [(&str, u32, u32, u32); 12] = [
-    ("NODE", 4, size_of::<Node>() as u32, 1),
-    ("VIPS", 4, 4, 1),
-    ("TABLES", 4, 4, MAX_VIPS as u32),
-    ("BACKENDS", 4, size_of::<Backend>() as u32, 65536),
-    (
-        "VIP_COUNTERS",
-        4,
-        size_of::<Counters>() as u32,
-        MAX_VIPS as u32,
-    ),
-    ("BACKEND_COUNTERS", 4, size_of::<Counters>() as u32, 65536),
-    ("OUTCOME_COUNTERS", 4, 8, REASON_COUNTERS as u32),
-    (
-        "INTERFACES",
-        4,
-        size_of::<Interface>() as u32,
-        MAX_PORTS as u32,
-    ),
-    (
-        "FRAGMENTS",
-        size_of::<FragmentKey>() as u32,
-        4,
-        MAX_FRAGMENTED as u32,
-    ),
-    ("PORTS", 4, 8, MAX_PORTS as u32),
-    ("IDLE", 4, size_of::<Idle>() as u32, MAX_VIPS as u32),
-    (
-        "PIN_COUNTERS",
-        4,
-        size_of::<PinCounters>() as u32,
-        Kind::ALL.len() as u32,
-    ),
-];
-
-/// The maps of pins, by [`Kind`]. How many fit is the operator's choice; one that is pinned keeps its size.
-const PIN_MAPS: [&str; 3] = ["PINS_SYN", "PINS_PROVEN", "PINS_OLD"];
 
 /// The pins of one kind.
 pub(super) type PinMap = HashMap<MapData, Value<Flow>, Value<Pin>>;
@@ -111,7 +77,7 @@ pub(super) struct Object {
     pub(super) ports: DevMapHash<MapData>,
     pub(super) fragments: HashMap<MapData, Value<FragmentKey>, u32>,
     pub(super) idle: Array<MapData, Value<Idle>>,
-    /// By [`Kind`].
+    /// By [`lb_common::pin::Kind`].
     pub(super) pins: [PinMap; 3],
     /// How many pins of a kind fit.
     pub(super) max_pins: u32,
@@ -133,29 +99,27 @@ impl Object {
     ) -> anyhow::Result<Self> {
         let paths: Vec<_> = maps_dir
             .iter()
-            .flat_map(|dir| MAPS.map(|(name, ..)| (name, dir.join(name))))
-            .collect();
-        for ((name, key, value, entries), (_, path)) in MAPS.iter().zip(&paths) {
-            // Whoever only traces makes no map that the daemon lacks.
-            ensure!(
-                trace != Tracing::Live || path.exists(),
-                "no map is pinned at {}: the daemon there is of another version",
-                path.display()
-            );
-            check_pinned(name, path, (*key, *value, *entries))?;
-        }
-        let pin_paths: Vec<_> = maps_dir
-            .iter()
-            .flat_map(|dir| PIN_MAPS.map(|name| (name, dir.join(name))))
+            .flat_map(|dir| MAPS.map(|shape| (shape, dir.join(shape.name))))
             .collect();
         let mut held = None;
-        for (name, path) in pin_paths.iter().filter(|(_, path)| path.exists()) {
-            let entries = MapInfo::from_pin(path)
-                .with_context(|| format!("opening the pinned map {}", path.display()))?
-                .max_entries();
-            let (key, value) = (size_of::<Flow>() as u32, size_of::<Pin>() as u32);
-            check_pinned(name, path, (key, value, entries))?;
-            held = Some(entries);
+        for (shape, path) in &paths {
+            if path.exists() {
+                shape.check(path)?;
+            } else {
+                // Whoever only traces makes no map that the daemon lacks.
+                ensure!(
+                    trace != Tracing::Live,
+                    "no map is pinned at {}: the daemon there is of another version",
+                    path.display()
+                );
+            }
+            if PIN_MAPS.contains(&shape.name) && path.exists() {
+                held = Some(
+                    MapInfo::from_pin(path)
+                        .with_context(|| format!("opening the pinned map {}", path.display()))?
+                        .max_entries(),
+                );
+            }
         }
         let wanted_pins = max_pins;
         let max_pins = held.unwrap_or(max_pins);
@@ -176,8 +140,8 @@ impl Object {
         for name in PIN_MAPS {
             loader.map_max_entries(name, max_pins);
         }
-        for (name, path) in paths.iter().chain(&pin_paths) {
-            loader.map_pin_path(name, path.as_path());
+        for (shape, path) in &paths {
+            loader.map_pin_path(shape.name, path.as_path());
         }
         let mut ebpf = loader
             .load(OBJECT)
@@ -238,6 +202,13 @@ impl Object {
         self.steps
             .pin(&path)
             .with_context(|| format!("pinning {}", path.display()))
+    }
+
+    /// The kernel's number of the program.
+    pub(super) fn program_id(&self) -> anyhow::Result<u32> {
+        let program = self.ebpf.program(PROGRAM);
+        let program = program.context("the object lacks the program")?;
+        Ok(program.info().context("asking for the program")?.id())
     }
 
     /// The program.

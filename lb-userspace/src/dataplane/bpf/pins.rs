@@ -14,8 +14,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Version of the pinned maps' layout; a program of another layout does not touch them.
-const LAYOUT: &str = "v1";
+use super::layout::Layout;
 
 /// Where systemd and others mount the bpffs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -30,44 +29,102 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 #[derive(Debug)]
 pub(super) struct Pins {
     root: PathBuf,
+    layout: Layout,
     _lock: OwnedFd,
 }
 
 impl Pins {
-    /// Makes the directories, mounting a bpffs where there is none, and locks them.
+    /// Makes `pin_path`, mounting a bpffs where there is none, and locks it.
     ///
     /// # Errors
     /// Where another daemon holds `pin_path`, or it cannot be made.
-    pub(super) fn open(pin_path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(pin_path: &Path, layout: Layout) -> anyhow::Result<Self> {
         ensure_bpffs(pin_path)?;
-        let pins = Self {
+        Ok(Self {
             root: pin_path.to_owned(),
+            layout,
             _lock: lock(pin_path)?,
-        };
-        for dir in [pins.maps(), pins.tables(), pins.links(), pins.steps()] {
+        })
+    }
+
+    /// Makes the layout's directories.
+    pub(super) fn make(&self) -> anyhow::Result<()> {
+        for dir in [self.maps(), self.tables(), self.links(), self.steps()] {
             fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         }
-        Ok(pins)
+        Ok(())
+    }
+
+    /// Removes every pin of this layout but not the directories.
+    pub(super) fn clear(&self) -> anyhow::Result<()> {
+        remove_layout(&self.root.join(self.layout.to_string()))?;
+        self.make()
+    }
+
+    /// Removes the pins of all other layouts.
+    pub(super) fn remove_others(&self) -> anyhow::Result<()> {
+        for layout in self.others()? {
+            let removed = remove_layout(&self.root.join(layout.to_string()))?;
+            tracing::info!(%layout, pins = removed.pins, "pins of another layout removed");
+        }
+        Ok(())
+    }
+
+    /// Whether a layout's program is attached anywhere.
+    pub(super) fn has_links(&self, layout: Layout) -> anyhow::Result<bool> {
+        let links = self.links_of(layout);
+        Ok(links.is_dir() && !entries(&links)?.is_empty())
+    }
+
+    /// The other layouts that are pinned here.
+    pub(super) fn others(&self) -> anyhow::Result<Vec<Layout>> {
+        let mut found = layouts(&self.root)?;
+        found.retain(|layout| *layout != self.layout);
+        Ok(found)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The layout of these pins.
+    pub(super) const fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Directory of the maps, by name.
     pub(super) fn maps(&self) -> PathBuf {
-        self.root.join(LAYOUT).join("maps")
+        self.maps_of(self.layout)
+    }
+
+    /// The same, of any layout.
+    pub(super) fn maps_of(&self, layout: Layout) -> PathBuf {
+        self.root.join(layout.to_string()).join("maps")
     }
 
     /// Directory of the inner maps: each VIP's lookup table by the VIP's id, and `vips`.
     pub(super) fn tables(&self) -> PathBuf {
-        self.root.join(LAYOUT).join("tables")
+        self.tables_of(self.layout)
+    }
+
+    /// The same, of any layout.
+    pub(super) fn tables_of(&self, layout: Layout) -> PathBuf {
+        self.root.join(layout.to_string()).join("tables")
     }
 
     /// Directory of the maps of later steps, one for each program that is loaded.
     pub(super) fn steps(&self) -> PathBuf {
-        self.root.join(LAYOUT).join("steps")
+        self.root.join(self.layout.to_string()).join("steps")
     }
 
     /// Directory of the links, by interface name.
     pub(super) fn links(&self) -> PathBuf {
-        self.root.join(LAYOUT).join("links")
+        self.links_of(self.layout)
+    }
+
+    /// The same, of any layout.
+    pub(super) fn links_of(&self, layout: Layout) -> PathBuf {
+        self.root.join(layout.to_string()).join("links")
     }
 }
 
@@ -88,14 +145,26 @@ pub(super) fn interface_of(pin: &Path) -> String {
 /// # Errors
 /// Where nothing is pinned there.
 pub(super) fn maps(pin_path: &Path) -> anyhow::Result<PathBuf> {
-    let maps = pin_path.join(LAYOUT).join("maps");
-    if !maps.is_dir() {
-        bail!(
+    let maps = pin_path.join(Layout::CURRENT.to_string()).join("maps");
+    if maps.is_dir() {
+        return Ok(maps);
+    }
+    let others = if pin_path.is_dir() {
+        layouts(pin_path)?
+    } else {
+        Vec::new()
+    };
+    match others.first() {
+        Some(other) => bail!(
+            "what is pinned at {} is of layout {other}, and this weir knows {}",
+            pin_path.display(),
+            Layout::CURRENT
+        ),
+        None => bail!(
             "no maps are pinned at {}: is weir running there? (`weir run`)",
             maps.display()
-        );
+        ),
     }
-    Ok(maps)
 }
 
 /// The interfaces that the program is attached to by links pinned below `pin_path`, sorted by name.
@@ -104,7 +173,7 @@ pub(super) fn maps(pin_path: &Path) -> anyhow::Result<PathBuf> {
 /// Where nothing is pinned there.
 pub fn linked_interfaces(pin_path: &Path) -> anyhow::Result<Vec<String>> {
     maps(pin_path)?;
-    let links = entries(&pin_path.join(LAYOUT).join("links"))?;
+    let links = entries(&pin_path.join(Layout::CURRENT.to_string()).join("links"))?;
     let mut names: Vec<_> = links.iter().map(|link| interface_of(link)).collect();
     names.sort();
     Ok(names)
@@ -129,26 +198,10 @@ pub fn detach(pin_path: &Path) -> anyhow::Result<Detached> {
         return Ok(detached);
     }
     let lock = lock(pin_path)?;
-    for layout in subdirectories(pin_path)? {
-        let links = layout.join("links");
-        if links.is_dir() {
-            let links = entries(&links)?;
-            detached
-                .interfaces
-                .extend(links.iter().map(|link| interface_of(link)));
-        }
-        // Links first: the program is off before its maps go.
-        for directory in [
-            links,
-            layout.join("steps"),
-            layout.join("tables"),
-            layout.join("maps"),
-        ] {
-            if directory.is_dir() {
-                detached.pins = detached.pins.saturating_add(remove_all(&directory)?);
-            }
-        }
-        remove_directory(&layout)?;
+    for layout in layouts(pin_path)? {
+        let removed = remove_layout(&pin_path.join(layout.to_string()))?;
+        detached.interfaces.extend(removed.interfaces);
+        detached.pins = detached.pins.saturating_add(removed.pins);
     }
     detached.interfaces.sort();
     drop(lock);
@@ -191,16 +244,41 @@ pub(super) fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     read().with_context(|| format!("reading {}", directory.display()))
 }
 
-/// Only directories that name a layout: `pin_path` may be a whole bpffs with others' pins.
-fn subdirectories(pin_path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let is_layout = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        path.is_dir()
-            && name
-                .strip_prefix('v')
-                .is_some_and(|rest| rest.parse::<u32>().is_ok())
-    };
-    Ok(entries(pin_path)?.into_iter().filter(is_layout).collect())
+/// The layouts that are pinned, by the names of directories: `pin_path` may be a whole bpffs with others' pins.
+fn layouts(pin_path: &Path) -> anyhow::Result<Vec<Layout>> {
+    let entries = entries(pin_path)?;
+    let directories = entries.iter().filter(|path| path.is_dir());
+    let names = directories.filter_map(|path| path.file_name());
+    let mut found: Vec<_> = names
+        .filter_map(|name| Layout::parse(&name.to_string_lossy()))
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Removes the pins of a layout and their directories.
+fn remove_layout(layout: &Path) -> anyhow::Result<Detached> {
+    let mut removed = Detached::default();
+    let links = layout.join("links");
+    if links.is_dir() {
+        let links = entries(&links)?;
+        removed.interfaces = links.iter().map(|link| interface_of(link)).collect();
+    }
+    // Links first: the program is off before its maps go.
+    for directory in [
+        links,
+        layout.join("steps"),
+        layout.join("tables"),
+        layout.join("maps"),
+    ] {
+        if directory.is_dir() {
+            removed.pins = removed.pins.saturating_add(remove_all(&directory)?);
+        }
+    }
+    if layout.is_dir() {
+        remove_directory(layout)?;
+    }
+    Ok(removed)
 }
 
 /// Holds the directory for this process; the kernel lets go when the process ends, however it ends.

@@ -1,0 +1,312 @@
+//! The shape of what is pinned, under a version: a program works only on maps that are as it knows them.
+//!
+//! Pins of one version lie in `<pin_path>/v<version>`. `layouts.txt` beside this file records the shape of the current
+//! version, and a test holds the two against each other: whoever changes a map's shape raises [`Layout::CURRENT`] and
+//! records the new one. Where the meaning of a value changes and its shape does not, the map gets another name.
+
+use std::{fmt, path::Path};
+
+use anyhow::{Context as _, bail};
+use aya::maps::{MapInfo, MapType};
+use lb_common::{
+    backend::Backend,
+    flow::Flow,
+    fragment::{FragmentKey, MAX_FRAGMENTED},
+    pin::{Idle, Kind, Pin},
+    slot::SlotTable,
+    tables::{Counters, Interface, MAX_PORTS, Node, PinCounters, REASON_COUNTERS},
+    vip::{MAX_VIPS, VipTable},
+};
+
+use crate::model::slots::Since;
+
+/// A version of what is pinned.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Layout(u32);
+
+impl Layout {
+    /// The version that this program works on.
+    pub const CURRENT: Self = Self(1);
+
+    /// A version by its number.
+    #[must_use]
+    pub const fn of(version: u32) -> Self {
+        Self(version)
+    }
+
+    /// The version whose pins lie in a directory of this name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let digits = name.strip_prefix('v')?;
+        let version = digits.parse().ok()?;
+        // `v01` and `v+1` are nobody's.
+        (digits == format!("{version}")).then_some(Self(version))
+    }
+}
+
+/// The name of the directory.
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+/// What a newer program does with a map of an older layout.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Carry {
+    /// It holds what connections depend on: taken over, or the old program stays.
+    Needed,
+    /// It is taken over if its entries are the same; else it begins anew.
+    Wished,
+    /// The daemon writes all of it at its start.
+    Written,
+}
+
+/// The shape of a pinned map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub(super) name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    /// `None` where it is the operator's choice; one that is pinned keeps its size.
+    entries: Option<usize>,
+    pub(super) carry: Carry,
+}
+
+const fn shape(
+    name: &'static str,
+    kind: MapType,
+    (key, value): (usize, usize),
+    entries: usize,
+    carry: Carry,
+) -> Shape {
+    Shape {
+        name,
+        kind,
+        key,
+        value,
+        entries: Some(entries),
+        carry,
+    }
+}
+
+const fn array(name: &'static str, value: usize, entries: usize, carry: Carry) -> Shape {
+    shape(name, MapType::Array, (4, value), entries, carry)
+}
+
+const fn counters(name: &'static str, value: usize, entries: usize) -> Shape {
+    shape(
+        name,
+        MapType::PerCpuArray,
+        (4, value),
+        entries,
+        Carry::Wished,
+    )
+}
+
+const fn pins(name: &'static str) -> Shape {
+    Shape {
+        entries: None,
+        ..shape(
+            name,
+            MapType::LruHash,
+            (size_of::<Flow>(), size_of::<Pin>()),
+            0,
+            Carry::Needed,
+        )
+    }
+}
+
+/// The maps of pins, by [`Kind`].
+pub(super) const PIN_MAPS: [&str; 3] = ["PINS_SYN", "PINS_PROVEN", "PINS_OLD"];
+
+/// Every map that is pinned by its name.
+pub(super) const MAPS: [Shape; 15] = [
+    array("NODE", size_of::<Node>(), 1, Carry::Written),
+    shape("VIPS", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
+    shape(
+        "TABLES",
+        MapType::ArrayOfMaps,
+        (4, 4),
+        MAX_VIPS,
+        Carry::Written,
+    ),
+    array("BACKENDS", size_of::<Backend>(), 65536, Carry::Needed),
+    counters("VIP_COUNTERS", size_of::<Counters>(), MAX_VIPS),
+    counters("BACKEND_COUNTERS", size_of::<Counters>(), 65536),
+    counters("OUTCOME_COUNTERS", 8, REASON_COUNTERS),
+    shape(
+        "INTERFACES",
+        MapType::Hash,
+        (4, size_of::<Interface>()),
+        MAX_PORTS,
+        Carry::Written,
+    ),
+    shape(
+        "FRAGMENTS",
+        MapType::LruHash,
+        (size_of::<FragmentKey>(), 4),
+        MAX_FRAGMENTED,
+        Carry::Wished,
+    ),
+    shape(
+        "PORTS",
+        MapType::DevMapHash,
+        (4, 8),
+        MAX_PORTS,
+        Carry::Written,
+    ),
+    array("IDLE", size_of::<Idle>(), MAX_VIPS, Carry::Written),
+    counters("PIN_COUNTERS", size_of::<PinCounters>(), Kind::ALL.len()),
+    pins(PIN_MAPS[0]),
+    pins(PIN_MAPS[1]),
+    pins(PIN_MAPS[2]),
+];
+
+/// The table of all VIPs.
+pub(super) const VIP_TABLE: Shape = array("vips", size_of::<VipTable>(), 1, Carry::Needed);
+
+/// A VIP's lookup table, pinned by the VIP's id.
+pub(super) const SLOT_TABLE: Shape = array("ID", size_of::<SlotTable>(), 1, Carry::Needed);
+
+/// Since when the slots of a VIP are in their states.
+pub(super) const SINCE: Shape = array("ID-since", size_of::<Since>(), 1, Carry::Wished);
+
+/// The shape of an inner map by the name of its pin.
+pub(super) fn inner(name: &str) -> Shape {
+    if name == VIP_TABLE.name {
+        VIP_TABLE
+    } else if name.ends_with("-since") {
+        SINCE
+    } else {
+        SLOT_TABLE
+    }
+}
+
+/// How a pinned map stands to the shape that is wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Likeness {
+    /// It is of that shape.
+    Same,
+    /// Its entries are, and there are more or fewer of them.
+    Resized,
+    /// It is another thing.
+    Other,
+}
+
+impl Shape {
+    /// Holds a pinned map against the shape.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub(super) fn compare(&self, path: &Path) -> anyhow::Result<Likeness> {
+        let found = Self::of(path)?;
+        let is_alike =
+            found.kind == self.kind && (found.key, found.value) == (self.key, self.value);
+        let is_size = self.entries.is_none() || found.entries == self.entries;
+        Ok(match (is_alike, is_size) {
+            (true, true) => Likeness::Same,
+            (true, false) => Likeness::Resized,
+            (false, _) => Likeness::Other,
+        })
+    }
+
+    /// Refuses a pinned map of another shape.
+    ///
+    /// # Errors
+    /// The difference, and what to do.
+    pub(super) fn check(&self, path: &Path) -> anyhow::Result<()> {
+        if self.compare(path)? == Likeness::Same {
+            return Ok(());
+        }
+        bail!(
+            "the pinned map {} is {}, and this weir wants {self}; {REMEDY}",
+            path.display(),
+            Self::of(path)?
+        )
+    }
+
+    /// The shape of a pinned map.
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        let opening = || format!("opening the pinned map {}", path.display());
+        let info = MapInfo::from_pin(path).with_context(opening)?;
+        Ok(Self {
+            name: "",
+            kind: info.map_type().with_context(opening)?,
+            key: info.key_size() as usize,
+            value: info.value_size() as usize,
+            entries: Some(info.max_entries() as usize),
+            carry: Carry::Written,
+        })
+    }
+}
+
+/// What an operator can do where pins cannot be taken over.
+pub(super) const REMEDY: &str = "what is attached forwards on as it is; go back to the version that pinned it, or \
+     begin without what it holds: `weir run --fresh`";
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} of {}+{} bytes", self.kind, self.key, self.value)?;
+        match self.entries {
+            Some(entries) => write!(f, " times {entries}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The record of the current layout, in the order of [`MAPS`].
+    #[test]
+    fn the_shapes_of_the_current_layout_are_those_on_record() {
+        let record = include_str!("layouts.txt");
+        let heading = format!("{}\n", Layout::CURRENT);
+        let (_, rest) = record.split_once(&heading).unwrap();
+        let recorded: Vec<_> = rest.lines().take_while(|line| !line.is_empty()).collect();
+        let inner = [VIP_TABLE, SLOT_TABLE, SINCE];
+        let found: Vec<_> = MAPS
+            .iter()
+            .chain(&inner)
+            .map(|shape| format!("{}: {shape}", shape.name))
+            .collect();
+        assert_eq!(
+            found, recorded,
+            "the shape of a pinned map has changed: raise Layout::CURRENT and record the new layout in layouts.txt"
+        );
+    }
+
+    /// A map that is new in the program is recorded too, or is known to hold nothing that outlives a packet.
+    #[test]
+    fn every_map_of_the_object_is_pinned_or_scratch() {
+        const SCRATCH: [&str; 6] = [
+            "STEPS",
+            "TRACED",
+            "CHOSEN",
+            "ANSWER",
+            "LIMIT_TATS",
+            "AYA_LOGS",
+        ];
+        let is_name = |name: &String| {
+            name.len() > 1 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+        };
+        let others: Vec<_> = super::super::object::tests::symbols(super::super::object::OBJECT)
+            .filter(is_name)
+            .filter(|name| !MAPS.iter().any(|shape| shape.name == *name))
+            .filter(|name| !SCRATCH.contains(&name.as_str()))
+            .collect();
+        // What is left are no maps: settings of the program.
+        assert_eq!(others, ["TRACE", "AYA_LOG_LEVEL", "LICENSE"]);
+    }
+
+    #[test]
+    fn directories_name_layouts() {
+        assert_eq!(Layout::parse("v1"), Some(Layout::of(1)));
+        assert_eq!(Layout::of(12).to_string(), "v12");
+        for name in ["v", "1", "v01", "v+1", "v-1", "v1.bak", "w1"] {
+            assert_eq!(Layout::parse(name), None, "{name}");
+        }
+    }
+}
