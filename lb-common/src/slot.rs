@@ -41,6 +41,19 @@ pub enum State {
     Settling,
 }
 
+impl State {
+    /// Name in JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Holding => "holding",
+            Self::Moving => "moving",
+            Self::Settling => "settling",
+        }
+    }
+}
+
 impl Slot {
     /// A slot that has always been `backend`'s.
     #[must_use]

@@ -23,7 +23,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    api::{Actor, Command, Detached, Events, PlanBasis, What},
+    api::{Actor, Command, Detached, Events, FlowsBasis, PlanBasis, What},
     config::{Config, OnExit},
     dataplane::{DataPlane, apply::apply},
     health::{self, Health, Verdict},
@@ -333,6 +333,11 @@ impl<D: DataPlane> Reconciler<D> {
                 drop(sender.send(basis));
                 None
             }
+            Command::FlowsBasis(sender) => {
+                let basis = self.flows_basis().map_err(|error| format!("{error:#}"));
+                drop(sender.send(basis));
+                None
+            }
             Command::ReloadFailed(file, refusal) => {
                 self.tell_refused(Actor::Hangup, &file, &refusal);
                 None
@@ -447,6 +452,17 @@ impl<D: DataPlane> Reconciler<D> {
             .flat_map(|wanted| wanted.leaving.values());
         watched.extend(leaving.map(|entry| ip_address(entry.address)));
         watched
+    }
+
+    /// What a listing of the flows is made of.
+    fn flows_basis(&self) -> anyhow::Result<FlowsBasis> {
+        let vips = self.wanted.iter().flat_map(|wanted| &wanted.vips);
+        Ok(FlowsBasis {
+            scan: self.plane.scan()?,
+            held: self.held.clone(),
+            names: vips.map(|vip| (vip.entry.id, vip.name.clone())).collect(),
+            now_ns: self.plane.now_ns(),
+        })
     }
 
     /// What a new configuration is held against.

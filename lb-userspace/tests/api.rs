@@ -160,7 +160,9 @@ fn field_names_are_stable() {
     };
     assert_eq!(
         keys(&json),
-        sorted("ready node version generation config interfaces vips reasons overrides problems")
+        sorted(
+            "ready node version generation config interfaces vips reasons maps pins overrides problems"
+        )
     );
     assert_eq!(
         keys(&json["interfaces"][0]),
@@ -176,11 +178,16 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json["vips"][0]["backends"][0]),
         sorted(
-            "id address weight configured_weight drained forward slots healthy pins resolved mac mtu packets bytes \
+            "id address weight configured_weight drained forward slots healthy pins empty resolved mac mtu packets bytes \
              new_connections"
         )
     );
     assert_eq!(keys(&json["reasons"][0]), sorted("reason verdict packets"));
+    assert_eq!(keys(&json["maps"][0]), sorted("map entries max_entries"));
+    assert_eq!(
+        keys(&json["pins"][0]),
+        sorted("kind made removed swept evicted failed over_budget")
+    );
     assert_eq!(json["interfaces"][0]["mode"], "generic");
     assert_eq!(json["vips"][0]["protocol"], "tcp");
     assert_eq!(json["vips"][0]["backends"][0]["forward"], "l2");

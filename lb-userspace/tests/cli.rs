@@ -10,7 +10,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use lb_userspace::api::{self, Access, OverrideStatus, Socket, Status, VipStatus};
+use lb_userspace::api::{
+    self, Access, LeavingStatus, OverrideStatus, SlotsStatus, Socket, Status, VipStatus,
+};
 use tokio::sync::oneshot;
 
 fn weir(args: &[&str]) -> Output {
@@ -301,6 +303,41 @@ fn drained() -> Status {
     });
     status.config.applied = "/tmp/new.toml".into();
     status
+}
+
+#[tokio::test]
+async fn how_far_a_drain_and_a_move_have_come_is_shown() {
+    let mut status = drained();
+    let show = async |status: &Status| {
+        let list = ask(status.clone(), &["backend", "list"]).await;
+        let vip = ask(status.clone(), &["vip", "show", "web"]).await;
+        (out(&list).to_owned(), out(&vip).to_owned())
+    };
+    status.vips[0].backends[0].pins = 12;
+    status.vips[0].backends[0].empty = Some(false);
+    let (list, vip) = show(&status).await;
+    assert!(list.contains("drained, 12 flows"), "{list}");
+    let slots = "slots: 65000 stable, 536 moving, the next change in 12 s; 7 flows remembered";
+    assert!(vip.contains(slots), "{vip}");
+
+    status.vips[0].backends[0].pins = 0;
+    status.vips[0].backends[0].empty = Some(true);
+    status.vips[0].slots = SlotsStatus {
+        stable: 65_536,
+        ..SlotsStatus::default()
+    };
+    status.vips[0].leaving.push(LeavingStatus {
+        id: 9,
+        address: "10.0.0.19".parse().unwrap(),
+        alive: true,
+        packets: 1234,
+        pins: 3,
+    });
+    let (list, vip) = show(&status).await;
+    assert!(list.contains("drained, empty"), "{list}");
+    assert!(!vip.contains("slots:"), "{vip}");
+    let leaving = "10.0.0.19 (id 9): leaving; 3 flows remembered, 1234 packets";
+    assert!(vip.contains(leaving), "{vip}");
 }
 
 #[tokio::test]

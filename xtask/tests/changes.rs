@@ -121,4 +121,22 @@ fn a_move_goes_on_where_a_killed_daemon_left_it() {
     // The usual window is 15 min; it is not started again.
     assert!(left(&after) < left(&before), "{after} after {before}");
     assert_eq!(run.answering(300), run.topology.backend_names()[1..]);
+
+    // What went into slots on the move is remembered, at the backends that served it; nothing else is.
+    let arguments = ["flows", "--vip", "web-v4", "--limit", "5", "-o", "json"];
+    let flows: Value = serde_json::from_str(&run.weir(&arguments)).unwrap();
+    let (total, listed) = (
+        flows["total"].as_u64().unwrap(),
+        flows["flows"].as_array().unwrap(),
+    );
+    assert!(total > 5 && listed.len() == 5, "{flows}");
+    for flow in listed {
+        assert_eq!(flow["slot_state"], "moving", "{flow}");
+        assert_ne!(flow["backend"], backend.as_str(), "{flow}");
+    }
+    let table = run.weir(&["flows", "--limit", "1"]);
+    assert!(table.contains(" more: --limit lists them"), "{table}");
+    let none: Value =
+        serde_json::from_str(&run.weir(&["flows", "--backend", &backend, "-o", "json"])).unwrap();
+    assert_eq!(none["total"], 0, "{none}");
 }

@@ -20,7 +20,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    Base, Changed, Detached, Event, Generation, NewConfig, NewWeight, Plan, Status, Target,
+    Base, Changed, Detached, Event, FlowFilter, Flows, Generation, NewConfig, NewWeight, Plan,
+    Status, Target,
 };
 use crate::{config::Finding, http::ErrorBody};
 
@@ -209,6 +210,24 @@ impl Client {
     /// No daemon, or no answer that makes sense.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.ask(Call::new(Method::GET, "/v1/status")).await
+    }
+
+    /// The flows that are remembered.
+    ///
+    /// # Errors
+    /// No daemon, no such VIP, or no answer that makes sense.
+    pub async fn flows(&self, filter: &FlowFilter) -> Result<Flows, ClientError> {
+        let vip = filter
+            .vip
+            .as_ref()
+            .map(|vip| format!("vip={}", escaped(vip)));
+        let backend = filter.backend.map(|backend| format!("backend={backend}"));
+        let limit = filter.limit.map(|limit| format!("limit={limit}"));
+        let asked: Vec<_> = [vip, backend, limit].into_iter().flatten().collect();
+        let mut call = Call::new(Method::GET, &format!("/v1/flows?{}", asked.join("&")));
+        // The maps are read for it.
+        call.patience = CHANGE_PATIENCE;
+        self.ask(call).await
     }
 
     /// Asks the daemon to take the program off, to remove every pin, and to end.

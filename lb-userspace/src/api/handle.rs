@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Changed, Detached, Event, PlanBasis, Refusal, Request, Status};
+use super::{Changed, Detached, Event, FlowsBasis, PlanBasis, Refusal, Request, Status};
 
 /// How many commands wait before a sender does.
 const QUEUE: usize = 16;
@@ -25,6 +25,8 @@ pub enum Command {
     PlanBasis(oneshot::Sender<PlanBasis>),
     /// The file that the daemon was started with was read again and is not valid.
     ReloadFailed(PathBuf, Refusal),
+    /// Tell what a listing of the flows is made of.
+    FlowsBasis(oneshot::Sender<Result<FlowsBasis, String>>),
     /// Tell the events from now on.
     Events(oneshot::Sender<broadcast::Receiver<Event>>),
     /// Take the program off, remove every pin, answer, and end the daemon.
@@ -101,6 +103,15 @@ impl Handle {
     /// The task has ended or does not answer within `patience`.
     pub async fn plan_basis(&self, patience: Duration) -> Result<PlanBasis, HandleError> {
         self.ask(Command::PlanBasis, patience).await
+    }
+
+    /// What a listing of the flows is made of.
+    ///
+    /// # Errors
+    /// The task has ended, does not answer within `patience`, or the maps cannot be read.
+    pub async fn flows_basis(&self, patience: Duration) -> Result<FlowsBasis, HandleError> {
+        let answer = self.ask(Command::FlowsBasis, patience).await?;
+        answer.map_err(HandleError::Refused)
     }
 
     /// The events from now on.

@@ -9,6 +9,7 @@ mod access;
 mod change;
 pub mod client;
 mod event;
+mod flows;
 mod handle;
 mod openapi;
 mod plan;
@@ -24,6 +25,9 @@ pub use change::{
 };
 pub(crate) use event::Events;
 pub use event::{Event, What};
+pub use flows::{
+    DEFAULT_LIMIT as DEFAULT_FLOWS, FlowCount, FlowFilter, FlowStatus, Flows, FlowsBasis,
+};
 pub use handle::{Command, Handle, HandleError};
 pub use openapi::document;
 pub(crate) use plan::within;
@@ -32,5 +36,6 @@ pub use server::serve;
 pub use socket::Socket;
 pub use status::{
     AttachMode, BackendStatus, ConfigStatus, ForeignProgram, InterfaceState, InterfaceStatus,
-    LeavingStatus, OverrideStatus, ReasonStatus, SlotsStatus, Status, VipStatus,
+    LeavingStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus, SlotsStatus, Status,
+    VipStatus,
 };

@@ -23,6 +23,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::status,
         server::generation,
         server::events,
+        server::flows,
         server::plan,
         server::apply,
         server::drain_of_vip,

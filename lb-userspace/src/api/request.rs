@@ -5,7 +5,7 @@ use std::{error::Error as _, net::IpAddr, time::Duration};
 
 use axum::{
     body::{Body, HttpBody as _},
-    extract::{FromRequest, FromRequestParts, Path, Request},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{HeaderMap, StatusCode, header::IF_MATCH, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -151,6 +151,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Address {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Wrong> {
         let text: String = path(parts, state).await?;
         Ok(Self(address(&text)?))
+    }
+}
+
+/// What the query of a path asks for.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Wrong;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Wrong> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|Query(value)| Self(value))
+            .map_err(|error| Wrong::new(StatusCode::BAD_REQUEST, error.body_text()))
     }
 }
 

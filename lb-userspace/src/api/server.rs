@@ -23,11 +23,11 @@ use tokio::{
 };
 
 use super::{
-    Access, Actor, Apply, Base, Change, Changed, Detached, Event, Generation, Handle, HandleError,
-    NewConfig, NewWeight, Plan, Refusal, Socket, Status, Target, What,
+    Access, Actor, Apply, Base, Change, Changed, Detached, Event, FlowFilter, Flows, Generation,
+    Handle, HandleError, NewConfig, NewWeight, Plan, Refusal, Socket, Status, Target, What,
     access::{Peer, Right},
     document,
-    request::{Address, BasedOn, Large, OfVip, Small},
+    request::{Address, Asked, BasedOn, Large, OfVip, Small},
 };
 use crate::{
     config::Config,
@@ -42,6 +42,9 @@ const CHANGE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// How many plans are worked out at a time.
 static PLANS: Semaphore = Semaphore::const_new(2);
+
+/// How many listings of flows are made at a time.
+static SCANS: Semaphore = Semaphore::const_new(1);
 
 /// Serves the API on a socket until `shutdown`; requests under way get a moment to end.
 ///
@@ -61,6 +64,7 @@ pub async fn serve(
         .route("/v1/config", put(apply))
         .route("/v1/plan", post(plan))
         .route("/v1/events", get(events))
+        .route("/v1/flows", get(flows))
         .route("/v1/vips/{vip}/backends/{backend}/drain", drain)
         .route(
             "/v1/vips/{vip}/backends/{backend}/weight",
@@ -144,6 +148,32 @@ pub(super) async fn detach(
 ) -> Response {
     tracing::info!(cause = %actor, "detach asked for through the API");
     answer(handle.detach(PATIENCE).await)
+}
+
+/// The flows that are remembered while their slots change hands.
+#[utoipa::path(get, path = "/v1/flows", params(FlowFilter), responses(
+    (status = 200, body = Flows), (status = "default", body = ErrorBody)))]
+pub(super) async fn flows(
+    State(handle): State<Handle>,
+    Asked(filter): Asked<FlowFilter>,
+) -> Response {
+    // A scan keeps a processor busy.
+    let _turn = SCANS.acquire().await;
+    let basis = match handle.flows_basis(PATIENCE).await {
+        Ok(basis) => basis,
+        Err(error) => return answer::<()>(Err(error)),
+    };
+    if let Some(vip) = filter.vip.as_ref().filter(|vip| !basis.knows(vip)) {
+        return refused(&Refusal::Unknown(format!("there is no VIP {vip}")));
+    }
+    let listed = blocking(move || {
+        let flows = basis.list(&filter);
+        flows.map_err(|error| Refusal::Failed(format!("{error:#}")))
+    });
+    match listed.await {
+        Ok(flows) => Json(flows).into_response(),
+        Err(refusal) => refused(&refusal),
+    }
 }
 
 /// What happens from now on, one JSON object a line.

@@ -31,6 +31,10 @@ pub struct Status {
     pub vips: Vec<VipStatus>,
     /// Every reason, also those that nothing was counted under; one that forwards has a line for each verdict.
     pub reasons: Vec<ReasonStatus>,
+    /// How full the maps are.
+    pub maps: Vec<MapStatus>,
+    /// What became of the flows that were remembered, by the map that they were in.
+    pub pins: Vec<PinsStatus>,
     /// What commands have changed of the configuration, by VIP and backend.
     pub overrides: Vec<OverrideStatus>,
     /// What an operator should look at, in sentences.
@@ -240,6 +244,8 @@ pub struct BackendStatus {
     pub healthy: Option<bool>,
     /// Flows that are remembered with it, as the last scan found them.
     pub pins: u64,
+    /// Of a backend of weight 0: whether no slot and no flow names it any more, as the last scan found. `null` for others.
+    pub empty: Option<bool>,
     /// Whether the next hop toward it is known.
     pub resolved: bool,
     /// MAC address of that next hop, if known.
@@ -252,6 +258,36 @@ pub struct BackendStatus {
     pub bytes: u64,
     /// TCP SYNs among those frames.
     pub new_connections: u64,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct MapStatus {
+    /// `vips`, `backends`, `pins_syn`, `pins_proven`, `pins_old` or `fragments`.
+    pub map: String,
+    /// Entries; of pins and fragments as the last scan found them.
+    pub entries: u64,
+    /// How many fit.
+    pub max_entries: u64,
+}
+
+/// What became of the flows that were remembered in one map.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct PinsStatus {
+    /// `syn`, `proven` or `old` (docs/consistency.md).
+    pub kind: String,
+    /// Pins made.
+    pub made: u64,
+    /// Pins removed by packets: promoted, expired, or of a dead backend.
+    pub removed: u64,
+    /// Pins removed by the daemon since it started, because they counted for nothing.
+    pub swept: u64,
+    /// Pins that had to go for others since the daemon started, as its scans tell: no more than really did.
+    pub evicted: u64,
+    /// Pins that the map refused.
+    pub failed: u64,
+    /// Pins that were not made because the CPU's budget was spent.
+    pub over_budget: u64,
 }
 
 /// Frames counted under one reason.

@@ -12,6 +12,7 @@ mod decap;
 mod detach;
 mod drain;
 mod events;
+mod flows;
 mod man;
 mod output;
 mod plan;
@@ -68,6 +69,7 @@ enum Verb {
     Apply(apply::Args),
     Status(status::Args),
     Events(events::Args),
+    Flows(flows::Args),
     Vip(vip::Args),
     Backend(backend::Args),
     Drain(drain::Args),
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Verb::Apply(args) => apply::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Events(args) => events::run(&args),
+        Verb::Flows(args) => flows::run(&args),
         Verb::Vip(args) => vip::run(&args),
         Verb::Backend(args) => backend::run(&args),
         Verb::Drain(args) => drain::drain(&args),

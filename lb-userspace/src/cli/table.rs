@@ -11,7 +11,7 @@ use lb_common::slot::SLOTS;
 
 use super::backend::Row;
 use crate::{
-    api::{BackendStatus, InterfaceStatus, OverrideStatus, Status, VipStatus},
+    api::{BackendStatus, InterfaceStatus, LeavingStatus, OverrideStatus, Status, VipStatus},
     logging::no_colour,
 };
 
@@ -66,6 +66,9 @@ pub(super) fn vip(vip: &VipStatus) -> String {
     if !vip.backends.is_empty() {
         writeln!(text, "{}", backends(vip).trim_fmt()).ok();
     }
+    for leaving in &vip.leaving {
+        writeln!(text, "{}", leaving_line(leaving)).ok();
+    }
     text
 }
 
@@ -109,11 +112,63 @@ pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
 fn state(backend: &BackendStatus) -> Cell {
     if !backend.resolved {
         Cell::new("unresolved").fg(Color::Red)
-    } else if backend.drained {
-        Cell::new("drained").fg(Color::Yellow)
+    } else if backend.weight == 0 {
+        Cell::new(drain(backend)).fg(Color::Yellow)
     } else {
         Cell::new("ok")
     }
+}
+
+/// How far a backend that takes no new flows has come.
+fn drain(backend: &BackendStatus) -> String {
+    match (backend.empty, backend.pins) {
+        (Some(true), _) => "drained, empty".to_owned(),
+        (_, 0) => "drained".to_owned(),
+        (_, pins) => format!("drained, {} flows", count(pins)),
+    }
+}
+
+/// A backend that is not configured any more, or that died, and is still named.
+fn leaving_line(leaving: &LeavingStatus) -> String {
+    let what = if leaving.alive {
+        "leaving"
+    } else {
+        "dead, waits for its id to be free"
+    };
+    format!(
+        "  {} (id {}): {what}; {} flows remembered, {} packets",
+        leaving.address,
+        leaving.id,
+        count(leaving.pins),
+        count(leaving.packets)
+    )
+}
+
+/// The slots that change hands, and when the next ones do; empty where all are Stable.
+fn moving_line(vip: &VipStatus) -> String {
+    let slots = &vip.slots;
+    let changing = [
+        ("holding", slots.holding),
+        ("moving", slots.moving),
+        ("settling", slots.settling),
+    ];
+    let changing: Vec<_> = changing
+        .iter()
+        .filter(|(_, slots)| *slots > 0)
+        .map(|(state, slots)| format!("{slots} {state}"))
+        .collect();
+    if changing.is_empty() {
+        return String::new();
+    }
+    let left = vip.seconds_left.map_or_else(String::new, |seconds| {
+        format!(", the next change in {seconds:.0} s")
+    });
+    format!(
+        "\n  slots: {} stable, {}{left}; {} flows remembered",
+        slots.stable,
+        changing.join(", "),
+        count(vip.pins)
+    )
 }
 
 fn dialled(vip: &VipStatus) -> String {
@@ -132,13 +187,14 @@ fn vip_lines(vip: &VipStatus) -> String {
         ": no backend takes packets"
     };
     format!(
-        "VIP {}{served}\n  {protocol} {dialled}, table {} {}\n  {} packets, {}, {} new connections",
+        "VIP {}{served}\n  {protocol} {dialled}, table {} {}\n  {} packets, {}, {} new connections{}",
         vip.name,
         vip.table.as_str(),
         vip.table_digest,
         count(vip.packets),
         bytes(vip.bytes),
         count(vip.new_connections),
+        moving_line(vip),
     )
 }
 

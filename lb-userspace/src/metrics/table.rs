@@ -2,7 +2,7 @@
 //!
 //! Labels are bounded by the configuration: never a client's address or port.
 
-use crate::api::{BackendStatus, Status, VipStatus};
+use crate::api::{BackendStatus, MapStatus, PinsStatus, Status, VipStatus};
 
 /// The type of a metric, as Prometheus knows it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,6 +103,62 @@ pub const METRICS: &[Metric] = &[
         samples: |status| vips(status, |vip| vip.pins),
     },
     Metric {
+        name: "weir_map_entries",
+        kind: Kind::Gauge,
+        labels: &["map"],
+        help: "Entries of the map. Pins and fragments are counted by scans, which are made every 5 s or less often, and only while there is something to find.",
+        samples: |status| maps(status, |map| map.entries),
+    },
+    Metric {
+        name: "weir_map_max_entries",
+        kind: Kind::Gauge,
+        labels: &["map"],
+        help: "How many entries fit into the map.",
+        samples: |status| maps(status, |map| map.max_entries),
+    },
+    Metric {
+        name: "weir_pins_made_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        help: "Flows that were remembered because their slot changes hands, by the map: syn, proven or old (docs/consistency.md).",
+        samples: |status| pins(status, |pins| pins.made),
+    },
+    Metric {
+        name: "weir_pins_removed_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        help: "Pins that packets removed: promoted, expired, or of a dead backend.",
+        samples: |status| pins(status, |pins| pins.removed),
+    },
+    Metric {
+        name: "weir_pins_swept_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        help: "Pins that the daemon removed because they counted for nothing. Starts at 0 with the daemon.",
+        samples: |status| pins(status, |pins| pins.swept),
+    },
+    Metric {
+        name: "weir_pins_evicted_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        help: "Pins that had to go for others because the map was full, as scans tell; no more than really did. Starts at 0 with the daemon.",
+        samples: |status| pins(status, |pins| pins.evicted),
+    },
+    Metric {
+        name: "weir_pins_failed_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        help: "Pins that the map refused.",
+        samples: |status| pins(status, |pins| pins.failed),
+    },
+    Metric {
+        name: "weir_pins_over_budget_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        help: "Packets that made no pin because the CPU's budget was spent (20,000 a second, of old flows only).",
+        samples: |status| pins(status, |pins| pins.over_budget),
+    },
+    Metric {
         name: "weir_packets_total",
         kind: Kind::Counter,
         labels: &["verdict", "reason"],
@@ -158,6 +214,18 @@ fn healthy(status: &Status) -> Vec<Sample> {
         known.collect()
     };
     status.vips.iter().flat_map(of_vip).collect()
+}
+
+fn maps(status: &Status, value: fn(&MapStatus) -> u64) -> Vec<Sample> {
+    let maps = status.maps.iter();
+    maps.map(|map| (vec![map.map.clone()], value(map)))
+        .collect()
+}
+
+fn pins(status: &Status, value: fn(&PinsStatus) -> u64) -> Vec<Sample> {
+    let pins = status.pins.iter();
+    pins.map(|pins| (vec![pins.kind.clone()], value(pins)))
+        .collect()
 }
 
 fn slots(status: &Status) -> Vec<Sample> {

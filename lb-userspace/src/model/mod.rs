@@ -9,6 +9,7 @@ pub mod ids;
 pub mod next_hop;
 pub mod overrides;
 mod parallel;
+pub mod place;
 pub mod plan;
 pub mod preview;
 pub mod seed;

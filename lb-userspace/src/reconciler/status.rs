@@ -1,14 +1,20 @@
 //! What the reconciler tells of the node.
 
-use lb_common::{backend::Backend, tables::Counters};
+use lb_common::{
+    backend::Backend, fragment::MAX_FRAGMENTED, pin::Kind, tables::Counters, vip::MAX_VIPS,
+};
 
 use super::{Reconciler, sweep::milliseconds};
 use crate::{
-    api::{BackendStatus, LeavingStatus, OverrideStatus, ReasonStatus, Status, VipStatus},
+    api::{
+        BackendStatus, LeavingStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus, Status,
+        VipStatus,
+    },
     config,
     dataplane::DataPlane,
     health::{Check, Verdict},
     model::{
+        ids::BACKEND_IDS,
         ip_address, mac_text,
         overrides::Override,
         wanted::{WantedBackend, WantedVip},
@@ -58,7 +64,8 @@ impl<D: DataPlane> Reconciler<D> {
                 let backends = backends
                     .map(|(backend, configured)| {
                         let count = counters(self.plane.backend_counters(backend.id));
-                        self.backend_status(config, backend, configured, count)
+                        let empty = self.is_empty(vip, backend);
+                        self.backend_status(config, backend, empty, configured, count)
                     })
                     .collect();
                 let leaving = self.leaving_of(vip).map(|(id, entry)| {
@@ -74,6 +81,10 @@ impl<D: DataPlane> Reconciler<D> {
             problems.push(format!("{error:#}"));
             Vec::new()
         });
+        let pins = self.pins_status().unwrap_or_else(|error| {
+            problems.push(format!("{error:#}"));
+            Vec::new()
+        });
         Status {
             ready: self.wanted.is_some() && self.attachments.is_any(),
             node: self.desired.config.node.name.clone(),
@@ -83,9 +94,66 @@ impl<D: DataPlane> Reconciler<D> {
             interfaces: self.attachments.status(self.interfaces()),
             vips,
             reasons: ReasonStatus::all(&reasons),
+            maps: self.maps_status(),
+            pins,
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }
+    }
+
+    fn maps_status(&self) -> Vec<MapStatus> {
+        let tally = &self.sweeper.tally;
+        let vips = self.wanted.as_ref().map_or(0, |wanted| wanted.vips.len());
+        let most_backends = BACKEND_IDS.count();
+        let own = [
+            ("vips", vips as u64, MAX_VIPS as u64),
+            (
+                "backends",
+                self.held.backends().count() as u64,
+                most_backends as u64,
+            ),
+            ("fragments", tally.fragments, MAX_FRAGMENTED as u64),
+        ];
+        let own = own.map(|(map, entries, max_entries)| (map.to_owned(), entries, max_entries));
+        let max_pins = u64::from(self.plane.max_pins());
+        let pins = Kind::ALL.into_iter().zip(tally.by_kind);
+        let pins =
+            pins.map(|(kind, entries)| (format!("pins_{}", kind.as_str()), entries, max_pins));
+        let status = |(map, entries, max_entries)| MapStatus {
+            map,
+            entries,
+            max_entries,
+        };
+        own.into_iter().chain(pins).map(status).collect()
+    }
+
+    fn pins_status(&self) -> anyhow::Result<Vec<PinsStatus>> {
+        let kinds = Kind::ALL.into_iter().zip(self.sweeper.losses);
+        let status = kinds.map(|(kind, losses)| {
+            let counters = self.plane.pin_counters(kind)?;
+            Ok(PinsStatus {
+                kind: kind.as_str().to_owned(),
+                made: counters.made,
+                removed: counters.removed,
+                swept: losses.swept,
+                evicted: losses.evicted,
+                failed: counters.failed,
+                over_budget: counters.over_budget,
+            })
+        });
+        status.collect()
+    }
+
+    /// Of a backend that takes no new flows: whether nothing names it any more.
+    fn is_empty(&self, vip: &WantedVip, backend: &WantedBackend) -> Option<bool> {
+        if backend.weight != 0 {
+            return None;
+        }
+        let mut is_named = self.pins_of(backend.id) != 0;
+        self.held
+            .slots(vip.entry.id)?
+            .for_each_named(|id| is_named |= id == backend.id);
+        Some(!is_named)
     }
 
     fn vip_status(
@@ -137,6 +205,7 @@ impl<D: DataPlane> Reconciler<D> {
         &self,
         vip: &config::Vip,
         backend: &WantedBackend,
+        empty: Option<bool>,
         (config, command): (&config::Backend, Override),
         count: Counters,
     ) -> BackendStatus {
@@ -160,6 +229,7 @@ impl<D: DataPlane> Reconciler<D> {
                 Verdict::Unknown => None,
             }),
             pins: self.pins_of(backend.id),
+            empty,
             resolved,
             mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
             mtu: backend.entry.mtu,

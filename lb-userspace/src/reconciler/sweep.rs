@@ -14,18 +14,13 @@ use std::{
 use lb_common::{
     backend::Backend,
     flow::Flow,
-    pin::{Idle, Kind, Pin},
-    vip::{VipEntry, VipKey},
+    pin::{Kind, Pin},
 };
 use tokio::sync::mpsc;
 
 use crate::{
     dataplane::{DataPlane, Remembered},
-    model::{
-        plan::Held,
-        slots::{Settled, Slots},
-        wanted::Wanted,
-    },
+    model::{place::Place, plan::Held, slots::Settled, wanted::Wanted},
 };
 
 /// How many entries are judged at a time, between commands.
@@ -57,6 +52,30 @@ pub(super) struct Tally {
     pub(super) fragments: u64,
 }
 
+/// What became of the pins of one kind, besides what packets count.
+///
+/// The kernel evicts without a word. What was made and neither removed nor swept must be there: what is not was evicted. Counters
+/// and scans are not of one moment, so each is read when it makes the number smaller, and it never goes back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Losses {
+    /// Pins that the sweeper removed.
+    pub(super) swept: u64,
+    /// Pins that were evicted.
+    pub(super) evicted: u64,
+    /// What was missing already when the first scan ended: of earlier daemons.
+    missing_before: Option<u64>,
+}
+
+impl Losses {
+    /// Notes the end of a scan: how many pins were `made` when it began, how many `removed` when it ended, and how many it saw.
+    fn note(&mut self, made: u64, removed: u64, seen: u64) {
+        let gone = removed.wrapping_add(self.swept).wrapping_add(seen);
+        let missing = made.saturating_sub(gone);
+        let before = *self.missing_before.get_or_insert(missing);
+        self.evicted = self.evicted.max(missing.saturating_sub(before));
+    }
+}
+
 /// What a whole scan has shown.
 pub(super) struct Findings {
     pub(super) settled: Settled,
@@ -79,6 +98,8 @@ struct Scan {
     /// Leaving ids that no slot names.
     candidates: BTreeSet<u16>,
     tally: Tally,
+    /// Pins made before it began, by [`Kind`].
+    made: [u64; Kind::ALL.len()],
 }
 
 /// The sweeper.
@@ -90,6 +111,8 @@ pub(super) struct Sweeper {
     /// Since when ids are leaving and no slot names them.
     candidates: BTreeMap<u16, Instant>,
     pub(super) tally: Tally,
+    /// By [`Kind`].
+    pub(super) losses: [Losses; Kind::ALL.len()],
 }
 
 impl Sweeper {
@@ -132,8 +155,13 @@ impl Sweeper {
             drop(sender.blocking_send(Message::Chunk(chunk)));
             drop(sender.blocking_send(Message::End(walked)));
         });
+        let mut made = [0; Kind::ALL.len()];
+        for (made, kind) in made.iter_mut().zip(Kind::ALL) {
+            *made = plane.pin_counters(kind)?.made;
+        }
         self.scan = Some(Scan {
             receiver,
+            made,
             began: now,
             began_ms: milliseconds(plane),
             foreign: HashSet::new(),
@@ -194,6 +222,7 @@ impl Sweeper {
                 let took = scan.began.elapsed();
                 self.next = Some(Instant::now() + PAUSE.max(took * SHARE));
                 walked?;
+                self.note_losses(&scan, plane)?;
                 self.tally = scan.tally;
                 let unnamed = scan
                     .candidates
@@ -209,6 +238,15 @@ impl Sweeper {
                 }))
             }
         }
+    }
+
+    /// Finds out what was evicted.
+    fn note_losses(&mut self, scan: &Scan, plane: &impl DataPlane) -> anyhow::Result<()> {
+        let kinds = Kind::ALL.into_iter().zip(scan.made).zip(scan.tally.by_kind);
+        for (((kind, made), seen), losses) in kinds.zip(&mut self.losses) {
+            losses.note(made, plane.pin_counters(kind)?.removed, seen);
+        }
+        Ok(())
     }
 
     fn judge_entry(
@@ -233,23 +271,30 @@ impl Sweeper {
                 scan.tally.fragments += 1;
             }
             Remembered::Pin(kind, flow, pin) => {
+                let losses = self.losses.get_mut(*kind as usize);
+                let remove = |plane: &mut _| {
+                    if let Some(losses) = losses {
+                        losses.swept += 1;
+                    }
+                    DataPlane::remove_pin(plane, *kind, flow)
+                };
                 let Some(home) = Place::of(flow, held) else {
                     // Nobody's any more.
-                    return plane.remove_pin(*kind, flow);
+                    return remove(plane);
                 };
                 let now_ms = milliseconds(plane);
                 let settles = home.slots.settles_since(home.index, scan.began_ms, now_ms);
-                if settles && home.is_useless(*kind, flow, pin, plane, held)? {
+                if settles && is_useless(&home, *kind, flow, pin, plane, held)? {
                     // It may be another pin by now: a handshake that was done meanwhile takes the home of an old one.
                     match plane.pin(*kind, flow)? {
-                        Some(pin) if home.is_useless(*kind, flow, &pin, plane, held)? => {
-                            return plane.remove_pin(*kind, flow);
+                        Some(pin) if is_useless(&home, *kind, flow, &pin, plane, held)? => {
+                            return remove(plane);
                         }
                         Some(_) => {}
                         None => return Ok(()),
                     }
                 }
-                if pin.backend != home.slots.slot(home.index).current {
+                if pin.backend != home.slot().current {
                     scan.foreign.insert((home.vip.id, home.index));
                 }
                 *scan.tally.by_vip.entry(home.vip.id).or_default() += 1;
@@ -264,56 +309,34 @@ impl Sweeper {
     }
 }
 
-/// The slot of a flow.
-pub(super) struct Place<'a> {
-    pub(super) vip: &'a VipEntry,
-    pub(super) slots: &'a Slots,
-    pub(super) index: u16,
-    idle: Idle,
-}
-
-impl<'a> Place<'a> {
-    /// Where a flow belongs; `None` where it is no VIP's.
-    pub(super) fn of(flow: &Flow, held: &'a Held) -> Option<Self> {
-        let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
-        let vip = held.vips()?.table.find(&key)?;
-        Some(Self {
-            vip,
-            slots: held.slots(vip.id)?,
-            index: vip.hash(&held.node()?.hash_keys, flow) as u16,
-            idle: *held.idle(vip.id)?,
-        })
+/// Whether a pin of a slot that is Settling counts for nothing: expired, to a dead backend, or to the slot's owner.
+///
+/// One to the owner stays while another pin of the flow names somebody else, who would count without it.
+fn is_useless(
+    home: &Place<'_>,
+    kind: Kind,
+    flow: &Flow,
+    pin: &Pin,
+    plane: &impl DataPlane,
+    held: &Held,
+) -> anyhow::Result<bool> {
+    let is_alive = |id: u16| held.backend(id).is_some_and(Backend::is_alive);
+    let now_ns = plane.now_ns().saturating_sub(MARGIN_NS);
+    if home.idle.is_over(pin, now_ns) || !is_alive(pin.backend) {
+        return Ok(true);
     }
-
-    /// Whether a pin of a slot that is Settling counts for nothing: expired, to a dead backend, or to the slot's owner.
-    ///
-    /// One to the owner stays while another pin of the flow names somebody else, who would count without it.
-    fn is_useless(
-        &self,
-        kind: Kind,
-        flow: &Flow,
-        pin: &Pin,
-        plane: &impl DataPlane,
-        held: &Held,
-    ) -> anyhow::Result<bool> {
-        let is_alive = |id: u16| held.backend(id).is_some_and(Backend::is_alive);
-        let now_ns = plane.now_ns().saturating_sub(MARGIN_NS);
-        if self.idle.is_over(pin, now_ns) || !is_alive(pin.backend) {
-            return Ok(true);
-        }
-        let owner = self.slots.slot(self.index).current;
-        if pin.backend != owner {
+    let owner = home.slot().current;
+    if pin.backend != owner {
+        return Ok(false);
+    }
+    for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
+        if let Some(pin) = plane.pin(other, flow)?
+            && pin.backend != owner
+        {
             return Ok(false);
         }
-        for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
-            if let Some(pin) = plane.pin(other, flow)?
-                && pin.backend != owner
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
+    Ok(true)
 }
 
 /// Now, in milliseconds of the monotonic clock, modulo 2³².

@@ -4,7 +4,8 @@ use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AttachMode, BackendStatus, Base, Changed, Command, ConfigStatus, Detached, Handle,
-        InterfaceState, InterfaceStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
+        InterfaceState, InterfaceStatus, MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus,
+        Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -22,6 +23,7 @@ pub(crate) fn status() -> Status {
         slots: 32768,
         healthy: Some(resolved),
         pins: 0,
+        empty: None,
         resolved,
         mtu: 1500,
         mac: resolved.then(|| format!("02:00:00:00:00:{id:02x}")),
@@ -90,6 +92,20 @@ pub(crate) fn status() -> Status {
             ),
         ],
         reasons: reasons(),
+        maps: vec![MapStatus {
+            map: "pins_old".to_owned(),
+            entries: 7,
+            max_entries: 262_144,
+        }],
+        pins: vec![PinsStatus {
+            kind: "old".to_owned(),
+            made: 11,
+            removed: 1,
+            swept: 2,
+            evicted: 1,
+            failed: 0,
+            over_budget: 3,
+        }],
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
     }
 }
@@ -112,6 +128,9 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                         }),
                     };
                     answer.send(result).unwrap();
+                }
+                Command::FlowsBasis(answer) => {
+                    drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
                 Command::PlanBasis(_) | Command::ReloadFailed(..) | Command::Events(_) => {
                     panic!("nobody asks for that")

@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::*;
 use crate::{
+    api::{FlowFilter, Flows, FlowsBasis},
     config::{self, Config},
     dataplane::{apply::apply, memory::Memory},
     model::{
@@ -24,6 +25,7 @@ use crate::{
         next_hop::{NextHop, Port, Vlans},
         overrides::BackendName,
         seed::Keys,
+        slots::Slots,
         wanted::{Inputs, Standing},
     },
 };
@@ -409,6 +411,85 @@ proptest! {
         fresh.reconcile(None);
         prop_assert_eq!(world.owners(), fresh.owners());
     }
+}
+
+#[test]
+fn what_is_neither_removed_nor_swept_nor_there_was_evicted() {
+    let mut losses = Losses::default();
+    // Five were missing before this daemon began.
+    losses.note(100, 20, 75);
+    assert_eq!(losses.evicted, 0);
+    losses.swept = 10;
+    losses.note(200, 30, 150);
+    assert_eq!(losses.evicted, 5);
+    // Pins that came while the scan went on make it look as if some were back.
+    losses.note(200, 30, 160);
+    assert_eq!(losses.evicted, 5);
+    losses.note(210, 30, 155);
+    assert_eq!(losses.evicted, 10);
+}
+
+#[test]
+fn flows_are_listed_while_their_slots_change_hands_and_not_before() {
+    let mut world = World::new(3);
+    for client in 0..CLIENTS {
+        world.happen(&Event::Open(client));
+    }
+    let list = |world: &World, filter: FlowFilter| {
+        let basis = FlowsBasis {
+            scan: world.plane.scan().unwrap(),
+            held: world.held.clone(),
+            names: BTreeMap::from([(world.vip(), "web".to_owned())]),
+            now_ns: world.plane.now_ns(),
+        };
+        basis.list(&filter).unwrap()
+    };
+    assert_eq!(list(&world, FlowFilter::default()), Flows::default());
+
+    world.happen(&Event::Weight(0, 0));
+    world.happen(&Event::Pass(1000));
+    let flows = list(&world, FlowFilter::default());
+    let moved: Vec<_> = world
+        .connections
+        .iter()
+        .filter(|(_, backend)| **backend == address(0))
+        .collect();
+    assert!(!moved.is_empty());
+    for (client, backend) in &moved {
+        let found = flows
+            .flows
+            .iter()
+            .find(|flow| flow.client.port() == 1024 + **client);
+        let found = found.unwrap();
+        assert_eq!((found.backend, found.vip.as_str()), (**backend, "web"));
+        assert_eq!(found.slot_state, "holding");
+        assert_eq!(found.dialled.to_string(), "203.0.113.10:443");
+        assert!(found.idle_seconds < 0.001 && !found.expired && !found.closing);
+    }
+    let sum: u64 = flows.counts.iter().map(|count| count.flows).sum();
+    assert_eq!((flows.total, flows.flows.len() as u64), (sum, sum));
+
+    let filter = FlowFilter {
+        backend: Some(address(0)),
+        limit: Some(1),
+        ..FlowFilter::default()
+    };
+    let drained = list(&world, filter);
+    assert_eq!(
+        (drained.total, drained.flows.len()),
+        (moved.len() as u64, 1)
+    );
+    assert_eq!(drained.counts.len(), 1);
+
+    world.fail(0);
+    world.reconcile(None);
+    let filter = FlowFilter {
+        vip: Some("web".to_owned()),
+        backend: Some(address(0)),
+        limit: None,
+    };
+    let dead = list(&world, filter);
+    assert!(dead.flows.iter().all(|flow| flow.expired));
 }
 
 #[test]
