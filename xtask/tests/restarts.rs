@@ -1,6 +1,5 @@
 //! The short form of `cargo xtask restarts`.
 #![forbid(unsafe_code)]
-#![expect(clippy::panic, reason = "a test fails by panicking")]
 
 use xtask::restarts::{Options, through};
 

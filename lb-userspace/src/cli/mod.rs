@@ -12,6 +12,7 @@ mod decap;
 mod detach;
 mod drain;
 mod events;
+mod left;
 mod man;
 mod output;
 mod plan;
