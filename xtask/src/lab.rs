@@ -50,7 +50,7 @@ pub use self::{
     segment::{Nic, Segment},
     topology::{Host, Plan, Topology, VIP_V4, VIP_V6},
     wait::{eventually, until},
-    weir::{BackendStatus, InterfaceStatus, ReasonStatus, Status, VipStatus, Weir},
+    weir::{BackendStatus, InterfaceStatus, ReasonStatus, Status, VipStatus, Weir, program_exists},
 };
 
 /// One lab: everything made through it disappears with it.

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod fuzz;
 pub mod lab;
 pub mod progress;
+pub mod restarts;
 pub mod root;
 pub mod setup;
 pub mod tables;

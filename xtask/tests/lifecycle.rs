@@ -200,3 +200,51 @@ fn interfaces_come_and_go_by_reload_and_nobodys_program_is_replaced() {
     run.weir(&["apply"]);
     assert!(run.weir.xdp_on("eth1").unwrap());
 }
+
+#[test]
+fn without_a_daemon_the_status_is_read_from_the_pins() {
+    let mut run = Run::start();
+    run.answering(100);
+    let (_, before) = run.status();
+    run.weir.end_by(Signal::KILL).unwrap();
+    // Forwarded on, and counted.
+    run.answering(100);
+    let socket = run.weir.socket().display().to_string();
+    let pins = run.weir.pin_path().display().to_string();
+    let status = |more: &[&str]| {
+        let arguments = [&["status", "--socket", &socket], more].concat();
+        let output = run.weir.output(&arguments).unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let left: Value = serde_json::from_str(&status(&["--pin-path", &pins, "-o", "json"])).unwrap();
+    assert_eq!(left["ready"], false);
+    assert_eq!(left["interfaces"], before["interfaces"]);
+    // VIPs and backends as they were, but for what counts on.
+    for (then, now) in before["vips"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(left["vips"].as_array().unwrap())
+    {
+        for key in ["id", "address", "port", "protocol", "slots"] {
+            assert_eq!(now[key], then[key], "{key}");
+        }
+        for (index, then) in then["backends"].as_array().unwrap().iter().enumerate() {
+            for key in [
+                "id", "address", "forward", "slots", "resolved", "mac", "mtu",
+            ] {
+                assert_eq!(now["backends"][index][key], then[key], "{key}");
+            }
+        }
+    }
+    let packets = |status: &Value| status["vips"][0]["packets"].as_u64().unwrap();
+    assert!(packets(&left) > packets(&before));
+    let text = status(&["--pin-path", &pins]);
+    assert!(
+        text.starts_with("no daemon runs") && text.contains("VIP 203.0.113.10 port 80 tcp"),
+        "{text}"
+    );
+    // Without knowing where the pins are, only that.
+    assert_eq!(status(&[]), "");
+}

@@ -13,6 +13,7 @@ mod detach;
 mod drain;
 mod events;
 mod flows;
+mod left;
 mod man;
 mod output;
 mod plan;

@@ -2,20 +2,20 @@
 
 use std::{
     io::{self, IsTerminal as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::bail;
 use tokio::time::timeout;
 
-use super::{Outcome, change::converse, output, table};
+use super::{Outcome, change::converse, left::LeftStatus, output, table};
 use crate::{
     api::{
         InterfaceState, InterfaceStatus, Status,
         client::{Client, ClientError},
     },
-    config::DEFAULT_API_SOCKET,
+    config::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH},
 };
 
 const EXAMPLES: &str = "\
@@ -24,6 +24,10 @@ Examples:
   weir status -o json | jq '.vips[].backends[] | select(.resolved | not)'
   weir status --watch                    again whenever something changes, and every 2 s
   weir status --socket /run/weir/weir.sock
+  weir status --pin-path /sys/fs/bpf/weir    what a daemon has left, read from its pins
+
+Without a daemon, what it left is read from its pins: interfaces, VIPs, backends, counters; names, weights and health
+are not there. The pins are looked for at --pin-path, or at the usual place if the socket is the usual one.
 
 Exit codes: 0 all is well, 1 failed, 2 usage, 3 degraded: the daemon is away (packets are still
 forwarded), it is not ready, it is not on one of its interfaces, or a VIP has no backend that packets can reach";
@@ -35,6 +39,9 @@ pub(super) struct Args {
     /// Socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_API_SOCKET)]
     socket: PathBuf,
+    /// Directory of the pins, for when no daemon runs [default: /sys/fs/bpf/weir, with the usual socket]
+    #[arg(long, value_name = "DIR")]
+    pin_path: Option<PathBuf>,
     /// Form of the output; field names of json are stable
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
@@ -62,12 +69,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     }
     let status = match converse(Client::new(&args.socket).status())? {
         Ok(status) => status,
-        Err(error @ ClientError::Away { .. }) => {
-            output::message(format_args!(
-                "the daemon is away: {error}\n  help: start it with `weir run --config FILE`; what it left attached goes on forwarding"
-            ));
-            return Ok(Outcome::Degraded);
-        }
+        Err(error @ ClientError::Away { .. }) => return without_daemon(args, &error.to_string()),
         Err(error) => return Err(error.into()),
     };
     output::listing(args.output, &status, || table::status(&status))?;
@@ -76,6 +78,27 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     } else {
         Outcome::Degraded
     })
+}
+
+/// Shows what the pins tell, if there are any.
+fn without_daemon(args: &Args, away: &str) -> anyhow::Result<Outcome> {
+    const HELP: &str =
+        "start it with `weir run --config FILE`; what it left attached goes on forwarding";
+    let is_usual = args.socket == Path::new(DEFAULT_API_SOCKET);
+    let usual = is_usual.then(|| PathBuf::from(DEFAULT_PIN_PATH));
+    let Some(pin_path) = args.pin_path.clone().or(usual) else {
+        output::message(format_args!(
+            "the daemon is away: {away}\n  help: {HELP}, and `--pin-path DIR` shows it"
+        ));
+        return Ok(Outcome::Degraded);
+    };
+    match converse(LeftStatus::read(&pin_path, away))? {
+        Ok(left) => output::listing(args.output, &left, || left.text())?,
+        Err(error) => output::message(format_args!(
+            "the daemon is away: {away}; what it left cannot be shown: {error:#}\n  help: {HELP}"
+        )),
+    }
+    Ok(Outcome::Degraded)
 }
 
 /// Shows the status until the reader or the daemon has gone.

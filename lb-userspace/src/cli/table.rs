@@ -297,7 +297,7 @@ pub(super) fn number(text: String) -> Cell {
 }
 
 /// Slots as a share of all.
-fn share(slots: u32) -> String {
+pub(super) fn share(slots: u32) -> String {
     let permille = (u64::from(slots) * 1000 + SLOTS as u64 / 2) / SLOTS as u64;
     format!("{}.{}%", permille / 10, permille % 10)
 }

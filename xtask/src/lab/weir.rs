@@ -195,6 +195,12 @@ impl Weir {
         self.restart()
     }
 
+    /// Returns the binary.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// Returns the config file.
     #[must_use]
     pub fn config(&self) -> &Path {
@@ -280,6 +286,16 @@ impl Weir {
             .contains("\"xdp\""))
     }
 
+    /// Returns the kernel's number of the XDP program on an interface of the host.
+    pub fn program_on(&self, nic: &str) -> Result<u32> {
+        let links: serde_json::Value =
+            serde_json::from_str(&self.host.ip(&format!("-j link show dev {nic}"))?)?;
+        let id = links.pointer("/0/xdp/prog/id");
+        let id = id.and_then(serde_json::Value::as_u64);
+        let id = id.with_context(|| format!("no XDP program is on {nic}: {links}"))?;
+        Ok(u32::try_from(id)?)
+    }
+
     fn wait_until_serving(&mut self) -> Result<()> {
         let mut last = String::from("it never answered");
         let waited = wait::until("weir to be ready with all backends resolved", START, || {
@@ -305,6 +321,18 @@ impl Weir {
             )
         })
     }
+}
+
+/// Tells whether the kernel has a BPF program of this number.
+pub fn program_exists(id: u32) -> Result<bool> {
+    for program in aya::programs::loaded_programs() {
+        match program {
+            Ok(program) if program.id() == id => return Ok(true),
+            // One that went between its number and its opening is nobody's answer.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(false)
 }
 
 fn launch(

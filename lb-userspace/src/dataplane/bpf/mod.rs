@@ -5,6 +5,7 @@ mod attach;
 pub mod decap;
 pub mod driver;
 pub mod layout;
+mod left;
 mod migrate;
 mod object;
 mod pins;
@@ -31,6 +32,7 @@ use lb_common::{
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::FromZeros as _;
 
+pub use left::{Left, LeftBackend, LeftVip};
 pub use pins::{Detached, detach, linked_interfaces};
 pub use test_run::{Action, Run, Trace};
 

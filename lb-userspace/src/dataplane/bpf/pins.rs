@@ -167,6 +167,11 @@ pub(super) fn maps(pin_path: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// Directory of the inner maps below `pin_path`, for reading.
+pub(super) fn tables(pin_path: &Path) -> PathBuf {
+    pin_path.join(Layout::CURRENT.to_string()).join("tables")
+}
+
 /// The interfaces that the program is attached to by links pinned below `pin_path`, sorted by name.
 ///
 /// # Errors
