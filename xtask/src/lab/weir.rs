@@ -1,6 +1,7 @@
 //! The daemon under test, as a process inside a host.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     time::Duration,
@@ -65,8 +66,25 @@ pub struct VipStatus {
     pub packets: u64,
     /// New connections.
     pub new_connections: u64,
+    /// CRC32 of the lookup table that is wanted.
+    pub table_digest: String,
+    /// How many slots are in each state; `None` from a daemon that moves flows at once.
+    pub slots: Option<SlotsStatus>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
+}
+
+/// How many slots of a VIP are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct SlotsStatus {
+    /// Forwarded to their owner, nothing remembered.
+    pub stable: u32,
+    /// About to move, or just moved: every flow is pinned where it is.
+    pub holding: u32,
+    /// New flows go to the new owner, others are kept where they were.
+    pub moving: u32,
+    /// Moved, with flows that are still kept elsewhere.
+    pub settling: u32,
 }
 
 /// A backend of a VIP and its counters.
@@ -161,6 +179,28 @@ impl Weir {
         self.wait_until_serving()
     }
 
+    /// Writes another config into the file; the daemon reads it when it is told to.
+    pub fn rewrite(&self, lab: &Lab, config: &WeirConfig) -> Result<()> {
+        let text = config.to_toml(&lab.folder());
+        fs::write(&self.config, text)
+            .with_context(|| format!("write {}", self.config.display()))
+    }
+
+    /// Makes the daemon read its config again by SIGHUP; returns once it has.
+    pub fn reload(&self) -> Result<()> {
+        let before = self.status()?.generation;
+        self.process.signal(Signal::HUP)?;
+        wait::until("the config to be read again", END, || {
+            Ok(self.status()?.generation > before)
+        })
+    }
+
+    /// Runs a weir command that asks this daemon, and returns what it printed.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let socket = self.socket.to_string_lossy();
+        self.cli(&[arguments, &["--socket", &socket]].concat())
+    }
+
     /// Returns the config file.
     #[must_use]
     pub fn config(&self) -> &Path {
@@ -187,13 +227,7 @@ impl Weir {
 
     /// Asks the daemon what it does.
     pub fn status(&self) -> Result<Status> {
-        let text = self.cli(&[
-            "status",
-            "-o",
-            "json",
-            "--socket",
-            &self.socket.to_string_lossy(),
-        ])?;
+        let text = self.ask(&["status", "-o", "json"])?;
         serde_json::from_str(&text).with_context(|| format!("read the status {text}"))
     }
 
