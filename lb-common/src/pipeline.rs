@@ -17,7 +17,7 @@ use crate::{
     rewrite,
     slot::{NOBODY, Slot},
     tables::{Answer, Chosen, Limited, Tables},
-    vip::{self, VipEntry, VipKey},
+    vip::{VipEntry, VipKey},
     wire::{ethernet, protocol, tcp::Tcp},
 };
 
@@ -486,16 +486,7 @@ fn error_about<T: Tables>(
 #[inline(always)]
 fn hash<T: Tables>(tables: &T, flow: &Flow, vip: &VipEntry) -> Result<u32, Reason> {
     let node = tables.node().ok_or(Reason::TableMissing)?;
-    if vip.flags & vip::flags::AFFINITY_SOURCE == 0 {
-        return Ok(node.hash_keys.hash(flow));
-    }
-    // The source address alone, so that all flows of a client reach one backend.
-    Ok(node.hash_keys.hash(&Flow {
-        source_port: [0; 2],
-        destination_port: [0; 2],
-        protocol: 0,
-        ..*flow
-    }))
+    Ok(vip.hash(&node.hash_keys, flow))
 }
 
 /// The slot of a VIP's flow. A Stable one has a backend.

@@ -7,7 +7,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::flow::Address;
+use crate::flow::{Address, Flow, HashKeys};
 
 /// How many VIPs a table takes at most.
 pub const MAX_VIPS: usize = 4096;
@@ -120,6 +120,24 @@ pub struct VipEntry {
     pub id: u32,
     /// [`flags`]. Host order.
     pub flags: u32,
+}
+
+impl VipEntry {
+    /// Hash of a flow of this VIP; the low 16 bits are its slot.
+    #[must_use]
+    #[inline(always)]
+    pub const fn hash(&self, keys: &HashKeys, flow: &Flow) -> u32 {
+        if self.flags & flags::AFFINITY_SOURCE == 0 {
+            return keys.hash(flow);
+        }
+        // The source address alone, so that all flows of a client reach one backend.
+        keys.hash(&Flow {
+            source_port: [0; 2],
+            destination_port: [0; 2],
+            protocol: 0,
+            ..*flow
+        })
+    }
 }
 
 /// What a VIP asks of the pipeline.

@@ -62,7 +62,7 @@ pub async fn run(
     let mut signals = Signals::new()?;
     // Those that come before the daemon is ready are kept, as one.
     let hangups = listen(SignalKind::hangup())?;
-    let mut plane = BpfDataPlane::open(&node.pin_path, program_log, 262_144)?;
+    let mut plane = BpfDataPlane::open(&node.pin_path, program_log, node.max_pins)?;
     let program_log = match program_log {
         ProgramLog::Off => None,
         ProgramLog::Debug => Some(tokio::spawn(follow_log(plane.program_log()?))),

@@ -21,7 +21,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// The body of every answer that is an error.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
 pub(crate) struct ErrorBody {
     /// What went wrong.
     pub(crate) error: String,

@@ -4,8 +4,18 @@
 mod change;
 mod desired;
 mod origin;
+mod standing;
+mod sweep;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
 
 use lb_common::tables::Counters;
 use tokio::sync::{mpsc, watch};
@@ -17,13 +27,15 @@ use crate::{
     },
     config::{self, Config, OnExit},
     dataplane::{DataPlane, apply::apply},
+    health::{self, Health, Verdict},
     model::{
         ids::Ids,
-        mac_text,
+        ip_address, mac_text,
         next_hop::Port,
         overrides::Override,
         plan::Held,
         preview::Basis,
+        slots::{Settled, Slots, earlier},
         wanted::{Inputs, Wanted, WantedBackend, WantedVip},
     },
     neighbours::{Neighbours, Snapshot},
@@ -32,6 +44,11 @@ use crate::{
 use change::Prepared;
 use desired::Desired;
 use origin::Origin;
+use standing::{Keeper, checks};
+use sweep::{Message, Sweeper, milliseconds};
+
+/// How long after a failure the maps are tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Owner of the data plane.
 pub(crate) struct Reconciler<D> {
@@ -54,6 +71,16 @@ pub(crate) struct Reconciler<D> {
     events: Events,
     /// Configurations whose backends have been looked for.
     prepared: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
+    health: Health,
+    checked: watch::Receiver<Arc<health::Snapshot>>,
+    keeper: Keeper,
+    sweeper: Sweeper,
+    /// Leaving backends that nothing names any more.
+    unnamed: BTreeSet<u16>,
+    /// What a scan has shown that has just ended.
+    settled: Option<Arc<Settled>>,
+    /// When something changes by time alone.
+    wake: Option<Instant>,
 }
 
 /// Why the reconciler ended.
@@ -86,6 +113,15 @@ impl<D: DataPlane> Reconciler<D> {
                 "adopted what an earlier daemon left"
             );
         }
+        let now_ms = milliseconds(&plane);
+        let mut slots = Vec::with_capacity(vips.len());
+        for vip in &vips {
+            if let Some(table) = plane.table(vip.id)? {
+                let since = plane.since(vip.id)?;
+                slots.push((vip.id, Slots::adopt(table, since, now_ms)));
+            }
+        }
+        let (health, checked) = Health::start().context("starting the health checks")?;
         let state_file = StateFile::new(&config.node.state_file);
         let (state, lost) = state_file.load();
         for (name, value) in state.overrides.iter() {
@@ -100,7 +136,7 @@ impl<D: DataPlane> Reconciler<D> {
         Ok(Self {
             desired: Desired::new(config, state.overrides),
             ids: Ids::adopt(&vips, &backends),
-            held: Held::adopt(&vips, &backends),
+            held: Held::adopt(&vips, &backends, slots),
             plane,
             wanted: None,
             neighbours,
@@ -114,6 +150,13 @@ impl<D: DataPlane> Reconciler<D> {
             origin: Origin::new(file),
             events: Events::new(),
             prepared: mpsc::channel(1),
+            health,
+            checked,
+            keeper: Keeper::default(),
+            sweeper: Sweeper::default(),
+            unnamed: BTreeSet::new(),
+            settled: None,
+            wake: None,
         })
     }
 
@@ -139,6 +182,7 @@ impl<D: DataPlane> Reconciler<D> {
                 "some backends' MAC addresses are not known yet: `weir status` names them"
             );
         }
+        self.adopt_verdicts().await?;
         self.reconcile("start")?;
         self.generation += 1;
         self.save_state();
@@ -165,12 +209,7 @@ impl<D: DataPlane> Reconciler<D> {
                         self.failure = Some("the network is no longer watched: restart the daemon".to_owned());
                         return self.only_answer(commands).await;
                     }
-                    if let Err(error) = self.reconcile("network") {
-                        tracing::error!(error = format!("{error:#}"), "the maps cannot follow the network");
-                        self.failure = Some(format!("{error:#}"));
-                    } else {
-                        self.failure = None;
-                    }
+                    self.follow("network");
                 }
                 // The sender lives in this task, so there always is another.
                 Some(prepared) = self.prepared.1.recv() => self.commit(prepared),
@@ -178,8 +217,73 @@ impl<D: DataPlane> Reconciler<D> {
                     Some(command) => if let Some(end) = self.answer(command) { return end },
                     None => return End::Abandoned,
                 },
+                Ok(()) = self.checked.changed() => self.follow("health"),
+                () = until(self.wake) => self.follow("time"),
+                message = self.sweeper.next() => self.sweep(message),
             }
         }
+    }
+
+    /// Makes the maps what they should be after something that nobody waits for.
+    fn follow(&mut self, cause: &str) {
+        self.failure = match self.reconcile(cause) {
+            Ok(()) => None,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, cause, "the maps cannot follow");
+                // Not at once again, and not never.
+                self.wake = Some(Instant::now() + RETRY);
+                Some(error)
+            }
+        };
+    }
+
+    /// Goes on with a scan; at its end what has settled becomes Stable, and what nothing names goes.
+    fn sweep(&mut self, message: Message) {
+        let findings = match self.sweeper.judge(message, &mut self.plane, &self.held) {
+            Ok(Some(findings)) => findings,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a scan of the flows was given up; another follows"
+                );
+                self.follow("time");
+                return;
+            }
+        };
+        self.unnamed = findings.unnamed;
+        self.settled = Some(Arc::new(findings.settled));
+        self.follow("scan");
+        self.unnamed.clear();
+        self.settled = None;
+    }
+
+    /// Gives the health checks what an earlier daemon knew, and waits until they have taken it.
+    async fn adopt_verdicts(&mut self) -> anyhow::Result<()> {
+        let alive: BTreeMap<IpAddr, bool> = self
+            .held
+            .backends()
+            .map(|(_, entry)| (ip_address(entry.address), entry.is_alive()))
+            .collect();
+        let checks = checks(&self.desired.config, None, |name| {
+            match alive.get(&name.backend) {
+                None => Verdict::Unknown,
+                Some(true) => Verdict::Healthy,
+                Some(false) => Verdict::Failed,
+            }
+        });
+        let wanted: Vec<_> = checks.keys().cloned().collect();
+        self.health.watch(checks);
+        let taken = self.checked.wait_for(|snapshot| {
+            wanted
+                .iter()
+                .all(|check| snapshot.states.contains_key(check))
+        });
+        taken
+            .await
+            .context("the task of the health checks has ended")?;
+        Ok(())
     }
 
     async fn only_answer(&mut self, commands: &mut mpsc::Receiver<Command>) -> End {
@@ -230,11 +334,21 @@ impl<D: DataPlane> Reconciler<D> {
     fn reconcile(&mut self, cause: &str) -> anyhow::Result<()> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let ports = self.ports(&snapshot);
+        let health = Arc::clone(&self.checked.borrow_and_update());
+        let mut standing = self.keeper.stand(
+            &self.desired.config,
+            &health,
+            self.wanted.as_ref(),
+            milliseconds(&self.plane),
+        );
+        standing.unnamed.clone_from(&self.unnamed);
+        standing.settled.clone_from(&self.settled);
         let inputs = Inputs {
             config: &self.desired.config,
             keys: &self.desired.keys,
             ports: &ports,
             next_hops: &snapshot.next_hops,
+            standing: &standing,
         };
         let wanted = Wanted::new(&inputs, &self.held, &mut self.ids)?;
         apply(
@@ -244,10 +358,61 @@ impl<D: DataPlane> Reconciler<D> {
             &mut self.ids,
             cause,
         )?;
+        let scan = self.sweeper.begin(&self.plane, &self.held, &wanted)?;
+        self.wake = [self.keeper.wake, scan, self.deadline(&wanted)]
+            .into_iter()
+            .flatten()
+            .min();
         if let Some(before) = self.wanted.replace(wanted) {
             self.tell_next_hops(&before);
+            self.follow_leaving(&before);
         }
         Ok(())
+    }
+
+    /// When the next slot changes by time alone.
+    fn deadline(&self, wanted: &Wanted) -> Option<Instant> {
+        let ends = wanted.vips.iter().filter_map(|vip| {
+            let slots = self.held.slots(vip.entry.id)?;
+            slots.deadline_ms(&vip.times)
+        });
+        let end = ends.fold(None, |first, end| earlier(first, Some(end)))?;
+        let left = end.wrapping_sub(milliseconds(&self.plane));
+        // What is over already counts as a great number.
+        let left = if left > u32::MAX / 2 { 0 } else { left };
+        // A millisecond more: the clock's own may not have ended.
+        Some(Instant::now() + Duration::from_millis(u64::from(left) + 1))
+    }
+
+    /// Whoever leaves keeps next hop and health checks until it is gone.
+    fn follow_leaving(&mut self, before: &Wanted) {
+        let is_same = self
+            .wanted
+            .as_ref()
+            .is_some_and(|wanted| wanted.leaving.keys().eq(before.leaving.keys()));
+        if !is_same {
+            self.watch();
+        }
+    }
+
+    /// Has network and health checks watch whom the configuration has, and whoever is leaving.
+    fn watch(&self) {
+        self.neighbours.watch(self.watched(&self.desired));
+        let checks = checks(&self.desired.config, self.wanted.as_ref(), |_| {
+            Verdict::Unknown
+        });
+        self.health.watch(checks);
+    }
+
+    /// Backends whose way the network must tell: a configuration's, and the leaving ones.
+    fn watched(&self, desired: &Desired) -> BTreeSet<IpAddr> {
+        let mut watched = desired.watched();
+        let leaving = self
+            .wanted
+            .iter()
+            .flat_map(|wanted| wanted.leaving.values());
+        watched.extend(leaving.map(|entry| ip_address(entry.address)));
+        watched
     }
 
     /// What a new configuration is held against.
@@ -365,6 +530,14 @@ impl<D: DataPlane> Reconciler<D> {
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }
+    }
+}
+
+/// Waits until a time; for ever, where there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use lb_userspace::api::{self, Access, Socket, Status};
+use lb_userspace::api::{self, Access, OverrideStatus, Socket, Status, VipStatus};
 use tokio::sync::oneshot;
 
 fn weir(args: &[&str]) -> Output {
@@ -149,7 +149,22 @@ fn usage_errors_exit_with_2() {
 fn help_and_version_are_data() {
     let output = weir(&["--version"]);
     assert_eq!((code(&output), out(&output)), (0, "weir 0.1.0\n"));
-    for verb in ["run", "check", "status", "detach", "completions", "man"] {
+    for verb in [
+        "run",
+        "check",
+        "plan",
+        "apply",
+        "status",
+        "vip",
+        "backend",
+        "drain",
+        "undrain",
+        "weight",
+        "events",
+        "detach",
+        "completions",
+        "man",
+    ] {
         let output = weir(&[verb, "--help"]);
         assert_eq!(code(&output), 0);
         let help = out(&output);
@@ -269,4 +284,149 @@ async fn detach_asks_the_daemon_first() {
     let output = ask(common::status(), &["detach"]).await;
     assert_eq!(code(&output), 0, "{}", err(&output));
     assert_eq!(err(&output), "detached from eth0; 9 pins removed\n");
+}
+
+/// A status in which a command has drained a backend of `web`.
+fn drained() -> Status {
+    let mut status = common::status();
+    let vip = status.vips.first_mut().unwrap();
+    let backend = vip.backends.first_mut().unwrap();
+    (backend.weight, backend.slots, backend.drained) = (0, 0, true);
+    status.overrides.push(OverrideStatus {
+        vip: "web".to_owned(),
+        backend: backend.address,
+        drained: true,
+        weight: Some(7),
+        configured: true,
+    });
+    status.config.applied = "/tmp/new.toml".into();
+    status
+}
+
+#[tokio::test]
+async fn what_commands_have_changed_is_shown_everywhere() {
+    let output = ask(drained(), &["status"]).await;
+    for text in [
+        "configuration /tmp/new.toml, by start\n",
+        "by command: 10.0.0.11 of VIP web: drained, weight 7\n",
+        "  0* ",
+    ] {
+        assert!(out(&output).contains(text), "{text} in\n{}", out(&output));
+    }
+    let output = ask(drained(), &["backend", "list"]).await;
+    assert_eq!(code(&output), 0, "{}", err(&output));
+    let lines: Vec<&str> = out(&output).lines().collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert!(
+        lines[1].contains("10.0.0.11") && lines[1].contains("drained"),
+        "{lines:?}"
+    );
+    assert!(lines[2].contains("unresolved"), "{lines:?}");
+    assert!(
+        lines.iter().all(|line| line.chars().count() <= 80),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test]
+async fn listings_are_tables_or_json() {
+    let output = ask(common::status(), &["vip", "list"]).await;
+    assert_eq!(out(&output).lines().count(), 3, "{}", out(&output));
+    assert!(out(&output).contains("203.0.113.10:443"));
+    let output = ask(common::status(), &["vip", "list", "-o", "json"]).await;
+    let vips: Vec<VipStatus> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(vips, common::status().vips);
+    let output = ask(common::status(), &["vip", "show", "web", "-o", "json"]).await;
+    let vip: VipStatus = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(vip, common::status().vips[0]);
+    let output = ask(common::status(), &["vip", "show", "nothing"]).await;
+    assert_eq!(code(&output), 1);
+    assert!(err(&output).contains("`weir vip list`"), "{}", err(&output));
+    let output = ask(
+        common::status(),
+        &["backend", "show", "10.0.0.12", "-o", "json"],
+    )
+    .await;
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&rows[0]["vip"], &rows[0]["id"]),
+        (&"web".into(), &2.into())
+    );
+    let output = ask(common::status(), &["backend", "show", "10.0.0.99"]).await;
+    assert_eq!(code(&output), 1);
+}
+
+#[tokio::test]
+async fn changes_say_what_became_of_them() {
+    let output = ask(common::status(), &["drain", "web", "10.0.0.11"]).await;
+    assert_eq!(code(&output), 0);
+    assert_eq!(out(&output), "");
+    assert_eq!(
+        err(&output),
+        "10.0.0.11 of VIP web takes no new flows (generation 4)\n"
+    );
+    let output = ask(
+        common::status(),
+        &["weight", "web", "10.0.0.11", "5", "-o", "json"],
+    )
+    .await;
+    let changed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        changed,
+        serde_json::json!({ "changed": true, "generation": 4 })
+    );
+    let output = ask(
+        common::status(),
+        &["undrain", "--all", "10.0.0.11", "--generation", "2"],
+    )
+    .await;
+    assert_eq!(code(&output), 1);
+    assert!(
+        err(&output).contains("based on generation 2, and the daemon is at 3"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn changes_without_a_daemon_or_with_wrong_words_fail() {
+    let nowhere = ["--socket", "/no/such/weir.sock"];
+    for args in [
+        &["drain", "web", "10.0.0.11"][..],
+        &["weight", "web", "10.0.0.11", "5"],
+        &["vip", "list"],
+        &["events"],
+        &["status", "--watch"],
+    ] {
+        let output = weir(&[args, &nowhere].concat());
+        assert_eq!(code(&output), 1, "{args:?}");
+        assert!(
+            err(&output).contains("no daemon listens on"),
+            "{args:?}: {}",
+            err(&output)
+        );
+    }
+    for args in [
+        &["drain", "10.0.0.11"][..],
+        &["drain", "web", "backend"],
+        &["drain", "--all", "web", "10.0.0.11"],
+        &["weight", "web", "10.0.0.11"],
+        &["weight", "web", "10.0.0.11", "65536"],
+        &["weight", "web", "10.0.0.11", "5", "--reset"],
+        &["apply", "--max-move", "200%"],
+        &["plan"],
+    ] {
+        let output = weir(args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", err(&output));
+    }
+    // What the file alone tells needs no daemon.
+    let broken = config("broken/vip_port_out_of_range.toml");
+    let output = weir(&["plan", &broken, "--socket", "/no/such/weir.sock"]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        err(&output).contains("vip[0].port: found 70000"),
+        "{}",
+        err(&output)
+    );
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use lb_userspace::config::{
-    Affinity, Announce, Config, ForwardMode, Health, OnExit, Protocol, XdpMode,
+    Affinity, Announce, Config, ForwardMode, Health, OnExit, Protocol, Scope, XdpMode, check,
     health::{Dns, Grpc, Host, Http, Probe, Tls, Udp},
 };
 
@@ -270,6 +270,37 @@ fn reads_every_type_of_health_check() {
             (query.to_string().as_str(), *transport),
             ("example.com.", wanted)
         );
+    }
+}
+
+/// A file of the repository.
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+}
+
+#[test]
+fn takes_the_example_that_is_shipped() {
+    let example = shipped("deploy/weir.example.toml");
+    check(&example, Scope::Offline).unwrap_or_else(|errors| panic!("{errors}"));
+}
+
+#[test]
+fn takes_the_health_checks_of_the_documentation() {
+    let page = fs::read_to_string(shipped("docs/health.md")).unwrap();
+    let blocks = page.split("```toml\n").skip(1);
+    let blocks = blocks.map(|rest| rest.split_once("```").unwrap().0);
+    let sections: Vec<&str> = blocks
+        .flat_map(|block| block.split("[vip.health]").skip(1))
+        .collect();
+    assert!(sections.len() >= 4);
+    for section in sections {
+        let text = format!(
+            "[node]\ninterfaces = [\"eth0\"]\nseed = \"x\"\n[[vip]]\nname = \"web\"\n\
+             address = \"203.0.113.10\"\nport = 443\nprotocol = \"tcp\"\n[vip.health]{section}"
+        );
+        let config =
+            Config::parse(&text, "docs").unwrap_or_else(|errors| panic!("{text}\n{errors}"));
+        assert!(config.vips[0].health.is_some());
     }
 }
 

@@ -196,6 +196,7 @@ fn what_does_not_fit_the_mtu_is_answered_and_what_fits_is_sent() {
     // L2 adds nothing, so the MTU of the segment is the sender's matter.
     lab.config.vips[0].backends[0].forward = ForwardMode::L2;
     lab.apply().unwrap();
+    lab.settle();
     let outcome = lab.send("198.51.100.7", WEB4, 7);
     assert_eq!(outcome, (Reason::Forwarded, Some(1)));
 }
@@ -209,6 +210,7 @@ fn a_backend_whose_mode_changes_is_another_one() {
         let wanted = lab.wanted();
         ids.insert(wanted.vips[0].backends[0].id);
         lab.apply().unwrap();
+        lab.settle();
         // The old one is gone, and the table names the new one.
         assert_eq!(lab.memory.backends().unwrap().len(), 1);
         let (outcome, _) = run(&lab.memory, &syn(WEB4, 0, true));

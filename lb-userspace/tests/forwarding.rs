@@ -15,18 +15,22 @@ use etherparse::{Icmpv4Type, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header, Packe
 use lab::{Lab, PORT, WEB4, WEB6, frame, mac, run, web};
 use lb_common::{
     backend::Backend as Entry,
+    flow::Flow,
+    fragment::FragmentKey,
+    pin::{Idle, Kind, Pin},
     reason::Reason,
     slot::SlotTable,
-    tables::{Counters, Interface, Node as NodeEntry},
+    tables::{Counters, Interface, Node as NodeEntry, PinCounters},
     vip::{VipEntry, VipTable},
 };
 use lb_userspace::{
     config::{Affinity, TableAlgorithm, Vip},
-    dataplane::{DataPlane, ReasonCount, apply::apply, memory::Memory},
+    dataplane::{DataPlane, ReasonCount, Scan, apply::apply, memory::Memory},
     model::{
         ids::Ids,
         next_hop::Port,
         plan::{Held, Step},
+        slots::{Since, Slots},
         wanted::Table,
     },
 };
@@ -102,6 +106,9 @@ fn a_vip_that_is_removed_passes_and_leaves_nothing_behind() {
     assert_eq!(outcome, (Reason::NotVip, None));
     let outcome = lab.send("2001:db8:c::7", WEB6, 1);
     assert_eq!(outcome, (Reason::Forwarded, Some(1)));
+    // Its backend stays known until nothing names it.
+    assert_eq!(lab.memory.backends().unwrap().len(), 2);
+    lab.settle();
     assert_eq!(lab.memory.backends().unwrap().len(), 1);
     assert_eq!(lab.apply().unwrap(), 0);
 }
@@ -213,7 +220,7 @@ fn backends_come_before_tables_before_vips_and_go_the_other_way() {
     let mut lab = Lab::new(vec![web(WEB4, &[(1, 100), (2, 100)])]);
     assert_eq!(
         lab.steps(),
-        "node port interface backend backend table vips"
+        "node port interface backend backend idle table vips"
     );
     lab.apply().unwrap();
     assert_eq!(lab.steps(), "");
@@ -224,8 +231,13 @@ fn backends_come_before_tables_before_vips_and_go_the_other_way() {
     lab.config.vips = vec![web(WEB6, &[(3, 100)])];
     assert_eq!(
         lab.steps(),
-        "backend table vips clear-table clear-backend clear-backend"
+        // What leaves stays known until nothing names it.
+        "backend idle table vips clear-table"
     );
+    lab.apply().unwrap();
+    assert_eq!(lab.steps(), "");
+    lab.standing.unnamed = lab.wanted().leaving.keys().copied().collect();
+    assert_eq!(lab.steps(), "clear-backend clear-backend");
     lab.apply().unwrap();
     assert_eq!(lab.steps(), "");
 }
@@ -270,7 +282,8 @@ fn made(lab: &mut Lab) -> Vec<Arc<Table>> {
     let vips = lab.wanted().vips;
     vips.into_iter()
         .map(|vip| {
-            let step = Step::Table(vip.entry.id, Arc::clone(&vip.table));
+            let slots = Arc::new(Slots::new(&vip.table.owner_ids()));
+            let step = Step::Table(vip.entry.id, Arc::clone(&vip.table), slots);
             lab.held.record(&step);
             vip.table
         })
@@ -287,21 +300,28 @@ fn a_daemon_that_restarts_takes_over_what_the_maps_hold() {
     let before = lab.wanted();
     let entries: Vec<_> = before.vips.iter().map(|vip| vip.entry).collect();
     let backends = lab.memory.backends().unwrap();
-    lab.held = Held::adopt(&entries, &backends);
+    let slots = entries.iter().map(|vip| {
+        let table = lab.memory.table(vip.id).unwrap().unwrap();
+        (vip.id, Slots::adopt(table, None, 0))
+    });
+    lab.held = Held::adopt(&entries, &backends, slots.collect::<Vec<_>>());
     lab.ids = Ids::adopt(&entries, &backends);
     // The network is not known yet, and the order is another.
     lab.next_hops.clear();
     lab.config.vips.reverse();
-    assert_eq!(lab.steps(), "node port interface table table vips");
+    assert_eq!(
+        lab.steps(),
+        "node port interface idle table idle table vips"
+    );
     lab.apply().unwrap();
     assert_eq!(lab.memory.backends().unwrap(), backends);
     // VIPs that nobody remembers are made anew under other ids, and the old ones go.
-    lab.held = Held::adopt(&[], &backends);
+    lab.held = Held::adopt(&[], &backends, []);
     lab.ids = Ids::adopt(&[], &backends);
     lab.config.vips.truncate(1);
     assert_eq!(
         lab.steps(),
-        "node port interface backend table vips clear-table clear-table clear-backend clear-backend clear-backend"
+        "node port interface backend idle table vips clear-table clear-table"
     );
 }
 
@@ -315,11 +335,11 @@ fn a_write_that_fails_is_where_the_next_attempt_begins() {
     };
     let error = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap_err();
     assert_eq!(format!("{error:#}"), "no room");
-    assert_eq!(lab.steps(), "table vips");
+    assert_eq!(lab.steps(), "idle table vips");
     failing.writes = usize::MAX;
     let wanted = lab.wanted();
     let done = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap();
-    assert_eq!(done, 2);
+    assert_eq!(done, 3);
     lab.memory = failing.memory;
     assert_eq!(lab.send("198.51.100.7", WEB4, 1).0, Reason::Forwarded);
 }
@@ -368,6 +388,39 @@ impl DataPlane for Failing {
 
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {
         self.memory.vip_counters(vip)
+    }
+    fn table(&self, vip: u32) -> anyhow::Result<Option<Box<SlotTable>>> {
+        self.memory.table(vip)
+    }
+    fn set_since(&mut self, vip: u32, since: Option<&Since>) -> anyhow::Result<()> {
+        self.memory.set_since(vip, since)
+    }
+    fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>> {
+        self.memory.since(vip)
+    }
+    fn set_idle(&mut self, vip: u32, idle: &Idle) -> anyhow::Result<()> {
+        self.write()?.set_idle(vip, idle)
+    }
+    fn scan(&self) -> anyhow::Result<Scan> {
+        self.memory.scan()
+    }
+    fn pin(&self, kind: Kind, flow: &Flow) -> anyhow::Result<Option<Pin>> {
+        DataPlane::pin(&self.memory, kind, flow)
+    }
+    fn remove_pin(&mut self, kind: Kind, flow: &Flow) -> anyhow::Result<()> {
+        self.memory.remove_pin(kind, flow)
+    }
+    fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()> {
+        self.memory.remove_fragment(key)
+    }
+    fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
+        self.memory.pin_counters(kind)
+    }
+    fn max_pins(&self) -> u32 {
+        self.memory.max_pins()
+    }
+    fn now_ns(&self) -> u64 {
+        DataPlane::now_ns(&self.memory)
     }
     fn set_interface(&mut self, ifindex: u32, interface: &Interface) -> anyhow::Result<()> {
         self.write()?.set_interface(ifindex, interface)

@@ -89,10 +89,11 @@ pub enum Target {
 }
 
 /// `PUT /v1/config`: a configuration to be taken.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewConfig {
     /// The file that it is from, absolute: for messages, and where relative paths in it begin.
+    #[schema(value_type = String)]
     pub file: PathBuf,
     /// Its text.
     pub text: String,
@@ -105,7 +106,7 @@ pub struct NewConfig {
 }
 
 /// `PUT …/weight`: a weight to be set.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewWeight {
     /// Share of new flows against the VIP's other backends, 0 to 65,535.
@@ -113,14 +114,14 @@ pub struct NewWeight {
 }
 
 /// `GET /v1/generation`: what a change is based on.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Generation {
     /// Grows with every start, configuration and command.
     pub generation: u64,
 }
 
 /// What became of a change.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Changed {
     /// Whether anything changed: not if all was so already.
     pub changed: bool,

@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 const KEPT: usize = 1024;
 
 /// Something that happened.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Event {
     /// When, in UTC (RFC 3339, milliseconds).
     pub time: String,
@@ -19,7 +19,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum What {
     /// A configuration is in force.
@@ -29,6 +29,7 @@ pub enum What {
         /// Who asked for it.
         by: String,
         /// The file that it is from.
+        #[schema(value_type = String)]
         file: PathBuf,
     },
     /// A configuration was refused; nothing changed.
@@ -36,6 +37,7 @@ pub enum What {
         /// Who asked for it.
         by: String,
         /// The file that it is from.
+        #[schema(value_type = String)]
         file: PathBuf,
         /// Why.
         error: String,
@@ -49,6 +51,7 @@ pub enum What {
         /// The VIP's name.
         vip: String,
         /// The backend's address.
+        #[schema(value_type = String)]
         backend: IpAddr,
     },
     /// A backend takes new flows again, by command.
@@ -60,6 +63,7 @@ pub enum What {
         /// The VIP's name.
         vip: String,
         /// The backend's address.
+        #[schema(value_type = String)]
         backend: IpAddr,
     },
     /// A backend has another weight, by command.
@@ -71,6 +75,7 @@ pub enum What {
         /// The VIP's name.
         vip: String,
         /// The backend's address.
+        #[schema(value_type = String)]
         backend: IpAddr,
         /// The weight; none: the configuration's again.
         weight: Option<u16>,
@@ -80,6 +85,7 @@ pub enum What {
         /// The VIP's name.
         vip: String,
         /// The backend's address.
+        #[schema(value_type = String)]
         backend: IpAddr,
         /// Whether it is known.
         resolved: bool,

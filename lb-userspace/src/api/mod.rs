@@ -10,6 +10,7 @@ mod change;
 pub mod client;
 mod event;
 mod handle;
+mod openapi;
 mod plan;
 mod request;
 mod server;
@@ -24,6 +25,7 @@ pub use change::{
 pub(crate) use event::Events;
 pub use event::{Event, What};
 pub use handle::{Command, Handle, HandleError};
+pub use openapi::document;
 pub(crate) use plan::within;
 pub use plan::{Plan, PlanBasis};
 pub use server::serve;

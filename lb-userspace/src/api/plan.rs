@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What a configuration would change.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Plan {
     /// The generation that it is held against.
     pub generation: u64,

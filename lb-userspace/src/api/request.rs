@@ -4,7 +4,7 @@
 use std::{error::Error as _, net::IpAddr, time::Duration};
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header::IF_MATCH, request::Parts},
     response::{IntoResponse, Response},
@@ -67,12 +67,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Large<T> {
 }
 
 async fn read<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, Wrong> {
+    let too_large = || {
+        let text = format!("the body is larger than {limit} bytes");
+        Wrong::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    // Where its length is told, nothing of it need be read.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let bytes = match timeout(PATIENCE, axum::body::to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(error)) if is_too_large(&error) => {
-            let text = format!("the body is larger than {limit} bytes");
-            return Err(Wrong::new(StatusCode::PAYLOAD_TOO_LARGE, text));
-        }
+        Ok(Err(error)) if is_too_large(&error) => return Err(too_large()),
         Ok(Err(error)) => {
             let text = format!("the body broke off: {error}");
             return Err(Wrong::new(StatusCode::BAD_REQUEST, text));

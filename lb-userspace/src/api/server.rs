@@ -1,4 +1,4 @@
-//! The API's server: paths, and what each asks the daemon.
+//! The API's server: paths, and what each asks the daemon. What is said of them here is in the `OpenAPI` document.
 
 use std::{future::Future, io, time::Duration};
 
@@ -23,12 +23,16 @@ use tokio::{
 };
 
 use super::{
-    Access, Actor, Apply, Base, Change, Event, Generation, Handle, HandleError, NewConfig,
-    NewWeight, Refusal, Socket, Target, What,
+    Access, Actor, Apply, Base, Change, Changed, Detached, Event, Generation, Handle, HandleError,
+    NewConfig, NewWeight, Plan, Refusal, Socket, Status, Target, What,
     access::{Peer, Right},
+    document,
     request::{Address, BasedOn, Large, OfVip, Small},
 };
-use crate::{config::Config, http};
+use crate::{
+    config::Config,
+    http::{self, ErrorBody},
+};
 
 /// How long the daemon's task may take to answer a question; less than the client waits.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -52,6 +56,7 @@ pub async fn serve(
     let drain = put(drain_of_vip).delete(undrain_of_vip);
     let router = Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/openapi.json", get(async || Json(document())))
         .route("/v1/generation", get(generation))
         .route("/v1/config", put(apply))
         .route("/v1/plan", post(plan))
@@ -112,11 +117,17 @@ async fn guard(
     next.run(request).await
 }
 
-async fn status(State(handle): State<Handle>) -> Response {
+/// The state of the node.
+#[utoipa::path(get, path = "/v1/status", responses(
+    (status = 200, body = Status), (status = "default", body = ErrorBody)))]
+pub(super) async fn status(State(handle): State<Handle>) -> Response {
     answer(handle.status(PATIENCE).await)
 }
 
-async fn generation(State(handle): State<Handle>) -> Response {
+/// What a change is based on; also the answer's `ETag`.
+#[utoipa::path(get, path = "/v1/generation", responses(
+    (status = 200, body = Generation), (status = "default", body = ErrorBody)))]
+pub(super) async fn generation(State(handle): State<Handle>) -> Response {
     let generation = handle.generation(PATIENCE).await;
     let tag = generation.as_ref().ok().copied().and_then(tag);
     let mut response = answer(generation.map(|generation| Generation { generation }));
@@ -124,13 +135,22 @@ async fn generation(State(handle): State<Handle>) -> Response {
     response
 }
 
-async fn detach(State(handle): State<Handle>, Extension(actor): Extension<Actor>) -> Response {
+/// Takes the program off, removes every pin and ends the daemon.
+#[utoipa::path(post, path = "/v1/detach", responses(
+    (status = 200, body = Detached), (status = "default", body = ErrorBody)))]
+pub(super) async fn detach(
+    State(handle): State<Handle>,
+    Extension(actor): Extension<Actor>,
+) -> Response {
     tracing::info!(cause = %actor, "detach asked for through the API");
     answer(handle.detach(PATIENCE).await)
 }
 
-/// What happens from now on, one JSON object a line, until the reader or the daemon has enough.
-async fn events(State(handle): State<Handle>) -> Response {
+/// What happens from now on, one JSON object a line.
+#[utoipa::path(get, path = "/v1/events", responses(
+    (status = 200, body = Event, content_type = "application/x-ndjson"),
+    (status = "default", body = ErrorBody)))]
+pub(super) async fn events(State(handle): State<Handle>) -> Response {
     let events = match handle.events(PATIENCE).await {
         Ok(events) => events,
         Err(error) => return answer::<()>(Err(error)),
@@ -148,8 +168,11 @@ async fn events(State(handle): State<Handle>) -> Response {
     ([kind], Body::from_stream(lines)).into_response()
 }
 
-/// Takes a configuration; its text is read and checked here, not by the task that forwards.
-async fn apply(
+/// Takes a configuration, as a whole or not at all.
+#[utoipa::path(put, path = "/v1/config", request_body = NewConfig,
+    params(("If-Match" = String, Header, description = "the generation that the change is based on, in quotes, or *")),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn apply(
     State(handle): State<Handle>,
     Extension(by): Extension<Actor>,
     BasedOn(base): BasedOn,
@@ -161,8 +184,13 @@ async fn apply(
     }
 }
 
-/// What a configuration would change: worked out here, from a copy of what the daemon's task knows.
-async fn plan(State(handle): State<Handle>, Large(config): Large<NewConfig>) -> Response {
+/// What a configuration would change. Changes nothing.
+#[utoipa::path(post, path = "/v1/plan", request_body = NewConfig, responses(
+    (status = 200, body = Plan), (status = "default", body = ErrorBody)))]
+pub(super) async fn plan(
+    State(handle): State<Handle>,
+    Large(config): Large<NewConfig>,
+) -> Response {
     // Whoever may only read must not keep every processor busy.
     let _turn = PLANS.acquire().await;
     let basis = match handle.plan_basis(PATIENCE).await {
@@ -202,7 +230,11 @@ async fn blocking<T: Send + 'static>(
     result.unwrap_or_else(|error| Err(Refusal::Failed(error.to_string())))
 }
 
-async fn drain_of_vip(
+/// Lets a backend take no new flows of a VIP.
+#[utoipa::path(put, path = "/v1/vips/{vip}/backends/{backend}/drain",
+    params(("vip" = String, Path), ("backend" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn drain_of_vip(
     State(handle): State<Handle>,
     Extension(by): Extension<Actor>,
     BasedOn(base): BasedOn,
@@ -212,7 +244,11 @@ async fn drain_of_vip(
     change(&handle, base, by, Change::Drain(target, true)).await
 }
 
-async fn undrain_of_vip(
+/// Lets a backend take new flows of a VIP again.
+#[utoipa::path(delete, path = "/v1/vips/{vip}/backends/{backend}/drain",
+    params(("vip" = String, Path), ("backend" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn undrain_of_vip(
     State(handle): State<Handle>,
     Extension(by): Extension<Actor>,
     BasedOn(base): BasedOn,
@@ -222,7 +258,11 @@ async fn undrain_of_vip(
     change(&handle, base, by, Change::Drain(target, false)).await
 }
 
-async fn drain_of_all(
+/// Lets a backend take no new flows of any VIP.
+#[utoipa::path(put, path = "/v1/backends/{backend}/drain",
+    params(("backend" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn drain_of_all(
     State(handle): State<Handle>,
     Extension(by): Extension<Actor>,
     BasedOn(base): BasedOn,
@@ -232,7 +272,11 @@ async fn drain_of_all(
     change(&handle, base, by, Change::Drain(target, true)).await
 }
 
-async fn undrain_of_all(
+/// Lets a backend take new flows of every VIP again.
+#[utoipa::path(delete, path = "/v1/backends/{backend}/drain",
+    params(("backend" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn undrain_of_all(
     State(handle): State<Handle>,
     Extension(by): Extension<Actor>,
     BasedOn(base): BasedOn,
@@ -242,7 +286,11 @@ async fn undrain_of_all(
     change(&handle, base, by, Change::Drain(target, false)).await
 }
 
-async fn set_weight(
+/// Gives a backend of a VIP a weight.
+#[utoipa::path(put, path = "/v1/vips/{vip}/backends/{backend}/weight", request_body = NewWeight,
+    params(("vip" = String, Path), ("backend" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn set_weight(
     State(handle): State<Handle>,
     Extension(by): Extension<Actor>,
     BasedOn(base): BasedOn,
@@ -258,7 +306,11 @@ async fn set_weight(
     .await
 }
 
-async fn reset_weight(
+/// Gives a backend of a VIP the configuration's weight again.
+#[utoipa::path(delete, path = "/v1/vips/{vip}/backends/{backend}/weight",
+    params(("vip" = String, Path), ("backend" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn reset_weight(
     State(handle): State<Handle>,
     Extension(by): Extension<Actor>,
     BasedOn(base): BasedOn,

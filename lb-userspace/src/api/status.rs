@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The state of one node.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Status {
     /// Whether the program is attached everywhere and the maps hold the configuration.
     pub ready: bool,
@@ -36,11 +36,13 @@ pub struct Status {
 }
 
 /// Where the configuration in force is from.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ConfigStatus {
     /// The file that the daemon was started with; SIGHUP reads it again.
+    #[schema(value_type = String)]
     pub file: PathBuf,
     /// The file whose text is in force.
+    #[schema(value_type = String)]
     pub applied: PathBuf,
     /// Who put it in force.
     pub by: String,
@@ -49,11 +51,12 @@ pub struct ConfigStatus {
 }
 
 /// What commands have changed of one backend of a VIP; it holds until it is undone.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct OverrideStatus {
     /// The VIP's name.
     pub vip: String,
     /// The backend's address.
+    #[schema(value_type = String)]
     pub backend: IpAddr,
     /// Whether it takes no new flows.
     pub drained: bool,
@@ -83,7 +86,7 @@ impl OverrideStatus {
 }
 
 /// One interface with the program on it.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct InterfaceStatus {
     /// Name.
     pub name: String,
@@ -94,7 +97,7 @@ pub struct InterfaceStatus {
 }
 
 /// How the program is attached to an interface.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
     /// In the driver.
@@ -115,13 +118,14 @@ impl AttachMode {
 }
 
 /// One VIP.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct VipStatus {
     /// Its number in the maps.
     pub id: u32,
     /// Its name.
     pub name: String,
     /// What clients dial.
+    #[schema(value_type = String)]
     pub address: IpAddr,
     /// What clients dial; 0 for every port.
     pub port: u16,
@@ -152,11 +156,12 @@ impl VipStatus {
 }
 
 /// One backend of a VIP.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct BackendStatus {
     /// Its number in the maps.
     pub id: u16,
     /// Its own address.
+    #[schema(value_type = String)]
     pub address: IpAddr,
     /// The weight that counts.
     pub weight: u16,
@@ -183,7 +188,7 @@ pub struct BackendStatus {
 }
 
 /// Frames counted under one reason.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ReasonStatus {
     /// Why frames went where they went.
     pub reason: String,

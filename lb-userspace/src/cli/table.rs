@@ -82,20 +82,16 @@ pub(super) fn vips(vips: &[VipStatus]) -> String {
 
 /// Backends of all VIPs, a line each.
 pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
-    let header = [
-        "VIP", "BACKEND", "MODE", "STATE", "WEIGHT", "SLOTS", "PACKETS", "NEW",
-    ];
-    let mut table = table(&header, 4);
+    let header = ["VIP", "BACKEND", "STATE", "WEIGHT", "SLOTS", "PACKETS"];
+    let mut table = table(&header, 3);
     for Row { vip, backend } in rows {
         table.add_row([
             Cell::new(vip),
             Cell::new(backend.address),
-            Cell::new(backend.forward.as_str()),
             state(backend),
             number(weight(backend)),
             number(share(backend.slots)),
             number(count(backend.packets)),
-            number(count(backend.new_connections)),
         ]);
     }
     format!("{}\n", table.trim_fmt())

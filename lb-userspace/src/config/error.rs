@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf};
 /// One thing that is wrong, where it is and what mends it.
 ///
 /// No finding ever holds a secret's value.
-#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize, utoipa::ToSchema)]
 pub struct Finding {
     /// The file as the user named it.
     pub file: String,

@@ -29,25 +29,29 @@ pub(super) const NODE: Keys = Keys {
         "state_file",
         "api_group",
         "api_admin_group",
+        "max_pins",
     ],
-    later: &["max_vips", "max_backends", "max_pins"],
+    later: &["max_vips", "max_backends"],
 };
 
 pub(super) const VIP: Keys = Keys {
     known: &[
-        "name", "address", "port", "protocol", "table", "affinity", "forward", "announce",
-        "health", "backend",
-    ],
-    later: &[
-        "min_healthy",
-        "allow",
-        "deny",
-        "slow_start",
+        "name",
+        "address",
+        "port",
+        "protocol",
+        "table",
+        "affinity",
+        "forward",
+        "announce",
+        "health",
         "move_window",
         "flow_idle",
         "drain_timeout",
-        "limit",
+        "slow_start",
+        "backend",
     ],
+    later: &["min_healthy", "allow", "deny", "limit"],
 };
 
 pub(super) const HEALTH: Keys = Keys {

@@ -9,6 +9,7 @@ mod control;
 mod duration;
 mod encap;
 pub mod error;
+mod flows;
 pub mod health;
 mod host;
 mod keys;
@@ -29,6 +30,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 /// A whole configuration file.
@@ -63,6 +65,8 @@ pub struct Node {
     pub encap_source: EncapSource,
     /// UDP port that backends take GUE on.
     pub gue_port: u16,
+    /// How many flows are remembered at most, in each of three maps, while slots change hands.
+    pub max_pins: u32,
     /// Where commands made through the API are kept.
     pub state_file: PathBuf,
     /// Who may read through the API, besides root; the group of the API's socket.
@@ -181,13 +185,38 @@ pub struct Vip {
     pub announce: Announce,
     /// How the backends are checked; `None` where they are not, and count as healthy.
     pub health: Option<Health>,
+    /// How flows outlive changes.
+    pub flows: Flows,
     /// Who serves, in the file's order; addresses are unique within the VIP.
     pub backends: Vec<Backend>,
 }
 
+/// How a VIP's flows outlive changes (docs/consistency.md).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Flows {
+    /// How long a slot moves from one backend to another: longer than live flows are silent.
+    pub move_window: Duration,
+    /// How long a remembered flow may be silent.
+    pub flow_idle: Duration,
+    /// How long a backend that was taken out serves its flows at most; `None` as long as they live.
+    pub drain_timeout: Option<Duration>,
+    /// How long a backend that comes, or comes back, takes to its whole weight.
+    pub slow_start: Option<Duration>,
+}
+
 /// `protocol` of a VIP.
 #[derive(
-    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Eq,
+    Hash,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -218,7 +247,9 @@ impl Protocol {
 }
 
 /// `table` of a VIP: how its lookup table is made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Eq, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum TableAlgorithm {
     /// Maglev hashing (NSDI'16): exact shares.
@@ -258,7 +289,17 @@ pub enum Announce {
 
 /// `forward` of a VIP or backend: how packets reach it.
 #[derive(
-    Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Eq,
+    Hash,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum ForwardMode {

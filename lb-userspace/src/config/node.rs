@@ -21,6 +21,9 @@ const DEFAULT_METRICS_LISTEN: SocketAddr =
 /// Longest path that a Unix socket can have (`sun_path` without its final NUL).
 const LONGEST_SOCKET_PATH: usize = 107;
 
+/// 88 MiB in three maps.
+const DEFAULT_MAX_PINS: u32 = 262_144;
+
 /// A seed file is a line of text; more than this is not one.
 const LARGEST_SEED_FILE: u64 = 64 * 1024;
 
@@ -81,6 +84,7 @@ pub(super) fn read(
     let api_socket = api_socket(section, report);
     let encap_source = encap::source(section, report);
     let gue_port = encap::gue_port(section, report);
+    let max_pins = max_pins(section, report);
     let state_file = control::state_file(section, report);
     let groups = control::groups(section, scope, report);
 
@@ -97,6 +101,7 @@ pub(super) fn read(
             on_exit: on_exit?,
             encap_source: encap_source?,
             gue_port: gue_port?,
+            max_pins: max_pins?,
             state_file: state_file?,
             api_group: groups.readers,
             api_admin_group: groups.admins,
@@ -180,6 +185,21 @@ fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Name
         names.push((name, item.path, item.offset));
     }
     (names.len() == count).then_some(names)
+}
+
+/// `max_pins`, or its default.
+fn max_pins(section: &Section<'_>, report: &mut Report<'_>) -> Option<u32> {
+    const WANTED: &str = "a number of flows from 1024 to 16777216";
+    const HELP: &str = "write `max_pins = 262144`: as many flows are remembered in each of three maps, 112 bytes each";
+    let Some(field) = section.field("max_pins") else {
+        return Some(DEFAULT_MAX_PINS);
+    };
+    let count = field.number(WANTED, HELP, report)?;
+    if !(1024..=1 << 24).contains(&count) {
+        field.refuse(WANTED, HELP, report);
+        return None;
+    }
+    Some(count)
 }
 
 fn interface_name(text: &str) -> Option<String> {

@@ -156,9 +156,19 @@ impl<'t> Field<'t> {
 
     /// An integer from 0 to 65,535.
     pub(super) fn u16(&self, wanted: &str, help: &str, report: &mut Report<'_>) -> Option<u16> {
+        self.number(wanted, help, report)
+    }
+
+    /// A number of some width.
+    pub(super) fn number<N: TryFrom<i128>>(
+        &self,
+        wanted: &str,
+        help: &str,
+        report: &mut Report<'_>,
+    ) -> Option<N> {
         let value = self.value.as_integer().and_then(|integer| {
             let value = i128::from_str_radix(integer.as_str(), integer.radix()).ok()?;
-            u16::try_from(value).ok()
+            N::try_from(value).ok()
         });
         if value.is_none() {
             self.refuse(wanted, help, report);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{
     Affinity, Announce, EncapSource, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend,
     encap::Needs,
-    health, keys,
+    flows, health, keys,
     section::{Field, Section},
     source::Report,
 };
@@ -103,6 +103,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
     };
     let forward = forward(section, report);
     let announce = announce(section, address, taken, report);
+    let flows = flows::read(section, protocol, report);
     let of = health::Of {
         address,
         port,
@@ -122,7 +123,8 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         table: table?,
         affinity: affinity?,
         announce: announce?,
-        health: health?,
+        flows: flows?,
+        health: health.ok()?,
         backends: backends?,
     })
 }

@@ -7,6 +7,7 @@ use crate::model::{
     ids::Ids,
     ip_address, mac_text,
     plan::{Held, Step, plan},
+    slots::Census,
     wanted::Wanted,
 };
 
@@ -38,7 +39,18 @@ fn write(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> {
         Step::Port(ifindex) => data_plane.add_port(*ifindex),
         Step::Interface(ifindex, interface) => data_plane.set_interface(*ifindex, interface),
         Step::Backend(id, backend) => data_plane.set_backend(*id, backend),
-        Step::Table(vip, table) => data_plane.set_table(*vip, &table.slot_table()),
+        Step::Idle(vip, idle) => data_plane.set_idle(*vip, idle),
+        Step::Table(vip, _, slots) => {
+            // The note first: where a slot's time is not known, it starts again.
+            if let Some(since) = slots.since() {
+                data_plane.set_since(*vip, Some(since))?;
+            }
+            data_plane.set_table(*vip, slots.table())?;
+            if slots.since().is_none() {
+                data_plane.set_since(*vip, None)?;
+            }
+            Ok(())
+        }
         Step::Vips(vips) => data_plane.set_vips(&vips.table),
         Step::ClearTable(vip) => data_plane.clear_table(*vip),
         Step::ClearBackend(id) => data_plane.set_backend(*id, &Backend::default()),
@@ -57,10 +69,21 @@ fn log(cause: &str, step: &Step) {
         Step::Backend(id, backend) => {
             let address = ip_address(backend.address);
             let resolved = backend.is_resolved();
-            tracing::info!(cause, backend = id, vip = backend.vip, %address, resolved, "backend written");
+            let alive = backend.is_alive();
+            tracing::info!(cause, backend = id, vip = backend.vip, %address, resolved, alive, "backend written");
         }
-        Step::Table(vip, table) => {
-            tracing::info!(cause, vip, digest = %table.digest(), "lookup table swapped in");
+        Step::Idle(vip, idle) => {
+            let seconds = idle.open_ns / 1_000_000_000;
+            tracing::info!(cause, vip, seconds, "flows may be silent for so long");
+        }
+        Step::Table(vip, table, slots) => {
+            let Census {
+                stable,
+                holding,
+                moving,
+                settling,
+            } = slots.census();
+            tracing::info!(cause, vip, digest = %table.digest(), stable, holding, moving, settling, "lookup table swapped in");
         }
         Step::Vips(vips) => tracing::info!(cause, vips = vips.entries.len(), "VIPs swapped in"),
         Step::ClearTable(vip) => tracing::info!(cause, vip, "lookup table taken away"),

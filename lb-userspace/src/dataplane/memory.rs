@@ -167,6 +167,10 @@ impl DataPlane for Memory {
         }))
     }
 
+    fn pin(&self, kind: Kind, flow: &Flow) -> anyhow::Result<Option<Pin>> {
+        Ok(self.find(kind, flow))
+    }
+
     fn remove_pin(&mut self, kind: Kind, flow: &Flow) -> anyhow::Result<()> {
         Pins::remove(self, kind, flow);
         Ok(())

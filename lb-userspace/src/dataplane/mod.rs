@@ -10,7 +10,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
-    pin::{Idle, Kind},
+    pin::{Idle, Kind, Pin},
     reason::{REDIRECT, Reason, Verdict},
     slot::SlotTable,
     tables::{Counters, Interface, MAX_REASONS, Node, PinCounters},
@@ -59,6 +59,8 @@ pub trait DataPlane {
     /// All pins and fragmented packets that the maps remember. They are read while the scan is walked through, by
     /// whatever thread does so.
     fn scan(&self) -> anyhow::Result<Scan>;
+    /// A flow's pin.
+    fn pin(&self, kind: Kind, flow: &Flow) -> anyhow::Result<Option<Pin>>;
     /// Removes a flow's pin, if it is there.
     fn remove_pin(&mut self, kind: Kind, flow: &Flow) -> anyhow::Result<()>;
     /// Lets the fragments of a packet go, if they are remembered.

@@ -1,10 +1,10 @@
 //! Which backends serve: every [`Check`] is made again and again, and its [`Verdict`] published.
 //!
-//! One task keeps the time of all checks ([`schedule`]: spread, without bursts), has each probe made as a task
-//! of its own ([`probe`]: one file a protocol), and counts results up to verdicts ([`verdict`]). It publishes a [`Snapshot`]
-//! within milliseconds of a change of verdicts, and only then; what is new with every probe is in the
-//! [`Record`]s that the snapshot leads to. It knows nothing of VIPs: [`checks_of`] and [`usable`] are the way to
-//! and fro.
+//! One task keeps the time of all checks (`schedule`: spread, without bursts), has each probe made as a task of
+//! its own (`probe`: a file a protocol), and counts results up to verdicts (`verdict`). It publishes a
+//! [`Snapshot`] within milliseconds of a change of verdicts, and only then; what is new with every probe is in
+//! the [`Record`]s that the snapshot leads to. It knows nothing of VIPs: [`checks_of`] and [`usable`] are the way
+//! to and fro.
 
 mod check;
 mod probe;

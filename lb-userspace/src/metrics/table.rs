@@ -99,7 +99,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_config_generation",
         kind: Kind::Gauge,
         labels: &[],
-        help: "How many configurations the daemon has applied, the running one included.",
+        help: "Grows with every start, configuration and command that changed something.",
         samples: |status| vec![(vec![], status.generation)],
     },
     Metric {

@@ -72,7 +72,10 @@ impl Ids {
         for vip in vips {
             ids.vips.adopt(vip.id, Some(vip.key));
         }
-        for (id, backend) in backends {
+        // Where a dead backend came back under another id, the key is the living one's.
+        let alive = backends.iter().filter(|(_, b)| b.is_alive());
+        let dead = backends.iter().filter(|(_, b)| !b.is_alive());
+        for (id, backend) in alive.chain(dead) {
             ids.vips.adopt(u32::from(backend.vip), None);
             if *id != NOBODY {
                 ids.backends
@@ -96,6 +99,12 @@ impl Ids {
     /// [`Exhausted`] where all of [`BACKEND_IDS`] are taken.
     pub fn backend(&mut self, key: BackendKey) -> Result<u16, Exhausted> {
         self.backends.assign(key).map(|id| id as u16)
+    }
+
+    /// Whoever has this backend id never gets it again: the next one like it has another. For a backend that died:
+    /// what still names the id counts for nothing, and shall not come to count again.
+    pub fn bury(&mut self, id: u16) {
+        self.backends.bury(u32::from(id));
     }
 
     /// Frees the ids for which `vip` and `backend` are false. For an id that anything still names (a VIP entry,
@@ -152,6 +161,14 @@ impl<K: Clone + Eq + Hash> Pool<K> {
         self.by_id.insert(id, Some(key.clone()));
         self.by_key.insert(key, id);
         Ok(id)
+    }
+
+    fn bury(&mut self, id: u32) {
+        if let Some(holder) = self.by_id.get_mut(&id)
+            && let Some(key) = holder.take()
+        {
+            self.by_key.remove(&key);
+        }
     }
 
     fn retain(&mut self, keep: impl Fn(u32) -> bool) {

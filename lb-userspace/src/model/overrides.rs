@@ -1,5 +1,5 @@
 //! What commands have changed of the configuration: backends drained, weights set. Pure: who keeps them is
-//! [`crate::state`].
+//! the module `state`.
 //!
 //! An override names a VIP and a backend by name and address, as whoever made it did. It holds until it is undone,
 //! also while the configuration does not have that backend: one that is taken out and comes back is still drained.

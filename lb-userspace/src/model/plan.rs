@@ -10,6 +10,7 @@ use std::{
 
 use lb_common::{
     backend::Backend,
+    pin::Idle,
     tables::{Interface, Node},
     vip::VipEntry,
 };
@@ -17,7 +18,8 @@ use zerocopy::IntoBytes;
 
 use super::{
     ids::Ids,
-    wanted::{Table, Vips, Wanted},
+    slots::Slots,
+    wanted::{Table, Vips, Wanted, WantedVip},
 };
 
 /// One write to the data plane.
@@ -31,8 +33,10 @@ pub enum Step {
     Interface(u32, Interface),
     /// A backend, by its id.
     Backend(u16, Backend),
-    /// A VIP's lookup table, by the VIP's id.
-    Table(u32, Arc<Table>),
+    /// How long the flows of a VIP may be silent, by the VIP's id.
+    Idle(u32, Idle),
+    /// A VIP's lookup table and its slots on the way there, by the VIP's id.
+    Table(u32, Arc<Table>, Arc<Slots>),
     /// All VIPs.
     Vips(Arc<Vips>),
     /// A VIP's lookup table goes.
@@ -48,24 +52,66 @@ pub struct Held {
     ports: BTreeSet<u32>,
     interfaces: BTreeMap<u32, Interface>,
     backends: BTreeMap<u16, Backend>,
+    idle: BTreeMap<u32, Idle>,
     /// `None`: there may be a table, but of what is not known.
     tables: BTreeMap<u32, Option<Arc<Table>>>,
+    slots: BTreeMap<u32, Arc<Slots>>,
     vips: Option<Arc<Vips>>,
 }
 
 impl Held {
-    /// What an earlier daemon left behind: backends as read back from the maps, VIPs where they are known.
+    /// What an earlier daemon left behind: backends and slots as read back from the maps, VIPs where they are known.
     ///
     /// Everything else is written again, with the ids that [`Ids::adopt`] keeps.
     #[must_use]
-    pub fn adopt(vips: &[VipEntry], backends: &[(u16, Backend)]) -> Self {
+    pub fn adopt(
+        vips: &[VipEntry],
+        backends: &[(u16, Backend)],
+        slots: impl IntoIterator<Item = (u32, Slots)>,
+    ) -> Self {
         let by_backends = backends.iter().map(|(_, b)| u32::from(b.vip));
         let tables = vips.iter().map(|vip| vip.id).chain(by_backends);
+        let slots = slots.into_iter().map(|(vip, slots)| (vip, Arc::new(slots)));
         Self {
             tables: tables.map(|id| (id, None)).collect(),
             backends: backends.iter().copied().collect(),
+            slots: slots.collect(),
             ..Self::default()
         }
+    }
+
+    /// What packets find under each backend's id.
+    pub fn backends(&self) -> impl Iterator<Item = (u16, &Backend)> {
+        self.backends.iter().map(|(id, backend)| (*id, backend))
+    }
+
+    /// A VIP's slots as packets read them.
+    #[must_use]
+    pub fn slots(&self, vip: u32) -> Option<&Arc<Slots>> {
+        self.slots.get(&vip)
+    }
+
+    /// The slots of every VIP, by its id.
+    pub fn all_slots(&self) -> impl Iterator<Item = (u32, &Arc<Slots>)> {
+        self.slots.iter().map(|(vip, slots)| (*vip, slots))
+    }
+
+    /// All VIPs, where they are known.
+    #[must_use]
+    pub const fn vips(&self) -> Option<&Arc<Vips>> {
+        self.vips.as_ref()
+    }
+
+    /// The node's settings, where they are known.
+    #[must_use]
+    pub const fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    /// How long a VIP's flows may be silent.
+    #[must_use]
+    pub fn idle(&self, vip: u32) -> Option<&Idle> {
+        self.idle.get(&vip)
     }
 
     /// What packets find under a backend's id.
@@ -93,12 +139,18 @@ impl Held {
             Step::Backend(id, backend) => {
                 self.backends.insert(*id, *backend);
             }
-            Step::Table(vip, table) => {
+            Step::Idle(vip, idle) => {
+                self.idle.insert(*vip, *idle);
+            }
+            Step::Table(vip, table, slots) => {
                 self.tables.insert(*vip, Some(Arc::clone(table)));
+                self.slots.insert(*vip, Arc::clone(slots));
             }
             Step::Vips(vips) => self.vips = Some(Arc::clone(vips)),
             Step::ClearTable(vip) => {
                 self.tables.remove(vip);
+                self.slots.remove(vip);
+                self.idle.remove(vip);
             }
             Step::ClearBackend(id) => {
                 self.backends.remove(id);
@@ -109,10 +161,45 @@ impl Held {
     /// Frees the ids that nothing here names. For when all of a [`Wanted`] has been written: an id that is
     /// wanted and not yet held would be freed too.
     pub fn release(&self, ids: &mut Ids) {
+        let named: BTreeSet<_> = self.backends.values().map(|b| u32::from(b.vip)).collect();
         ids.retain(
-            |vip| self.tables.contains_key(&vip),
+            |vip| self.tables.contains_key(&vip) || named.contains(&vip),
             |backend| self.backends.contains_key(&backend),
         );
+    }
+}
+
+impl Held {
+    /// The slots of a VIP after what is wanted and what time it is; `None` where they and the table stay.
+    fn advance(
+        &self,
+        vip: &WantedVip,
+        is_alive: &impl Fn(u16) -> bool,
+        wanted: &Wanted,
+    ) -> Option<Arc<Slots>> {
+        let id = vip.entry.id;
+        let now_ms = wanted.now_ms;
+        let is_same = self.table(id).is_some_and(|t| Arc::ptr_eq(t, &vip.table));
+        let Some(held) = self.slots(id) else {
+            // Nobody's flows have used it yet.
+            return Some(Arc::new(Slots::new(&vip.table.owner_ids())));
+        };
+        if is_same && held.is_stable() {
+            return None;
+        }
+        let settled = wanted.settled.as_ref().and_then(|settled| {
+            let is_foreign = |slot| settled.foreign.contains(&(id, slot));
+            held.settle(settled.began_ms, is_foreign, now_ms)
+        });
+        let settled = settled.map(Arc::new);
+        let slots = settled.as_ref().unwrap_or(held);
+        let next = slots.advance(&vip.table.owner_ids(), is_alive, now_ms, &vip.times);
+        match (next, settled) {
+            (Some(slots), _) => Some(Arc::new(slots)),
+            (None, Some(slots)) => Some(slots),
+            (None, None) if is_same => None,
+            (None, None) => Some(Arc::clone(held)),
+        }
     }
 }
 
@@ -136,21 +223,20 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
         .filter(|(ifindex, interface)| held.interfaces.get(ifindex) != Some(interface));
     steps.extend(changed.map(|(ifindex, interface)| Step::Interface(*ifindex, *interface)));
 
-    let backends: BTreeMap<_, _> = wanted
-        .vips
-        .iter()
-        .flat_map(|vip| &vip.backends)
-        .map(|backend| (backend.id, backend.entry))
-        .collect();
+    let backends = wanted.backends();
     let changed = backends
         .iter()
         .filter(|(id, backend)| held.backends.get(id) != Some(backend));
     steps.extend(changed.map(|(id, backend)| Step::Backend(*id, *backend)));
 
+    let is_alive = |id: u16| backends.get(&id).is_some_and(Backend::is_alive);
     for vip in &wanted.vips {
         let id = vip.entry.id;
-        if !held.table(id).is_some_and(|t| Arc::ptr_eq(t, &vip.table)) {
-            steps.push(Step::Table(id, Arc::clone(&vip.table)));
+        if held.idle(id) != Some(&vip.idle) {
+            steps.push(Step::Idle(id, vip.idle));
+        }
+        if let Some(slots) = held.advance(vip, &is_alive, wanted) {
+            steps.push(Step::Table(id, Arc::clone(&vip.table), slots));
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     overrides::Overrides,
     plan::Held,
     seed::Keys,
-    wanted::{Error, Inputs, Wanted, WantedVip},
+    wanted::{Error, Inputs, Standing, Wanted, WantedVip},
 };
 use crate::config::{Backend, Config, Node, Vip};
 
@@ -29,7 +29,7 @@ pub struct Basis {
 }
 
 /// What would change. Field names are stable: scripts read them.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Preview {
     /// Keys of `[node]` with other values.
     pub node: Vec<Difference>,
@@ -38,7 +38,7 @@ pub struct Preview {
 }
 
 /// A VIP that would not be as it is.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct VipPreview {
     /// Its name.
     pub name: String,
@@ -55,9 +55,10 @@ pub struct VipPreview {
 }
 
 /// A backend that would not be as it is.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct BackendPreview {
     /// Its address.
+    #[schema(value_type = String)]
     pub address: std::net::IpAddr,
     /// What becomes of it.
     pub change: Kind,
@@ -66,7 +67,7 @@ pub struct BackendPreview {
 }
 
 /// What becomes of something.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// It is new.
@@ -78,7 +79,7 @@ pub enum Kind {
 }
 
 /// A key with another value.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Difference {
     /// The key.
     pub key: String,
@@ -111,7 +112,23 @@ const VIP: &[Field<Vip>] = &[
     ("table", |vip| word(vip.table)),
     ("affinity", |vip| word(vip.affinity)),
     ("announce", |vip| word(vip.announce)),
+    ("health", |vip| format!("{:?}", vip.health)),
+    ("move_window", |vip| time(vip.flows.move_window)),
+    ("flow_idle", |vip| time(vip.flows.flow_idle)),
+    ("drain_timeout", |vip| {
+        vip.flows
+            .drain_timeout
+            .map_or_else(|| "off".to_owned(), time)
+    }),
+    ("slow_start", |vip| {
+        vip.flows.slow_start.map(time).unwrap_or_default()
+    }),
 ];
+
+/// A length of time as the file has it.
+fn time(time: std::time::Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
 
 const BACKEND: &[Field<Backend>] = &[
     ("weight", |backend| backend.weight.to_string()),
@@ -165,6 +182,7 @@ impl Basis {
             keys,
             ports: &[],
             next_hops: &BTreeMap::new(),
+            standing: &Standing::default(),
         };
         Wanted::new(&inputs, &self.held, &mut self.ids.clone())
     }

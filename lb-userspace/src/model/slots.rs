@@ -13,6 +13,8 @@
 //! not silent for the whole window. What packets do in each state is [`lb_common::pin::route`]; both functions
 //! together are searched exhaustively in tests/consistency.
 
+use std::collections::HashSet;
+
 use lb_common::slot::{NOBODY, SLOTS, Slot, SlotTable, State};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -86,6 +88,15 @@ pub struct Since {
     pub slots: [u32; SLOTS],
 }
 
+/// What a whole scan of the pins has shown.
+#[derive(Clone, Debug, Default)]
+pub struct Settled {
+    /// When the scan began, in milliseconds of the monotonic clock, modulo 2³².
+    pub began_ms: u32,
+    /// Slots (VIP id and index) with a pin to another backend than their owner.
+    pub foreign: HashSet<(u32, u16)>,
+}
+
 /// How many slots are in each state.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Census {
@@ -116,8 +127,6 @@ pub struct Slots {
     /// `None` while all slots are Stable.
     since: Option<Box<Since>>,
     census: Census,
-    /// When the next slot changes by time alone.
-    deadline_ms: Option<u32>,
 }
 
 impl Slots {
@@ -128,24 +137,19 @@ impl Slots {
         for (slot, owner) in table.slots.iter_mut().zip(owners) {
             *slot = Slot::stable(*owner);
         }
-        Self::count(table, None, None)
+        Self::count(table, None)
     }
 
     /// Slots that an earlier daemon left. Where it is not known since when they are as they are, their time starts now:
     /// it is never taken as over.
     #[must_use]
-    pub fn adopt(
-        table: Box<SlotTable>,
-        since: Option<Box<Since>>,
-        now_ms: u32,
-        times: &Times,
-    ) -> Self {
+    pub fn adopt(table: Box<SlotTable>, since: Option<Box<Since>>, now_ms: u32) -> Self {
         let since = since.unwrap_or_else(|| {
             let mut since = zeroed::<Since>();
             since.slots.fill(now_ms);
             since
         });
-        Self::count(table, Some(since), Some(times))
+        Self::count(table, Some(since))
     }
 
     /// The slots after what has come to pass, or `None` where all of them stay as they are.
@@ -159,7 +163,7 @@ impl Slots {
         now_ms: u32,
         times: &Times,
     ) -> Option<Self> {
-        self.map(now_ms, times, |index, slot, elapsed_ms| {
+        self.map(now_ms, |index, slot, elapsed_ms| {
             let wanted = owners.get(index).copied().unwrap_or(NOBODY);
             next(slot, elapsed_ms, wanted, is_alive, times)
         })
@@ -173,10 +177,9 @@ impl Slots {
         scan_ms: u32,
         is_foreign: impl Fn(u16) -> bool,
         now_ms: u32,
-        times: &Times,
     ) -> Option<Self> {
         let scan_age_ms = now_ms.wrapping_sub(scan_ms);
-        self.map(now_ms, times, |index, slot, elapsed_ms| {
+        self.map(now_ms, |index, slot, elapsed_ms| {
             let is_settled = slot.state() == State::Settling
                 && elapsed_ms > scan_age_ms
                 && !is_foreign(index as u16);
@@ -188,12 +191,7 @@ impl Slots {
         })
     }
 
-    fn map(
-        &self,
-        now_ms: u32,
-        times: &Times,
-        mut change: impl FnMut(usize, Slot, u32) -> Slot,
-    ) -> Option<Self> {
+    fn map(&self, now_ms: u32, mut change: impl FnMut(usize, Slot, u32) -> Slot) -> Option<Self> {
         let elapsed = |index: usize| {
             let since = self
                 .since
@@ -226,31 +224,19 @@ impl Slots {
             }
         }
         let (table, since) = changed?;
-        Some(Self::count(table, Some(since), Some(times)))
+        Some(Self::count(table, Some(since)))
     }
 
     /// Puts the numbers to a table.
-    fn count(table: Box<SlotTable>, since: Option<Box<Since>>, times: Option<&Times>) -> Self {
+    fn count(table: Box<SlotTable>, since: Option<Box<Since>>) -> Self {
         let mut census = Census::default();
-        let mut deadline_ms: Option<u32> = None;
-        for (index, slot) in table.slots.iter().enumerate() {
+        for slot in &table.slots {
             census.count(slot.state());
-            let (Some(times), Some(since)) = (times, &since) else {
-                continue;
-            };
-            let lasts_ms = match slot.state() {
-                State::Stable | State::Settling => continue,
-                State::Holding => times.hold_ms,
-                State::Moving => times.move_ms,
-            };
-            let end_ms = since.slots.get(index).map(|ms| ms.wrapping_add(lasts_ms));
-            deadline_ms = earlier(deadline_ms, end_ms);
         }
         Self {
             since: since.filter(|_| census.stable != SLOTS as u32),
             table,
             census,
-            deadline_ms,
         }
     }
 
@@ -280,8 +266,35 @@ impl Slots {
 
     /// When the next slot changes by time alone, in milliseconds of the monotonic clock, modulo 2³².
     #[must_use]
-    pub const fn deadline_ms(&self) -> Option<u32> {
-        self.deadline_ms
+    pub fn deadline_ms(&self, times: &Times) -> Option<u32> {
+        let since = self.since.as_ref()?;
+        let ends = self
+            .table
+            .slots
+            .iter()
+            .zip(&since.slots)
+            .filter_map(|(slot, since_ms)| {
+                let lasts_ms = match slot.state() {
+                    State::Stable | State::Settling => return None,
+                    State::Holding => times.hold_ms,
+                    State::Moving => times.move_ms,
+                };
+                Some(since_ms.wrapping_add(lasts_ms))
+            });
+        ends.fold(None, |first, end| earlier(first, Some(end)))
+    }
+
+    /// Whether a slot is Settling since before a time.
+    #[must_use]
+    pub fn settles_since(&self, index: u16, before_ms: u32, now_ms: u32) -> bool {
+        let since = self
+            .since
+            .as_ref()
+            .and_then(|since| since.slots.get(usize::from(index)));
+        self.slot(index).state() == State::Settling
+            && since.is_some_and(|since_ms| {
+                now_ms.wrapping_sub(*since_ms) > now_ms.wrapping_sub(before_ms)
+            })
     }
 
     /// Calls `visit` with every backend that a slot names, more than once where several do.

@@ -12,12 +12,7 @@ mod ring;
 
 use std::fmt;
 
-use lb_common::{
-    flow::Address,
-    slot::{SLOTS, Slot, SlotTable},
-    vip::VipKey,
-};
-use zerocopy::FromZeros;
+use lb_common::{flow::Address, slot::SLOTS, vip::VipKey};
 
 pub use self::{
     maglev::maglev,
@@ -112,22 +107,6 @@ impl Owners {
             bytes.extend(owner.map_or([0; 16], |member| member.address.octets()));
         }
         Digest(crc32fast::hash(&bytes))
-    }
-
-    /// The table as packets read it, every slot Stable, from the members' ids by place.
-    ///
-    /// # Panics
-    /// Where 256 KiB cannot be allocated.
-    #[must_use]
-    pub fn slot_table(&self, ids: &[u16]) -> Box<SlotTable> {
-        #[expect(clippy::expect_used, reason = "as any allocation that fails")]
-        let mut table = SlotTable::new_box_zeroed().expect("256 KiB for a lookup table");
-        for (slot, place) in table.slots.iter_mut().zip(self.iter()) {
-            if let Some(&id) = place.and_then(|place| ids.get(place)) {
-                *slot = Slot::stable(id);
-            }
-        }
-        table
     }
 }
 

@@ -7,9 +7,10 @@ use std::{
 };
 
 use lb_common::{
-    backend::Backend,
+    backend::{self, Backend},
     flow::Address,
-    slot::SlotTable,
+    pin::Idle,
+    slot::NOBODY,
     tables::{Interface, Node},
     vip::{self, VipEntry, VipKey, VipTable},
 };
@@ -19,13 +20,18 @@ use super::{
     ids::{BackendKey, Exhausted, Ids},
     map_address,
     next_hop::{NextHop, Port},
+    overrides::BackendName,
     parallel::in_parallel,
     plan::Held,
     seed::Keys,
+    slots::{Settled, Times},
     table::{Digest, Member, Owners, maglev, ring},
     way,
 };
 use crate::config::{self, Affinity, Announce, Config, TableAlgorithm};
+
+/// How long a pin is kept after FIN or RST: longer than a client waits in TIME-WAIT (RFC 9293, section 3.3.2).
+const CLOSED_NS: u64 = 5 * 60 * 1_000_000_000;
 
 /// What a [`Wanted`] is made of, besides what the data plane holds.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +44,25 @@ pub struct Inputs<'a> {
     pub ports: &'a [Port],
     /// Next hops by backend address.
     pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
+    /// How the backends stand.
+    pub standing: &'a Standing,
+}
+
+/// How backends stand at a moment: what neither the configuration nor the network tells.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Now, in milliseconds of the monotonic clock, modulo 2³².
+    pub now_ms: u32,
+    /// Backends that serve nobody: new flows go elsewhere, and so do theirs.
+    pub dead: BTreeSet<BackendName>,
+    /// Backends that start slowly, with the weight that they have so far.
+    pub starting: BTreeMap<BackendName, u16>,
+    /// Ids of leaving backends whose time is up: from now on they count as dead.
+    pub expired: BTreeSet<u16>,
+    /// Ids of leaving backends that nothing names any more: no slot, no pin, no fragmented packet.
+    pub unnamed: BTreeSet<u16>,
+    /// What a scan has shown that has just ended.
+    pub settled: Option<Arc<Settled>>,
 }
 
 /// What the data plane should hold.
@@ -53,6 +78,12 @@ pub struct Wanted {
     pub vips: Vec<WantedVip>,
     /// The same VIPs as packets find them.
     pub vip_table: Arc<Vips>,
+    /// Backends that are no VIP's any more, or died: they stay known until nothing names them. By id.
+    pub leaving: BTreeMap<u16, Backend>,
+    /// Now, in milliseconds of the monotonic clock, modulo 2³².
+    pub now_ms: u32,
+    /// What a scan has shown that has just ended.
+    pub settled: Option<Arc<Settled>>,
 }
 
 /// A VIP and its backends.
@@ -66,6 +97,10 @@ pub struct WantedVip {
     pub table: Arc<Table>,
     /// Its backends, in the configuration's order.
     pub backends: Vec<WantedBackend>,
+    /// How long its flows may be silent.
+    pub idle: Idle,
+    /// How long its slots stay in the states that end by time.
+    pub times: Times,
 }
 
 /// A backend of a VIP.
@@ -139,9 +174,10 @@ impl Wanted {
         let vips = &inputs.config.vips;
         let named = vips
             .iter()
-            .map(|vip| NamedVip::new(vip, inputs, ids))
+            .map(|vip| NamedVip::new(vip, inputs, held, ids))
             .collect::<Result<Vec<_>, _>>()?;
         let tables = tables(&named, held);
+        let standing = inputs.standing;
         let vips: Vec<_> = vips
             .iter()
             .zip(&named)
@@ -153,9 +189,42 @@ impl Wanted {
             ports: ports(inputs),
             interfaces: interfaces(inputs),
             vip_table: Arc::new(Vips::new(vips.iter().map(|vip| vip.entry).collect())?),
+            leaving: leaving(&vips, inputs, held),
+            now_ms: standing.now_ms,
+            settled: standing.settled.clone(),
             vips,
         })
     }
+
+    /// Every backend that packets may find, leaving ones included, by id.
+    #[must_use]
+    pub fn backends(&self) -> BTreeMap<u16, Backend> {
+        let own = self.vips.iter().flat_map(|vip| &vip.backends);
+        let mut all: BTreeMap<_, _> = own.map(|backend| (backend.id, backend.entry)).collect();
+        all.extend(self.leaving.iter().map(|(id, entry)| (*id, *entry)));
+        all
+    }
+}
+
+/// The backends that are held and no VIP's own any more, without those that nothing names.
+fn leaving(vips: &[WantedVip], inputs: &Inputs<'_>, held: &Held) -> BTreeMap<u16, Backend> {
+    let own: BTreeSet<u16> = vips
+        .iter()
+        .flat_map(|vip| &vip.backends)
+        .map(|backend| backend.id)
+        .collect();
+    let standing = inputs.standing;
+    let gone = held
+        .backends()
+        .filter(|(id, _)| !own.contains(id) && !standing.unnamed.contains(id));
+    gone.map(|(id, entry)| {
+        let mut entry = way::leaving(entry, inputs);
+        if standing.expired.contains(&id) {
+            entry.flags |= backend::flags::DEAD;
+        }
+        (id, entry)
+    })
+    .collect()
 }
 
 /// A VIP that has its ids and not yet its table.
@@ -165,7 +234,12 @@ struct NamedVip {
 }
 
 impl NamedVip {
-    fn new(vip: &config::Vip, inputs: &Inputs<'_>, ids: &mut Ids) -> Result<Self, Error> {
+    fn new(
+        vip: &config::Vip,
+        inputs: &Inputs<'_>,
+        held: &Held,
+        ids: &mut Ids,
+    ) -> Result<Self, Error> {
         let key = VipKey::new(
             map_address(vip.address),
             vip.port.to_be_bytes(),
@@ -179,11 +253,27 @@ impl NamedVip {
                 address: map_address(backend.address),
                 mode: way::mode(backend.forward),
             };
+            let name = BackendName {
+                vip: vip.name.clone(),
+                backend: backend.address,
+            };
+            let is_dead = inputs.standing.dead.contains(&name);
             let member = Member {
                 address: key.address,
-                weight: backend.weight,
+                weight: if is_dead {
+                    0
+                } else {
+                    let starting = inputs.standing.starting.get(&name).copied();
+                    starting.map_or(backend.weight, |weight| weight.min(backend.weight))
+                },
             };
-            members.push((member, ids.backend(key).map_err(Error::Backends)?));
+            let mut id = ids.backend(key).map_err(Error::Backends)?;
+            if !is_dead && held.backend(id).is_some_and(|entry| !entry.is_alive()) {
+                // It is back: under another id, so that pins of the dead one stay without effect.
+                ids.bury(id);
+                id = ids.backend(key).map_err(Error::Backends)?;
+            }
+            members.push((member, id));
         }
         members.sort_unstable_by_key(|(member, _)| member.address.octets());
         let (members, ids) = members.into_iter().unzip();
@@ -228,12 +318,22 @@ impl WantedVip {
             .backends
             .iter()
             .filter_map(|backend| Some((backend, named.table.id(map_address(backend.address))?)))
-            .map(|(backend, backend_id)| WantedBackend {
-                id: backend_id,
-                address: backend.address,
-                weight: backend.weight,
-                slots: table.slots(backend_id),
-                entry: way::entry(backend, &key, id, held.backend(backend_id), inputs),
+            .map(|(backend, backend_id)| {
+                let mut entry = way::entry(backend, &key, id, held.backend(backend_id), inputs);
+                let name = BackendName {
+                    vip: vip.name.clone(),
+                    backend: backend.address,
+                };
+                if inputs.standing.dead.contains(&name) {
+                    entry.flags |= backend::flags::DEAD;
+                }
+                WantedBackend {
+                    id: backend_id,
+                    address: backend.address,
+                    weight: backend.weight,
+                    slots: table.slots(backend_id),
+                    entry,
+                }
             })
             .collect();
         Self {
@@ -245,7 +345,21 @@ impl WantedVip {
             },
             table,
             backends,
+            idle: idle(&vip.flows),
+            times: Times {
+                hold_ms: Times::HOLD_MS,
+                move_ms: u32::try_from(vip.flows.move_window.as_millis()).unwrap_or(u32::MAX / 2),
+            },
         }
+    }
+}
+
+/// How long packets take a flow for alive.
+fn idle(flows: &config::Flows) -> Idle {
+    let open_ns = u64::try_from(flows.flow_idle.as_nanos()).unwrap_or(u64::MAX);
+    Idle {
+        open_ns,
+        closed_ns: open_ns.min(CLOSED_NS),
     }
 }
 
@@ -294,10 +408,12 @@ impl Table {
         owners.map(|place| Some(self.inputs.members.get(place?)?.address))
     }
 
-    /// The table as packets read it, 256 KiB.
+    /// The id of each slot's owner, by slot.
     #[must_use]
-    pub fn slot_table(&self) -> Box<SlotTable> {
-        self.owners.slot_table(&self.inputs.ids)
+    pub fn owner_ids(&self) -> Vec<u16> {
+        let id = |place| self.inputs.ids.get(place?).copied();
+        let owners = self.owners.iter();
+        owners.map(|place| id(place).unwrap_or(NOBODY)).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use lb_common::{
 };
 
 use super::{
-    map_address,
+    ip_address, map_address,
     next_hop::{NextHop, Vlans},
     wanted::Inputs,
 };
@@ -22,6 +22,18 @@ pub(super) const fn mode(forward: ForwardMode) -> u8 {
         ForwardMode::L2 => backend::mode::L2,
         ForwardMode::Ipip => backend::mode::IPIP,
         ForwardMode::Gue => backend::mode::GUE,
+    }
+}
+
+/// What packets find under the id of a backend that is leaving: as they find it now, by the way that is known now.
+pub(super) fn leaving(held: &Backend, inputs: &Inputs<'_>) -> Backend {
+    let hop = inputs.next_hops.get(&ip_address(held.address));
+    match hop.and_then(|hop| Some((hop, hop.mac_destination?))) {
+        Some((hop, mac)) => Backend {
+            flags: over(*held, hop, mac).flags | held.flags & flags::DEAD,
+            ..over(*held, hop, mac)
+        },
+        None => *held,
     }
 }
 
@@ -119,7 +131,7 @@ fn as_held(whither: Backend, held: Option<&Backend>) -> Backend {
         mac_destination: held.mac_destination,
         mac_source: held.mac_source,
         ifindex: held.ifindex,
-        flags: held.flags,
+        flags: held.flags & !flags::DEAD,
         mtu: held.mtu,
         vlan_count: held.vlan_count,
         vlans: held.vlans,

@@ -105,7 +105,7 @@ impl<D: DataPlane> Reconciler<D> {
             return;
         }
         let next = self.desired.with_file(apply.config.clone());
-        let mut watched = next.watched();
+        let mut watched = self.watched(&next);
         let new: BTreeSet<_> = {
             let snapshot = self.snapshots.borrow();
             let unknown = watched.iter().filter(|address| !knows(&snapshot, address));
@@ -115,7 +115,7 @@ impl<D: DataPlane> Reconciler<D> {
             self.commit(prepared);
             return;
         }
-        watched.extend(self.desired.watched());
+        watched.extend(self.watched(&self.desired));
         self.neighbours.watch(watched);
         let snapshots = self.snapshots.clone();
         let sender = self.prepared.0.clone();
@@ -148,7 +148,7 @@ impl<D: DataPlane> Reconciler<D> {
             self.refuse(prepared, refusal);
             return;
         }
-        self.neighbours.watch(self.desired.watched());
+        self.watch();
         let Prepared {
             apply, by, reply, ..
         } = prepared;
@@ -190,7 +190,7 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     fn refuse(&mut self, prepared: Prepared, refusal: Refusal) {
-        self.neighbours.watch(self.desired.watched());
+        self.watch();
         let Prepared {
             apply, by, reply, ..
         } = prepared;

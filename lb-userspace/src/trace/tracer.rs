@@ -28,7 +28,7 @@ use crate::{
         next_hop::Port,
         plan::Held,
         seed::Keys,
-        wanted::{Inputs, Wanted},
+        wanted::{Inputs, Standing, Wanted},
     },
 };
 
@@ -163,6 +163,7 @@ impl Tracer {
                 mac: WEIR_MAC,
             }],
             next_hops: &BTreeMap::new(),
+            standing: &Standing::default(),
         };
         let (mut held, mut ids) = (Held::default(), Ids::default());
         let wanted = Wanted::new(&inputs, &held, &mut ids)?;

@@ -15,27 +15,27 @@ use lb_common::{
 use lb_userspace::model::slots::{self, Times};
 
 /// Flows of the slot, at most.
-pub const FLOWS: usize = 2;
+pub(crate) const FLOWS: usize = 2;
 
 /// What may happen in a search. Together it would be too much to come to an end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// How many flows there are.
-    pub flows: usize,
+    pub(crate) flows: usize,
     /// Packets are held up between slot and pins.
-    pub held_up: bool,
+    pub(crate) held_up: bool,
     /// Somebody forges packets, of flows that are in no handshake.
-    pub forged: bool,
+    pub(crate) forged: bool,
     /// Pins expire.
-    pub expiry: bool,
+    pub(crate) expiry: bool,
     /// Events are told in words.
-    pub told: bool,
+    pub(crate) told: bool,
     /// A rule that is broken.
-    pub broken: Option<Broken>,
+    pub(crate) broken: Option<Broken>,
 }
 
 /// Backends: ids 1 to this.
-pub const BACKENDS: u16 = 3;
+pub(crate) const BACKENDS: u16 = 3;
 
 const NOW_NS: u64 = 1_000_000;
 const IDLE: Idle = Idle {
@@ -53,7 +53,7 @@ const FORGED: u32 = 0x8000_0000;
 
 /// A rule that is broken on purpose: the search must find it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Broken {
+pub(crate) enum Broken {
     /// A slot moves without having been Holding.
     NoHold,
     /// A window ends while live flows have not been heard.
@@ -80,7 +80,7 @@ pub enum Broken {
 
 impl Broken {
     /// Every one.
-    pub const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::NoHold,
         Self::ShortWindow,
         Self::ShortHold,
@@ -97,7 +97,7 @@ impl Broken {
 
 /// What the client of a flow knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Client {
+pub(crate) enum Client {
     /// No connection.
     Idle,
     /// SYNs were sent; these backends got one (a bit each).
@@ -110,14 +110,14 @@ pub enum Client {
 
 /// A packet that has read its slot, and not yet its pins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Flying {
+pub(crate) struct Flying {
     is_syn: bool,
     slot: Slot,
 }
 
 /// A pin, without the numbers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Held {
+pub(crate) struct Held {
     backend: u16,
     is_forged: bool,
     is_expired: bool,
@@ -125,7 +125,7 @@ pub struct Held {
 
 /// A flow and what is remembered of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Tracked {
+pub(crate) struct Tracked {
     client: Client,
     /// By [`Kind`].
     pins: [Option<Held>; 3],
@@ -136,7 +136,7 @@ pub struct Tracked {
 
 /// A scan under way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// How many pins were read.
     position: u8,
     /// What was read last, and not yet judged.
@@ -149,7 +149,7 @@ pub struct Scan {
 
 /// Everything.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct World {
+pub(crate) struct World {
     slot: Slot,
     wanted: u16,
     /// A bit for each backend that is dead.
@@ -161,13 +161,13 @@ pub struct World {
 
 /// What happened.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub(crate) struct Event {
     /// In words.
-    pub text: String,
+    pub(crate) text: String,
     /// The world after it.
-    pub after: World,
+    pub(crate) after: World,
     /// A connection broke whose backend lives.
-    pub is_violation: bool,
+    pub(crate) is_violation: bool,
 }
 
 /// What happened in words, where they are asked for: millions of events are not.
@@ -261,7 +261,7 @@ impl Pins for View<'_> {
 
 impl World {
     /// A slot that has always been the first backend's.
-    pub fn new(scope: Scope) -> Self {
+    pub(crate) fn new(scope: Scope) -> Self {
         Self {
             slot: Slot::stable(1),
             wanted: 1,
@@ -278,7 +278,7 @@ impl World {
     }
 
     /// The same world, whose events are told in words.
-    pub fn told(mut self) -> Self {
+    pub(crate) fn told(mut self) -> Self {
         self.scope.told = true;
         self
     }
@@ -288,7 +288,7 @@ impl World {
     }
 
     /// Everything that can happen next.
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         let mut events = Vec::new();
         for flow in 0..self.scope.flows {
             self.client_events(flow, &mut events);
@@ -733,7 +733,7 @@ impl World {
     }
 
     /// Equal for worlds that differ only in the names of backends and flows.
-    pub fn fingerprint(&self) -> u128 {
+    pub(crate) fn fingerprint(&self) -> u128 {
         const NAMES: [[u16; 4]; 6] = [
             [0, 1, 2, 3],
             [0, 1, 3, 2],

@@ -1,10 +1,22 @@
 //! Health checks of every type, against servers on the loopback interface that fall ill and get well.
 
-#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test panics where it fails"
+)]
 
 mod server;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv6Addr, SocketAddr},
+    path::Path,
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
 
 use lb_userspace::{
     config::Config,
@@ -14,7 +26,7 @@ use server::{Mood, Server};
 use tokio::{sync::watch, time::timeout};
 
 /// Far more than any of it takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The check of a server by a `[vip.health]` section.
 fn check(protocol: &str, section: &str, server: SocketAddr) -> Check {
@@ -46,17 +58,15 @@ impl Checker {
 
     async fn until(&mut self, verdict: Verdict) -> State {
         let is_so = |snapshot: &Arc<Snapshot>| snapshot.verdict(&self.check) == verdict;
-        match timeout(PATIENCE, self.snapshots.wait_for(is_so)).await {
-            Ok(snapshot) => snapshot.unwrap().states[&self.check].clone(),
-            Err(_) => {
-                let snapshot = Arc::clone(&self.snapshots.borrow());
-                let state = snapshot.states.get(&self.check);
-                panic!(
-                    "not {verdict:?}: {:?}",
-                    state.map(|state| state.record.read())
-                );
-            }
+        let waited = timeout(PATIENCE, self.snapshots.wait_for(is_so)).await;
+        let found = waited.map(|snapshot| snapshot.unwrap().states[&self.check].clone());
+        if let Ok(state) = found {
+            return state;
         }
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let state = snapshot.states.get(&self.check);
+        let results = state.map(|state| state.record.read());
+        panic!("not {verdict:?}: {results:?}");
     }
 
     /// Healthy; then failed for each reason, and healthy again after each.
@@ -96,7 +106,7 @@ async fn tcp() {
 #[tokio::test]
 async fn http() {
     let mut server = Server::http().await;
-    let section = "type = \"http\"\npath = \"/healthz?deep=1\"\nexpect_status = \"204\"";
+    let section = "type = \"http\"\npath = \"/healthz?deep=1\"\nexpect_status = \"200, 204\"";
     let check = check("tcp", section, server.address());
     let moods = [
         (Mood::Wrong, "the answer is 503 Service Unavailable"),
@@ -111,7 +121,7 @@ async fn http() {
 
 #[tokio::test]
 async fn https() {
-    let mut server = Server::https().await;
+    let mut server = Server::https(server::tls()).await;
     let section = "type = \"https\"\nhost = \"www.example.com:8443\"\nexpect_status = \"200-299\"";
     let check = check("tcp", section, server.address());
     let moods = [
@@ -123,6 +133,59 @@ async fn https() {
     Checker::new(check).follows(&mut server, &moods).await;
     assert_eq!(server.asked(), ["GET / www.example.com:8443"]);
     assert_eq!(server.names(), ["www.example.com"]);
+}
+
+/// Where the test below finds the certificate and key that it made for itself.
+const CERTIFICATE: &str = "WEIR_TEST_CERTIFICATE";
+
+/// Roots are those of the process, so this runs itself again as one that trusts a certificate of its own.
+#[tokio::test]
+async fn https_verified() {
+    if let Some(folder) = std::env::var_os(CERTIFICATE) {
+        return verify(Path::new(&folder)).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let signed = rcgen::generate_simple_self_signed(["www.example.com".to_owned()]).unwrap();
+    let pem = folder.path().join("certificate.pem");
+    fs::write(&pem, signed.cert.pem()).unwrap();
+    fs::write(folder.path().join("certificate"), signed.cert.der()).unwrap();
+    fs::write(
+        folder.path().join("key"),
+        signed.signing_key.serialize_der(),
+    )
+    .unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "https_verified", "--nocapture"])
+        .env(CERTIFICATE, folder.path())
+        .env("SSL_CERT_FILE", &pem)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{output:?}"
+    );
+}
+
+async fn verify(folder: &Path) {
+    let read = |name| fs::read(folder.join(name)).unwrap();
+    let trusted = || server::tls_with(read("certificate").into(), read("key"));
+    let section = |host| format!("type = \"https\"\ntls_verify = true\nhost = \"{host}\"");
+    let server = Server::https(trusted()).await;
+    let good = check("tcp", &section("www.example.com"), server.address());
+    Checker::new(good).until(Verdict::Healthy).await;
+    let other_name = check("tcp", &section("example.com"), server.address());
+    let state = Checker::new(other_name).until(Verdict::Failed).await;
+    let reason = state.reason.unwrap();
+    assert!(reason.contains("not valid for name"), "{reason}");
+
+    let stranger = Server::https(server::tls()).await;
+    let section = section("somebody.example.net");
+    let unknown = check("tcp", &section, stranger.address());
+    let state = Checker::new(unknown).until(Verdict::Failed).await;
+    let reason = state.reason.unwrap();
+    // The stranger's has the same issuer's name on it, by another key.
+    assert!(reason.contains("BadSignature"), "{reason}");
 }
 
 #[tokio::test]
@@ -177,6 +240,15 @@ async fn udp() {
         REFUSED,
     ];
     Checker::new(check).follows(&mut server, &moods).await;
+}
+
+#[tokio::test]
+async fn udp_over_ipv6() {
+    let answerer = |question: &[u8]| question.to_vec();
+    let mut server = Server::udp_at(Ipv6Addr::LOCALHOST.into(), answerer).await;
+    let section = "type = \"udp\"\nsend = \"PING\"";
+    let check = check("udp", section, server.address());
+    Checker::new(check).follows(&mut server, &[REFUSED]).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::pending,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
 };
@@ -20,7 +20,11 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -67,7 +71,7 @@ enum Kind {
     Udp(Answerer),
 }
 
-/// A server on a port of 127.0.0.1 of its own.
+/// A server on a port of its own, on the loopback interface.
 pub(crate) struct Server {
     address: SocketAddr,
     kind: Kind,
@@ -86,8 +90,12 @@ impl Drop for Server {
 
 impl Server {
     async fn start(kind: Kind) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), kind).await
+    }
+
+    async fn start_at(address: IpAddr, kind: Kind) -> Self {
         let mut server = Self {
-            address: "127.0.0.1:0".parse().unwrap(),
+            address: (address, 0).into(),
             kind,
             running: None,
             asked: Arc::default(),
@@ -148,8 +156,8 @@ impl Server {
         Self::start_http(None, StatusCode::NO_CONTENT).await
     }
 
-    pub(crate) async fn https() -> Self {
-        Self::start_http(Some(tls()), StatusCode::OK).await
+    pub(crate) async fn https(tls: TlsAcceptor) -> Self {
+        Self::start_http(Some(tls), StatusCode::OK).await
     }
 
     async fn start_http(tls: Option<TlsAcceptor>, well: StatusCode) -> Self {
@@ -207,7 +215,14 @@ impl Server {
     }
 
     pub(crate) async fn udp(answerer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        Self::start(Kind::Udp(Arc::new(answerer))).await
+        Self::udp_at(Ipv4Addr::LOCALHOST.into(), answerer).await
+    }
+
+    pub(crate) async fn udp_at(
+        address: IpAddr,
+        answerer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_at(address, Kind::Udp(Arc::new(answerer))).await
     }
 
     pub(crate) async fn dns_tcp(name: &'static str) -> Self {
@@ -225,7 +240,7 @@ impl Server {
                 stream.write_u16(length).await.unwrap();
                 stream.write_all(&answer).await.unwrap();
                 // The client ends it.
-                stream.read(&mut [0]).await.ok();
+                stream.read_u8().await.ok();
             })
         });
         Self::start(Kind::Tcp(None, handler)).await
@@ -258,11 +273,7 @@ async fn serve_tcp(
             match mood {
                 Mood::Garbage => speak(stream, b"220 mail.example.com ESMTP\r\n").await,
                 Mood::BreaksOff => {
-                    speak(
-                        stream,
-                        b"HTTP/1.1 204 No Content\r\ncontent-length: 10\r\n\r\n",
-                    )
-                    .await;
+                    speak(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").await;
                 }
                 _ => match tls {
                     None => handler(Box::new(stream), mood).await,
@@ -316,12 +327,20 @@ pub(crate) fn dns_answer(question: &[u8], name: &str) -> Vec<u8> {
 pub(crate) fn tls() -> TlsAcceptor {
     let names = ["somebody.example.net".to_owned()];
     let signed = rcgen::generate_simple_self_signed(names).unwrap();
-    let key = PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+    tls_with(
+        signed.cert.der().clone(),
+        signed.signing_key.serialize_der(),
+    )
+}
+
+/// TLS with a certificate and its key (PKCS #8, DER).
+pub(crate) fn tls_with(certificate: CertificateDer<'static>, key: Vec<u8>) -> TlsAcceptor {
+    let key = PrivateKeyDer::try_from(key).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![signed.cert.der().clone()], key)
+        .with_single_cert(vec![certificate], key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))

@@ -1,6 +1,6 @@
 //! A node with its maps in host memory, from a configuration to packets.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -10,8 +10,8 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{
-        Affinity, Announce, Backend, Config, EncapSource, ForwardMode, Node, OnExit, Protocol,
-        Secret, TableAlgorithm, Vip, XdpMode,
+        Affinity, Announce, Backend, Config, EncapSource, Flows, ForwardMode, Node, OnExit,
+        Protocol, Secret, TableAlgorithm, Vip, XdpMode,
     },
     dataplane::{apply::apply, memory::Memory},
     model::{
@@ -19,7 +19,8 @@ use lb_userspace::{
         next_hop::{NextHop, Port, Vlans},
         plan::{Held, Step, plan},
         seed::Keys,
-        wanted::{Inputs, Wanted},
+        slots::Settled,
+        wanted::{Inputs, Standing, Wanted},
     },
 };
 
@@ -37,6 +38,7 @@ pub(crate) struct Lab {
     pub(crate) memory: Memory,
     pub(crate) held: Held,
     pub(crate) ids: Ids,
+    pub(crate) standing: Standing,
 }
 
 impl Lab {
@@ -65,6 +67,7 @@ impl Lab {
             memory: Memory::default(),
             held: Held::default(),
             ids: Ids::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -75,6 +78,7 @@ impl Lab {
             keys: &keys,
             ports: &self.ports,
             next_hops: &self.next_hops,
+            standing: &self.standing,
         };
         Wanted::new(&inputs, &self.held, &mut self.ids).unwrap()
     }
@@ -88,6 +92,23 @@ impl Lab {
             &mut self.ids,
             "test",
         )
+    }
+
+    /// Lets time pass and scans find nothing, until every slot is Stable and nobody is leaving.
+    pub(crate) fn settle(&mut self) {
+        const HOUR_MS: u32 = 3_600_000;
+        for _ in 0..5 {
+            self.standing.now_ms += HOUR_MS;
+            self.standing.settled = Some(Arc::new(Settled {
+                began_ms: self.standing.now_ms - 1,
+                ..Settled::default()
+            }));
+            self.apply().unwrap();
+        }
+        self.standing.unnamed = self.wanted().leaving.keys().copied().collect();
+        self.apply().unwrap();
+        self.standing.unnamed.clear();
+        self.standing.settled = None;
     }
 
     pub(crate) fn steps(&mut self) -> String {
@@ -118,6 +139,7 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Port(_) => "port",
         Step::Interface(..) => "interface",
         Step::Backend(..) => "backend",
+        Step::Idle(..) => "idle",
         Step::Table(..) => "table",
         Step::Vips(_) => "vips",
         Step::ClearTable(_) => "clear-table",
@@ -145,6 +167,8 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         table: TableAlgorithm::Maglev,
         affinity: Affinity::Flow,
         announce: Announce::None,
+        flows: Flows::usual(Protocol::Tcp),
+        health: None,
         backends: backends.iter().map(backend).collect(),
     }
 }
@@ -165,6 +189,7 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
                 v6: Some("2001:db8::1".parse().unwrap()),
             },
             gue_port: 6080,
+            max_pins: 65_536,
             state_file: PathBuf::from("/var/lib/weir/state.json"),
             api_group: None,
             api_admin_group: None,

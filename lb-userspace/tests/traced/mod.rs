@@ -23,7 +23,7 @@ use lb_userspace::{
         next_hop::Port,
         plan::Held,
         seed::Keys,
-        wanted::{Inputs, Wanted},
+        wanted::{Inputs, Standing, Wanted},
     },
 };
 use serde_json::Value;
@@ -290,7 +290,7 @@ pub(crate) struct State {
 impl Daemon {
     pub(crate) fn start(files: &Workspace) -> Self {
         let pin_path = files.path("bpf");
-        let mut plane = BpfDataPlane::open(Path::new(&pin_path), ProgramLog::Off).unwrap();
+        let mut plane = BpfDataPlane::open(Path::new(&pin_path), ProgramLog::Off, 65_536).unwrap();
         let config = Config::parse(CONFIG, "weir.toml").unwrap();
         let keys = Keys::derive(config.node.seed.expose());
         let inputs = Inputs {
@@ -301,6 +301,7 @@ impl Daemon {
                 mac: WEIR_MAC,
             }],
             next_hops: &BTreeMap::new(),
+            standing: &Standing::default(),
         };
         let (mut held, mut ids) = (Held::default(), Ids::default());
         let wanted = Wanted::new(&inputs, &held, &mut ids).unwrap();

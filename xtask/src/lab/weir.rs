@@ -231,6 +231,11 @@ impl Weir {
         serde_json::from_str(&text).with_context(|| format!("read the status {text}"))
     }
 
+    /// Sends the daemon a signal that does not end it.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Ends the daemon by SIGTERM and waits for it.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.end_by(Signal::TERM)
@@ -250,6 +255,21 @@ impl Weir {
     /// Runs a weir command inside the host and returns what it printed; an unsuccessful end is an error.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
         exec::run(self.host.command(&self.binary).args(arguments))
+    }
+
+    /// Returns a weir command to be run inside the host.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.host.command(&self.binary);
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a weir command inside the host, whatever its end.
+    pub fn output(&self, arguments: &[&str]) -> Result<std::process::Output> {
+        let mut command = self.command(arguments);
+        let output = command.stdin(Stdio::null()).output();
+        output.with_context(|| format!("run weir {arguments:?}"))
     }
 
     /// Tells whether an XDP program is attached to an interface of the host, by what the kernel says.

@@ -11,7 +11,7 @@ use super::{
         source::Report,
     },
     Dns, Grpc, Host, Http, Probe, Statuses, Tls, Udp,
-    read::Of,
+    read::{Of, Refused},
 };
 
 /// What a plain web server answers when all is well, redirections included.
@@ -32,22 +32,24 @@ pub(super) enum Kind {
     Grpc,
     Udp,
     Dns,
+    None,
 }
 
 impl Kind {
-    const ALL: [(&str, Self); 6] = [
+    const ALL: [(&str, Self); 7] = [
         ("tcp", Self::Tcp),
         ("http", Self::Http),
         ("https", Self::Https),
         ("grpc", Self::Grpc),
         ("udp", Self::Udp),
         ("dns", Self::Dns),
+        ("none", Self::None),
     ];
 
     /// The keys that not every type has.
     const fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Tcp => &[],
+            Self::Tcp | Self::None => &[],
             Self::Http => &["path", "host", "expect_status"],
             Self::Https => &["path", "host", "expect_status", "tls_verify"],
             Self::Grpc => &["service", "host", "tls", "tls_verify"],
@@ -57,14 +59,12 @@ impl Kind {
     }
 }
 
-/// Reads `type`; `Some(None)` for none.
-pub(super) fn kind(field: &Field<'_>, report: &mut Report<'_>) -> Option<Option<Kind>> {
-    let known = Kind::ALL.map(|(word, kind)| (word, Some(kind)));
-    let words: Vec<_> = known.into_iter().chain([("none", None)]).collect();
-    field.word(&words, &[], report)
+/// Reads `type`.
+pub(super) fn kind(field: &Field<'_>, report: &mut Report<'_>) -> Option<Kind> {
+    field.word(&Kind::ALL, &[], report)
 }
 
-/// Reads what a type has beyond what all have.
+/// Reads what a type has beyond what all have; nothing for none.
 pub(super) fn read(
     section: &Section<'_>,
     kind: Kind,
@@ -73,10 +73,12 @@ pub(super) fn read(
 ) -> Option<Probe> {
     refuse_keys_of_other_types(section, kind, report);
     match kind {
+        Kind::None => None,
         Kind::Tcp => Some(Probe::Tcp),
-        Kind::Http => http(section, Some(None), of, report),
+        Kind::Http => http(section, Ok(None), of, report),
         Kind::Https => {
-            let tls = tls_verify(section, report).map(|verify| Some(Tls { verify }));
+            let verify = tls_verify(section, report).ok_or(Refused);
+            let tls = verify.map(|verify| Some(Tls { verify }));
             http(section, tls, of, report)
         }
         Kind::Grpc => {
@@ -87,7 +89,7 @@ pub(super) fn read(
                 None => Some(String::new()),
             };
             Some(Probe::Grpc(Grpc {
-                tls: tls?,
+                tls: tls.ok()?,
                 host: host?,
                 service: service?,
             }))
@@ -137,7 +139,7 @@ fn refuse_keys_of_other_types(section: &Section<'_>, kind: Kind, report: &mut Re
 
 fn http(
     section: &Section<'_>,
-    tls: Option<Option<Tls>>,
+    tls: Result<Option<Tls>, Refused>,
     of: Of,
     report: &mut Report<'_>,
 ) -> Option<Probe> {
@@ -165,7 +167,7 @@ fn http(
         None => Some(Statuses(vec![DEFAULT_STATUSES])),
     };
     Some(Probe::Http(Http {
-        tls: tls?,
+        tls: tls.ok()?,
         host: host?,
         path: path?,
         expect_status: expect_status?,
@@ -182,9 +184,9 @@ fn statuses(text: &str) -> Option<Statuses> {
         (least..=most).contains(&status).then_some(status)
     };
     let range = |text: &str| {
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let (first, last) = (status(first)?, status(last)?);
-        (first <= last).then_some((first, last))
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        let (from, to) = (status(from)?, status(to)?);
+        (from <= to).then_some((from, to))
     };
     let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
     let mut ranges = ranges?;
@@ -242,22 +244,22 @@ fn tls_verify(section: &Section<'_>, report: &mut Report<'_>) -> Option<bool> {
     }
 }
 
-fn grpc_tls(section: &Section<'_>, report: &mut Report<'_>) -> Option<Option<Tls>> {
+fn grpc_tls(section: &Section<'_>, report: &mut Report<'_>) -> Result<Option<Tls>, Refused> {
     let is_tls = match section.field("tls") {
         Some(field) => field.bool("write `tls = true` for gRPC over TLS", report),
         None => Some(false),
     };
     let verify = tls_verify(section, report);
-    let (is_tls, verify) = (is_tls?, verify?);
+    let (is_tls, verify) = is_tls.zip(verify).ok_or(Refused)?;
     if let Some(field) = section.field("tls_verify").filter(|_| verify && !is_tls) {
         field.refuse(
             "no check of certificates where there is no TLS",
             "add `tls = true`, or take `tls_verify` out",
             report,
         );
-        return None;
+        return Err(Refused);
     }
-    Some(is_tls.then_some(Tls { verify }))
+    Ok(is_tls.then_some(Tls { verify }))
 }
 
 fn udp(section: &Section<'_>, report: &mut Report<'_>) -> Option<Probe> {

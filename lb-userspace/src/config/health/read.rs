@@ -10,7 +10,8 @@ use super::{
         section::Section,
         source::Report,
     },
-    Health, probe,
+    Health,
+    probe::{self, Kind},
 };
 
 const INTERVAL: Range = Range {
@@ -48,40 +49,52 @@ pub(in super::super) struct Of {
     pub(in super::super) protocol: Option<Protocol>,
 }
 
-/// Reads `[vip.health]`; `Some(None)` where nothing is checked.
+/// It is wrong, and that has been reported.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Refused;
+
+/// Reads `[vip.health]`; `None` where nothing is checked.
 pub(in super::super) fn read(
     vip: &Section<'_>,
     of: Of,
     report: &mut Report<'_>,
-) -> Option<Option<Health>> {
+) -> Result<Option<Health>, Refused> {
     const WANTED: &str = "a section `[vip.health]`";
     const HELP: &str =
         "write `type = \"tcp\"` in it, or take it out: without it nothing is checked";
     let Some(field) = vip.field("health") else {
-        return Some(None);
+        return Ok(None);
     };
-    let section = field.section(WANTED, HELP, &keys::HEALTH, report)?;
-    let kind = section.required("type", "the type of the checks", HELP, report)?;
-    let Some(kind) = probe::kind(&kind, report)? else {
-        return Some(None);
-    };
-    let probe = probe::read(&section, kind, of, report);
-    let port = port(&section, of, report);
+    let section = field.section(WANTED, HELP, &keys::HEALTH, report);
+    let section = section.ok_or(Refused)?;
+    let kind = section
+        .required("type", "the type of the checks", HELP, report)
+        .and_then(|field| probe::kind(&field, report));
+    match kind.ok_or(Refused)? {
+        // Whoever turns the checks off for a while may leave the rest as it is.
+        Kind::None => Ok(None),
+        kind => checked(&section, kind, of, report).map(Some).ok_or(Refused),
+    }
+}
+
+fn checked(section: &Section<'_>, kind: Kind, of: Of, report: &mut Report<'_>) -> Option<Health> {
+    let probe = probe::read(section, kind, of, report);
+    let port = port(section, of, report);
     let interval = match section.field("interval") {
         Some(field) => duration::read(&field, &INTERVAL, report),
         None => Some(DEFAULT_INTERVAL),
     };
-    let timeout = timeout(&section, interval, report);
-    let rise = in_a_row(&section, "rise", DEFAULT_RISE, report);
-    let fall = in_a_row(&section, "fall", DEFAULT_FALL, report);
+    let timeout = timeout(section, interval, report);
+    let rise = in_a_row(section, "rise", DEFAULT_RISE, report);
+    let fall = in_a_row(section, "fall", DEFAULT_FALL, report);
     let via = match section.field("via") {
         Some(field) => field.word(&[("direct", ())], &["dsr"], report),
         None => Some(()),
     };
-    let panic_threshold = panic_threshold(&section, report);
+    let panic_threshold = panic_threshold(section, report);
 
     via?;
-    Some(Some(Health {
+    Some(Health {
         probe: probe?,
         port: port?,
         interval: interval?,
@@ -89,7 +102,7 @@ pub(in super::super) fn read(
         rise: rise?,
         fall: fall?,
         panic_threshold: panic_threshold?,
-    }))
+    })
 }
 
 fn port(section: &Section<'_>, of: Of, report: &mut Report<'_>) -> Option<u16> {

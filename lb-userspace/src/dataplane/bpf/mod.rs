@@ -18,7 +18,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
-    pin::{Idle, Kind},
+    pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Interface, Node, PinCounters},
     vip::{VipEntry, VipTable},
@@ -368,6 +368,17 @@ impl DataPlane for BpfDataPlane {
 
     fn scan(&self) -> anyhow::Result<Scan> {
         scan::scan(&self.object)
+    }
+
+    fn pin(&self, kind: Kind, flow: &Flow) -> anyhow::Result<Option<Pin>> {
+        let Some(map) = self.object.pins.get(kind as usize) else {
+            return Ok(None);
+        };
+        match map.get(Value::from_ref(flow), 0) {
+            Ok(Value(pin)) => Ok(Some(pin)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).context("reading a pin"),
+        }
     }
 
     fn remove_pin(&mut self, kind: Kind, flow: &Flow) -> anyhow::Result<()> {

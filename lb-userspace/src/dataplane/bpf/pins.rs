@@ -111,7 +111,7 @@ pub fn linked_interfaces(pin_path: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 /// What `weir detach` removed.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Detached {
     /// The interfaces that the program was taken off.
     pub interfaces: Vec<String>,

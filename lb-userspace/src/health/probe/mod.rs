@@ -1,7 +1,7 @@
 //! One probe: a question and its answer, over a connection of its own.
 //!
 //! A probe goes the whole way that a new client goes: nothing is kept from one to the next, neither connections nor
-//! TLS sessions. Connections that a probe made end without TIME_WAIT on either side.
+//! TLS sessions. Connections that a probe made end without `TIME_WAIT` on either side.
 
 mod dns;
 mod grpc;

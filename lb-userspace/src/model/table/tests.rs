@@ -78,8 +78,6 @@ fn nobody_owns_a_slot_where_no_weight_is_above_zero() {
             let owners = make(&vip(), SEED, &members);
             assert!(owners.iter().all(|owner| owner.is_none()));
             assert_eq!(owners.iter().count(), SLOTS);
-            let table = owners.slot_table(&[7, 8]);
-            assert!(table.slots.iter().all(|slot| *slot == Slot::default()));
         }
     }
 }
@@ -112,16 +110,6 @@ fn the_digest_sees_addresses_and_not_ids() {
     other[1] = member(77, 100);
     for make in BOTH {
         assert_ne!(digest(make, &members), digest(make, &other));
-    }
-}
-
-#[test]
-fn a_table_takes_the_ids_of_its_members() {
-    let members = equal(2);
-    let owners = maglev(&vip(), SEED, &members);
-    let table = owners.slot_table(&[40, 41]);
-    for (slot, owner) in table.slots.iter().zip(owners.iter()) {
-        assert_eq!(*slot, Slot::stable([40, 41][owner.unwrap()]));
     }
 }
 

@@ -13,10 +13,10 @@ fn authority() -> Authority {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn roots(authority: &Authority) -> Option<Arc<RootCertStore>> {
+fn roots(authority: &Authority) -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
-    Some(Arc::new(roots))
+    Arc::new(roots)
 }
 
 /// A certificate for `www.example.com` and 127.0.0.1.
@@ -48,7 +48,7 @@ async fn connect(
         let (stream, _) = listener.accept().await.unwrap();
         // Until the client is done, which it may be soon.
         if let Ok(mut stream) = TlsAcceptor::from(Arc::new(server)).accept(stream).await {
-            stream.read(&mut [0]).await.ok();
+            stream.read_u8().await.ok();
         }
     });
     let stream = tcp::connect(target).await.unwrap();
@@ -65,7 +65,7 @@ async fn connect(
 #[tokio::test]
 async fn verifies_who_it_is_and_who_says_so() {
     let authority = authority();
-    let connector = Connector::new(roots(&authority), Alpn::Http1).unwrap();
+    let connector = Connector::new(Some(roots(&authority)), Alpn::Http1).unwrap();
     for host in ["www.example.com", "127.0.0.1"] {
         let alpn = connect(&connector, host, &authority, params()).await;
         assert_eq!(alpn, Ok(Some(b"http/1.1".to_vec())), "{host}");
@@ -78,10 +78,8 @@ async fn verifies_who_it_is_and_who_says_so() {
     let stranger = self::authority();
     let refused = connect(&connector, "www.example.com", &stranger, params()).await;
     let said = refused.unwrap_err().to_string();
-    assert!(
-        said.contains("UnknownIssuer") || said.contains("BadSignature"),
-        "{said}"
-    );
+    // The stranger goes by the same name, with another key.
+    assert!(said.contains("BadSignature"), "{said}");
 }
 
 #[tokio::test]
@@ -90,7 +88,7 @@ async fn an_expired_certificate_fails_only_where_it_is_verified() {
     let mut params = params();
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2021, 1, 1);
-    let strict = Connector::new(roots(&authority), Alpn::Http1).unwrap();
+    let strict = Connector::new(Some(roots(&authority)), Alpn::Http1).unwrap();
     let refused = connect(&strict, "www.example.com", &authority, params.clone()).await;
     let said = refused.unwrap_err().to_string();
     assert!(said.contains("certificate expired"), "{said}");

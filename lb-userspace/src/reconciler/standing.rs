@@ -1,0 +1,220 @@
+//! How the backends stand from moment to moment: who is dead, who starts slowly, whose time is up.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use lb_common::backend::Backend;
+
+use crate::{
+    config::{Config, Vip},
+    health::{Check, Snapshot, Verdict, usable},
+    model::{
+        ip_address,
+        overrides::BackendName,
+        wanted::{Standing, Wanted},
+    },
+};
+
+/// Steps in which a backend comes to its whole weight: each is a change of the table.
+const START_STEPS: u32 = 10;
+
+/// Memory of what has a duration.
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    /// Backends that took new flows the last time; `None` before the first.
+    serving: Option<BTreeSet<BackendName>>,
+    /// When backends that start slowly began.
+    started: BTreeMap<BackendName, Instant>,
+    /// Since when backends of the configuration take no new flows.
+    drained: BTreeMap<BackendName, Instant>,
+    /// Since when ids are leaving.
+    leaving: BTreeMap<u16, Instant>,
+    /// VIPs that use all backends because too many have failed.
+    pub(super) failing_open: BTreeSet<String>,
+    /// When something of this changes by time alone.
+    pub(super) wake: Option<Instant>,
+}
+
+impl Keeper {
+    /// How the backends stand now. `before` is what was wanted the last time.
+    pub(super) fn stand(
+        &mut self,
+        config: &Config,
+        health: &Snapshot,
+        before: Option<&Wanted>,
+        now_ms: u32,
+    ) -> Standing {
+        let now = Instant::now();
+        self.wake = None;
+        self.failing_open.clear();
+        let mut standing = Standing {
+            now_ms,
+            ..Standing::default()
+        };
+        for vip in &config.vips {
+            let usable = usable(vip, |check| health.verdict(check));
+            if usable.fails_open {
+                self.failing_open.insert(vip.name.clone());
+            }
+            let unusable = vip
+                .backends
+                .iter()
+                .filter(|backend| !usable.addresses.contains(&backend.address));
+            standing
+                .dead
+                .extend(unusable.map(|backend| name(vip, backend.address)));
+        }
+        self.end_drains(config, now, &mut standing);
+        self.start_slowly(config, now, &mut standing);
+        self.end_leaving(config, health, before, now, &mut standing);
+        standing
+    }
+
+    /// A backend that has been drained for as long as it may counts as dead.
+    fn end_drains(&mut self, config: &Config, now: Instant, standing: &mut Standing) {
+        let mut drained = BTreeMap::new();
+        for vip in &config.vips {
+            for backend in vip.backends.iter().filter(|backend| backend.weight == 0) {
+                let name = name(vip, backend.address);
+                let since = self.drained.get(&name).copied().unwrap_or(now);
+                if let Some(timeout) = vip.flows.drain_timeout
+                    && self.is_over(since, timeout, now)
+                {
+                    standing.dead.insert(name.clone());
+                }
+                drained.insert(name, since);
+            }
+        }
+        self.drained = drained;
+    }
+
+    /// A backend that comes, or comes back, gets its weight in steps. The first time all have theirs at once: it is the
+    /// daemon that comes then.
+    fn start_slowly(&mut self, config: &Config, now: Instant, standing: &mut Standing) {
+        let mut serving = BTreeSet::new();
+        let mut started = BTreeMap::new();
+        for vip in &config.vips {
+            for backend in vip.backends.iter().filter(|backend| backend.weight > 0) {
+                let name = name(vip, backend.address);
+                if standing.dead.contains(&name) {
+                    continue;
+                }
+                let was_serving = self.serving.as_ref().is_none_or(|was| was.contains(&name));
+                serving.insert(name.clone());
+                let Some(whole) = vip.flows.slow_start else {
+                    continue;
+                };
+                let since = match self.started.get(&name) {
+                    Some(since) if was_serving => *since,
+                    None if was_serving => continue,
+                    _ => now,
+                };
+                let step = whole / START_STEPS;
+                let done = now.duration_since(since).as_nanos() / step.as_nanos().max(1);
+                let steps = u32::try_from(done).unwrap_or(START_STEPS) + 1;
+                if steps >= START_STEPS {
+                    continue;
+                }
+                let weight = u32::from(backend.weight) * steps / START_STEPS;
+                let weight = u16::try_from(weight).unwrap_or(backend.weight).max(1);
+                standing.starting.insert(name.clone(), weight);
+                self.wake_at(since + step * steps);
+                started.insert(name, since);
+            }
+        }
+        self.serving = Some(serving);
+        self.started = started;
+    }
+
+    /// A leaving backend that fails its checks, or has been leaving for as long as it may, counts as dead.
+    fn end_leaving(
+        &mut self,
+        config: &Config,
+        health: &Snapshot,
+        before: Option<&Wanted>,
+        now: Instant,
+        standing: &mut Standing,
+    ) {
+        let mut leaving = BTreeMap::new();
+        for (id, backend) in before.iter().flat_map(|before| &before.leaving) {
+            let since = self.leaving.get(id).copied().unwrap_or(now);
+            leaving.insert(*id, since);
+            let Some(vip) = before.and_then(|before| vip_of(config, before, backend)) else {
+                continue;
+            };
+            let check = vip
+                .health
+                .as_ref()
+                .map(|checks| Check::new(checks, ip_address(backend.address)));
+            let has_failed = check.is_some_and(|check| health.verdict(&check) == Verdict::Failed);
+            let is_over = vip
+                .flows
+                .drain_timeout
+                .is_some_and(|timeout| self.is_over(since, timeout, now));
+            if has_failed || is_over {
+                standing.expired.insert(*id);
+            }
+        }
+        self.leaving = leaving;
+    }
+
+    /// Whether a time is up; if not, there is a wake at its end.
+    fn is_over(&mut self, since: Instant, timeout: Duration, now: Instant) -> bool {
+        let end = since + timeout;
+        if end <= now {
+            return true;
+        }
+        self.wake_at(end);
+        false
+    }
+
+    fn wake_at(&mut self, time: Instant) {
+        self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
+    }
+}
+
+/// The VIP in the configuration that a backend is, or was, of.
+fn vip_of<'a>(config: &'a Config, wanted: &Wanted, backend: &Backend) -> Option<&'a Vip> {
+    let vip = wanted
+        .vips
+        .iter()
+        .find(|vip| vip.entry.id == u32::from(backend.vip))?;
+    config.vips.iter().find(|config| config.name == vip.name)
+}
+
+/// What is checked: the configuration's backends, and the leaving ones of VIPs that are checked.
+pub(super) fn checks(
+    config: &Config,
+    wanted: Option<&Wanted>,
+    verdict: impl Fn(&BackendName) -> Verdict,
+) -> BTreeMap<Check, Verdict> {
+    let mut checks: BTreeMap<Check, Verdict> = BTreeMap::new();
+    for ((vip, backend), check) in crate::health::checks_of(config) {
+        let known = verdict(&BackendName { vip, backend });
+        let merged = checks.entry(check).or_insert(known);
+        // Several VIPs share a check: what one of them knows of a failure counts.
+        if known == Verdict::Failed || *merged == Verdict::Unknown {
+            *merged = known;
+        }
+    }
+    if let Some(wanted) = wanted {
+        for backend in wanted.leaving.values() {
+            let vip = vip_of(config, wanted, backend);
+            if let Some(health) = vip.and_then(|vip| vip.health.as_ref()) {
+                let check = Check::new(health, ip_address(backend.address));
+                checks.entry(check).or_insert(Verdict::Unknown);
+            }
+        }
+    }
+    checks
+}
+
+fn name(vip: &Vip, backend: IpAddr) -> BackendName {
+    BackendName {
+        vip: vip.name.clone(),
+        backend,
+    }
+}

@@ -1,0 +1,313 @@
+//! The sweeper: reads what the maps remember of flows, deletes what counts for nothing, and finds the slots and
+//! the ids that nobody names any more.
+//!
+//! Scans are read on a thread of their own and judged here, by the task that swaps tables, so that no table changes
+//! between judgement and deletion. Pins are deleted only while their slot is Settling, and has been since before the
+//! scan began: in that state no pin is made.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
+
+use lb_common::{
+    flow::Flow,
+    pin::{Idle, Kind, Pin},
+    vip::{VipEntry, VipKey},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    dataplane::{DataPlane, Remembered},
+    model::{
+        plan::Held,
+        slots::{Settled, Slots},
+        wanted::Wanted,
+    },
+};
+
+/// How many entries are judged at a time, between commands.
+const CHUNK: usize = 1024;
+
+/// Chunks that are read ahead.
+const AHEAD: usize = 4;
+
+/// Time between two scans, or more: a scan shall take a twentieth of the time at most.
+const PAUSE: Duration = Duration::from_secs(5);
+const SHARE: u32 = 20;
+
+/// The packet path's idle limit is shorter by this: what it still follows is never deleted.
+const MARGIN_NS: u64 = 60 * 1_000_000_000;
+
+/// How long the fragments of a packet may be apart: reassembly gives up by then (RFC 8200, section 4.5).
+const FRAGMENTS: Duration = Duration::from_secs(60);
+
+/// What is known of the pins since the last whole scan.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// Pins by VIP id.
+    pub(super) by_vip: BTreeMap<u32, u64>,
+    /// Pins by backend id.
+    pub(super) by_backend: BTreeMap<u16, u64>,
+    /// Pins by kind.
+    pub(super) by_kind: [u64; 3],
+    /// Fragmented packets.
+    pub(super) fragments: u64,
+}
+
+/// What a whole scan has shown.
+pub(super) struct Findings {
+    pub(super) settled: Settled,
+    /// Ids that nothing names.
+    pub(super) unnamed: BTreeSet<u16>,
+}
+
+/// What a reader sends.
+pub(super) enum Message {
+    Chunk(Vec<Remembered>),
+    End(anyhow::Result<()>),
+}
+
+/// One scan under way.
+struct Scan {
+    receiver: mpsc::Receiver<Message>,
+    began: Instant,
+    began_ms: u32,
+    foreign: HashSet<(u32, u16)>,
+    /// Leaving ids that no slot names.
+    candidates: BTreeSet<u16>,
+    tally: Tally,
+}
+
+/// The sweeper.
+#[derive(Default)]
+pub(super) struct Sweeper {
+    scan: Option<Scan>,
+    /// When the next scan may begin.
+    next: Option<Instant>,
+    /// Since when ids are leaving and no slot names them.
+    candidates: BTreeMap<u16, Instant>,
+    pub(super) tally: Tally,
+}
+
+impl Sweeper {
+    /// Begins a scan where there is something to be found and the pause is over. Returns when to ask again.
+    pub(super) fn begin(
+        &mut self,
+        plane: &impl DataPlane,
+        held: &Held,
+        wanted: &Wanted,
+    ) -> anyhow::Result<Option<Instant>> {
+        let is_moving = held.all_slots().any(|(_, slots)| !slots.is_stable());
+        let is_tallied = self.tally.by_vip.is_empty();
+        if self.scan.is_some() || (!is_moving && wanted.leaving.is_empty() && is_tallied) {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        if let Some(next) = self.next.filter(|next| *next > now) {
+            return Ok(Some(next));
+        }
+        self.find_candidates(held, wanted, now);
+        let scan = plane.scan()?;
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        tokio::task::spawn_blocking(move || {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            let walked = scan.walk(&mut |entry| {
+                chunk.push(entry);
+                if chunk.len() < CHUNK {
+                    return ControlFlow::Continue(());
+                }
+                let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
+                match sender.blocking_send(Message::Chunk(full)) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            });
+            // An error says that the daemon ends.
+            drop(sender.blocking_send(Message::Chunk(chunk)));
+            drop(sender.blocking_send(Message::End(walked)));
+        });
+        self.scan = Some(Scan {
+            receiver,
+            began: now,
+            began_ms: milliseconds(plane),
+            foreign: HashSet::new(),
+            candidates: self.candidates.keys().copied().collect(),
+            tally: Tally::default(),
+        });
+        Ok(None)
+    }
+
+    /// Leaving ids that no slot names, and since when.
+    fn find_candidates(&mut self, held: &Held, wanted: &Wanted, now: Instant) {
+        let mut named = vec![false; 1 << 16];
+        if !wanted.leaving.is_empty() {
+            for (_, slots) in held.all_slots() {
+                slots.for_each_named(|id| {
+                    if let Some(named) = named.get_mut(usize::from(id)) {
+                        *named = true;
+                    }
+                });
+            }
+        }
+        let is_named = |id: u16| named.get(usize::from(id)).copied().unwrap_or(true);
+        let leaving = wanted.leaving.keys().copied();
+        self.candidates = leaving
+            .filter(|id| !is_named(*id))
+            .map(|id| (id, self.candidates.get(&id).copied().unwrap_or(now)))
+            .collect();
+    }
+
+    /// The next part of the scan under way; never, where there is none.
+    pub(super) async fn next(&mut self) -> Message {
+        match &mut self.scan {
+            Some(scan) => scan.receiver.recv().await.unwrap_or_else(|| {
+                Message::End(Err(anyhow::anyhow!("the thread that scans has ended")))
+            }),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Judges a part of a scan; at its end tells what was found.
+    pub(super) fn judge(
+        &mut self,
+        message: Message,
+        plane: &mut impl DataPlane,
+        held: &Held,
+    ) -> anyhow::Result<Option<Findings>> {
+        match message {
+            Message::Chunk(entries) => {
+                for entry in &entries {
+                    self.judge_entry(entry, plane, held)?;
+                }
+                Ok(None)
+            }
+            Message::End(walked) => {
+                let Some(scan) = self.scan.take() else {
+                    return Ok(None);
+                };
+                let took = scan.began.elapsed();
+                self.next = Some(Instant::now() + PAUSE.max(took * SHARE));
+                walked?;
+                self.tally = scan.tally;
+                let unnamed = scan
+                    .candidates
+                    .into_iter()
+                    .filter(|id| self.candidates.contains_key(id))
+                    .collect();
+                Ok(Some(Findings {
+                    settled: Settled {
+                        began_ms: scan.began_ms,
+                        foreign: scan.foreign,
+                    },
+                    unnamed,
+                }))
+            }
+        }
+    }
+
+    fn judge_entry(
+        &mut self,
+        entry: &Remembered,
+        plane: &mut impl DataPlane,
+        held: &Held,
+    ) -> anyhow::Result<()> {
+        let Some(scan) = &mut self.scan else {
+            return Ok(());
+        };
+        match entry {
+            Remembered::Fragment(key, id) => {
+                // No fragment of a packet of so long ago is on its way.
+                let is_old = self
+                    .candidates
+                    .get(id)
+                    .is_some_and(|since| since.elapsed() > FRAGMENTS);
+                if is_old {
+                    return plane.remove_fragment(key);
+                }
+                scan.tally.fragments += 1;
+            }
+            Remembered::Pin(kind, flow, pin) => {
+                let Some(place) = Place::of(flow, held) else {
+                    // Nobody's any more.
+                    return plane.remove_pin(*kind, flow);
+                };
+                let now_ms = milliseconds(plane);
+                let settles = place
+                    .slots
+                    .settles_since(place.index, scan.began_ms, now_ms);
+                if settles && place.is_useless(*kind, flow, pin, plane, held)? {
+                    return plane.remove_pin(*kind, flow);
+                }
+                if pin.backend != place.slots.slot(place.index).current {
+                    scan.foreign.insert((place.vip.id, place.index));
+                }
+                *scan.tally.by_vip.entry(place.vip.id).or_default() += 1;
+                *scan.tally.by_backend.entry(pin.backend).or_default() += 1;
+                if let Some(count) = scan.tally.by_kind.get_mut(*kind as usize) {
+                    *count += 1;
+                }
+            }
+        }
+        scan.candidates.remove(&entry.backend());
+        Ok(())
+    }
+}
+
+/// The slot of a flow.
+pub(super) struct Place<'a> {
+    pub(super) vip: &'a VipEntry,
+    pub(super) slots: &'a Slots,
+    pub(super) index: u16,
+    idle: Idle,
+}
+
+impl<'a> Place<'a> {
+    /// Where a flow belongs; `None` where it is no VIP's.
+    pub(super) fn of(flow: &Flow, held: &'a Held) -> Option<Self> {
+        let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
+        let vip = held.vips()?.table.find(&key)?;
+        Some(Self {
+            vip,
+            slots: held.slots(vip.id)?,
+            index: vip.hash(&held.node()?.hash_keys, flow) as u16,
+            idle: *held.idle(vip.id)?,
+        })
+    }
+
+    /// Whether a pin of a slot that is Settling counts for nothing: expired, to a dead backend, or to the slot's owner.
+    ///
+    /// One to the owner stays while another pin of the flow names somebody else, who would count without it.
+    fn is_useless(
+        &self,
+        kind: Kind,
+        flow: &Flow,
+        pin: &Pin,
+        plane: &impl DataPlane,
+        held: &Held,
+    ) -> anyhow::Result<bool> {
+        let is_alive = |id: u16| held.backend(id).is_some_and(|backend| backend.is_alive());
+        let now_ns = plane.now_ns().saturating_sub(MARGIN_NS);
+        if self.idle.is_over(pin, now_ns) || !is_alive(pin.backend) {
+            return Ok(true);
+        }
+        let owner = self.slots.slot(self.index).current;
+        if pin.backend != owner {
+            return Ok(false);
+        }
+        for other in Kind::ALL.into_iter().filter(|other| *other != kind) {
+            if let Some(pin) = plane.pin(other, flow)?
+                && pin.backend != owner
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Now, in milliseconds of the monotonic clock, modulo 2³².
+pub(super) fn milliseconds(plane: &impl DataPlane) -> u32 {
+    (plane.now_ns() / 1_000_000) as u32
+}
