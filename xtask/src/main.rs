@@ -78,13 +78,11 @@ fn run(command: Command) -> Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
-        Command::LabConnect(options) => {
-            traffic::lasting::client::run(&options, |event| {
-                println!("{}", serde_json::to_string(event)?);
-                Ok(())
-            })
-            .map(|()| ExitCode::SUCCESS)
-        }
+        Command::LabConnect(options) => traffic::lasting::client::run(&options, |event| {
+            println!("{}", serde_json::to_string(event)?);
+            Ok(())
+        })
+        .map(|()| ExitCode::SUCCESS),
         Command::LabHold => lab::hold().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -4,8 +4,8 @@
 //! them sends open flows to the other node whenever no slot is on the move.
 
 mod change;
-mod fleet;
 mod findings;
+mod fleet;
 mod traffic;
 
 use std::{
@@ -130,7 +130,9 @@ pub fn soak(options: &Options) -> Result<Findings> {
     }
     let victim = kill_one(&mut fleet, &mut backends, &mut random)?;
     traffic.end()?;
-    step("wait until every slot is Stable", || fleet.wait_until_stable())?;
+    step("wait until every slot is Stable", || {
+        fleet.wait_until_stable()
+    })?;
     let mut after = None;
     if options.nodes > 1 {
         // Whatever the tables have become: flows may go from node to node again.

@@ -21,7 +21,9 @@ impl Ecmp {
     /// Makes the router on the load balancers' segment, which gives all nodes the same weight.
     pub fn create(lab: &Lab, topology: &Topology, nodes: Vec<IpAddr>) -> Result<Self> {
         let router = lab.namespace("router")?;
-        topology.segment.plug(&router, "eth0", &addresses(0, ROUTER))?;
+        topology
+            .segment
+            .plug(&router, "eth0", &addresses(0, ROUTER))?;
         router.sysctl("net/ipv4/ip_forward", "1")?;
         // By addresses and ports: one client's connections go to several nodes.
         router.sysctl("net/ipv4/fib_multipath_hash_policy", "1")?;

@@ -68,14 +68,12 @@ pub struct VipStatus {
     pub new_connections: u64,
     /// CRC32 of the lookup table that is wanted.
     pub table_digest: String,
-    /// How many slots are in each state; `None` from a daemon that moves flows at once.
-    pub slots: Option<SlotsStatus>,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
 }
 
 /// How many slots of a VIP are in each state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotsStatus {
     /// Forwarded to their owner, nothing remembered.
     pub stable: u32,
@@ -182,8 +180,31 @@ impl Weir {
     /// Writes another config into the file; the daemon reads it when it is told to.
     pub fn rewrite(&self, lab: &Lab, config: &WeirConfig) -> Result<()> {
         let text = config.to_toml(&lab.folder());
-        fs::write(&self.config, text)
-            .with_context(|| format!("write {}", self.config.display()))
+        fs::write(&self.config, text).with_context(|| format!("write {}", self.config.display()))
+    }
+
+    /// Returns the states of the slots in the lookup table that was written last: of a daemon with one VIP.
+    ///
+    /// The log tells them with every table that it swaps in.
+    pub fn slots(&self) -> Result<SlotsStatus> {
+        let log = fs::read_to_string(self.log())
+            .with_context(|| format!("read {}", self.log().display()))?;
+        let line = log
+            .lines()
+            .rfind(|line| line.contains("lookup table swapped in"));
+        let line = line.context("no lookup table has been written yet")?;
+        let count = |state: &str| {
+            let mut words = line.split_whitespace();
+            let number = words.find_map(|word| word.strip_prefix(state)?.strip_prefix('='));
+            let number = number.with_context(|| format!("no {state} slots in {line:?}"))?;
+            number.parse().with_context(|| format!("read {line:?}"))
+        };
+        Ok(SlotsStatus {
+            stable: count("stable")?,
+            holding: count("holding")?,
+            moving: count("moving")?,
+            settling: count("settling")?,
+        })
     }
 
     /// Makes the daemon read its config again by SIGHUP; returns once it has.

@@ -100,7 +100,8 @@ impl Backends {
     }
 
     fn allows(&self, change: Change) -> bool {
-        let has = |index: usize, wanted: fn(&Wanted) -> bool| self.all.get(index).is_some_and(wanted);
+        let has =
+            |index: usize, wanted: fn(&Wanted) -> bool| self.all.get(index).is_some_and(wanted);
         let is_change = match change {
             Change::Add(index, _) => has(index, |backend| backend.weight.is_none()),
             Change::Remove(index) | Change::Reweight(index, _) => {

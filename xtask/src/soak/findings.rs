@@ -43,7 +43,9 @@ impl Findings {
         let count = self.refused().count();
         if count > 0 {
             let shown: Vec<_> = self.refused().take(SHOWN).collect();
-            complaints.push(format!("{count} new connections failed, such as {shown:#?}"));
+            complaints.push(format!(
+                "{count} new connections failed, such as {shown:#?}"
+            ));
         }
         if self.digests.iter().any(|digest| *digest != self.fresh) {
             complaints.push(format!(
@@ -61,8 +63,16 @@ impl fmt::Display for Findings {
         let all_broken = sum(|traffic| traffic.broken.len() as u64);
         let broken = self.broken().count() as u64;
         writeln!(f, "changes                      {}", self.changes)?;
-        writeln!(f, "lines echoed                 {}", sum(|traffic| traffic.tally.messages))?;
-        writeln!(f, "connections come and gone    {}", sum(|traffic| traffic.tally.passed))?;
+        writeln!(
+            f,
+            "lines echoed                 {}",
+            sum(|traffic| traffic.tally.messages)
+        )?;
+        writeln!(
+            f,
+            "connections come and gone    {}",
+            sum(|traffic| traffic.tally.passed)
+        )?;
         writeln!(f, "new connections that failed  {}", self.refused().count())?;
         writeln!(f, "broken connections           {broken}")?;
         writeln!(f, "broken with {:<16} {}", self.victim, all_broken - broken)

@@ -10,8 +10,8 @@ use super::{
     traffic::Traffic,
 };
 use crate::lab::{
-    Backend, Ecmp, FlowTimes, Host, Lab, Observer, Plan, Protocol, Topology, VIP_V4, Vip,
-    VipStatus, Weir, WeirConfig, until,
+    Backend, Ecmp, FlowTimes, Host, Lab, Observer, Plan, Protocol, SlotsStatus, Topology, VIP_V4,
+    Vip, Weir, WeirConfig, until,
 };
 
 const VIP: &str = "lines";
@@ -33,7 +33,7 @@ pub(super) struct Fleet {
     nodes: Vec<Node>,
     router: Option<Ecmp>,
     pub(super) topology: Topology,
-    second: Option<(Host, Observer)>,
+    _second: Option<(Host, Observer)>,
     lab: Lab,
 }
 
@@ -50,9 +50,7 @@ impl Fleet {
             ..Plan::default()
         };
         let topology = Topology::build(&lab, &plan)?;
-        let second = (nodes > 1)
-            .then(|| topology.second_lb(&lab))
-            .transpose()?;
+        let second = (nodes > 1).then(|| topology.second_lb(&lab)).transpose()?;
         let hosts = [Some(&topology.lb), second.as_ref().map(|(host, _)| host)];
         let mut running = Vec::new();
         let mut addresses = Vec::new();
@@ -69,7 +67,7 @@ impl Fleet {
             nodes: running,
             router,
             topology,
-            second,
+            _second: second,
             lab,
         })
     }
@@ -85,7 +83,11 @@ impl Fleet {
         let by_signal = random.bool();
         for (index, node) in self.nodes.iter_mut().enumerate() {
             let address = |backend: usize| -> Result<String> {
-                let host = self.topology.backends.get(backend).context("no such backend")?;
+                let host = self
+                    .topology
+                    .backends
+                    .get(backend)
+                    .context("no such backend")?;
                 Ok(host.v4.to_string())
             };
             match change {
@@ -124,40 +126,40 @@ impl Fleet {
         for spread in spreads {
             router.spread(&spread)?;
             traffic.wait_for_a_round()?;
-            println!("    the router's weights are {spread:?}, {} broken", traffic.broken.len());
+            println!(
+                "    the router's weights are {spread:?}, {} broken",
+                traffic.broken.len()
+            );
         }
         Ok(())
     }
 
     /// Waits until no slot waits for time to pass: those with flows elsewhere stay Settling as long as these live.
     pub(super) fn wait_for_moves(&self) -> Result<()> {
-        self.wait("the moves to end", MOVES, |vip| {
-            vip.slots.holding == 0 && vip.slots.moving == 0
+        self.wait("the moves to end", MOVES, |slots| {
+            slots.holding == 0 && slots.moving == 0
         })
     }
 
-    /// Waits until every slot is Stable and only backends of the config are left.
+    /// Waits until every slot is Stable.
     pub(super) fn wait_until_stable(&self) -> Result<()> {
-        self.wait("every slot to be Stable", STABLE, |vip| {
-            vip.slots.holding + vip.slots.moving + vip.slots.settling == 0
-        })?;
-        for node in &self.nodes {
-            let wanted = node.config.vips.iter().map(|vip| vip.backends.len()).sum();
-            until("leaving backends to be gone", STABLE, || {
-                Ok(node.weir.status()?.vip(VIP)?.backends.len() == wanted)
-            })?;
-        }
-        Ok(())
+        self.wait("every slot to be Stable", STABLE, |slots| {
+            slots.holding + slots.moving + slots.settling == 0
+        })
     }
 
-    fn wait(&self, what: &str, patience: Duration, is_so: impl Fn(&VipStatus) -> bool) -> Result<()> {
+    fn wait(
+        &self,
+        what: &str,
+        patience: Duration,
+        is_so: impl Fn(&SlotsStatus) -> bool,
+    ) -> Result<()> {
         for node in &self.nodes {
             let mut last = None;
             until(what, patience, || {
-                let status = node.weir.status()?;
-                let vip = status.vip(VIP)?;
-                last = Some(vip.slots);
-                Ok(is_so(vip))
+                let slots = node.weir.slots()?;
+                last = Some(slots);
+                Ok(is_so(&slots))
             })
             .with_context(|| format!("{}: {last:?}", node.config.node))?;
         }
@@ -166,9 +168,17 @@ impl Fleet {
 
     /// Kills a backend's server; returns the backend's name.
     pub(super) fn kill(&mut self, backend: usize) -> Result<String> {
-        let server = self.topology.servers.get_mut(backend).context("no such server")?;
+        let server = self
+            .topology
+            .servers
+            .get_mut(backend)
+            .context("no such server")?;
         server.end_by(Signal::KILL, MOVES)?;
-        let host = self.topology.backends.get(backend).context("no such backend")?;
+        let host = self
+            .topology
+            .backends
+            .get(backend)
+            .context("no such backend")?;
         Ok(host.namespace.host().to_owned())
     }
 
@@ -183,7 +193,10 @@ impl Fleet {
     /// Returns the digest of a daemon that has neither maps nor a state file to go on with. Ends the first node.
     pub(super) fn fresh_digest(&mut self, backends: &Backends) -> Result<String> {
         let node = self.nodes.first_mut().context("no node")?;
-        ensure!(node.weir.terminate()?.success(), "the first node did not end well");
+        ensure!(
+            node.weir.terminate()?.success(),
+            "the first node did not end well"
+        );
         node.weir.detach()?;
         // What a command has drained has a weight of 0 here.
         let mut plain = backends.clone();

@@ -72,7 +72,14 @@ impl Traffic {
             self.read()?;
             Ok(is_so(self))
         })
-        .with_context(|| format!("{:?}; {:?}; {:?}", self.tally, self.broken.first(), self.refused.first()))
+        .with_context(|| {
+            format!(
+                "{:?}; {:?}; {:?}",
+                self.tally,
+                self.broken.first(),
+                self.refused.first()
+            )
+        })
     }
 
     /// Reads what the client has told since.
@@ -97,7 +104,11 @@ impl Traffic {
     pub(super) fn end(&mut self) -> Result<()> {
         self.wait_for_a_round()?;
         let status = self.process.end_by(Signal::TERM, PATIENCE)?;
-        anyhow::ensure!(status.success(), "the client ended with {status}: {}", self.process.log_tail());
+        anyhow::ensure!(
+            status.success(),
+            "the client ended with {status}: {}",
+            self.process.log_tail()
+        );
         eventually("the client's last words", PATIENCE, || self.read())
     }
 }
