@@ -15,6 +15,7 @@ pub mod lab;
 pub mod progress;
 pub mod root;
 pub mod setup;
+pub mod soak;
 pub mod tables;
 pub mod test;
 pub mod traffic;
