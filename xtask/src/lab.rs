@@ -16,6 +16,7 @@
 mod bpf_object;
 mod cleanup;
 mod config;
+mod ecmp;
 mod exec;
 mod frame;
 mod id;
@@ -40,7 +41,8 @@ use anyhow::{Context as _, Result};
 
 pub use self::{
     cleanup::{kept, leftovers, remove, sweep},
-    config::{Backend, Protocol, Vip, WeirConfig},
+    config::{Backend, FlowTimes, Protocol, Vip, WeirConfig},
+    ecmp::Ecmp,
     frame::tagged,
     id::LabId,
     namespace::Namespace,
@@ -50,7 +52,10 @@ pub use self::{
     segment::{Nic, Segment},
     topology::{Host, Plan, Topology, VIP_V4, VIP_V6},
     wait::{eventually, until},
-    weir::{BackendStatus, InterfaceStatus, ReasonStatus, Status, VipStatus, Weir, program_exists},
+    weir::{
+        BackendStatus, InterfaceStatus, ReasonStatus, SlotsStatus, Status, VipStatus, Weir,
+        program_exists,
+    },
 };
 
 /// One lab: everything made through it disappears with it.

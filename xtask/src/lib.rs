@@ -16,6 +16,7 @@ pub mod progress;
 pub mod restarts;
 pub mod root;
 pub mod setup;
+pub mod soak;
 pub mod tables;
 pub mod test;
 pub mod traffic;

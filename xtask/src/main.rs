@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, fuzz, lab, restarts, setup, tables, test, traffic};
+use xtask::{bench, demo, fuzz, lab, restarts, setup, soak, tables, test, traffic};
 
 /// weir's habits.
 #[derive(Parser)]
@@ -31,6 +31,8 @@ enum Command {
     Bench(bench::Options),
     /// Measure the lookup tables' balance, disruption and build time; write plots and JSON.
     Tables(tables::Options),
+    /// Change everything at random under thousands of connections, and count those that break.
+    Soak(soak::Options),
     /// Run random packets through the program and the host pipeline, and compare.
     Fuzz(fuzz::Options),
     /// Kill, reload and upgrade the daemon under traffic, and show that nothing is lost.
@@ -41,6 +43,9 @@ enum Command {
     /// Make HTTP requests and print who answered, as JSON (runs inside a lab host).
     #[command(hide = true)]
     LabFetch(traffic::client::Options),
+    /// Hold many long-lived connections and print what becomes of them, as JSON (runs inside a lab host).
+    #[command(hide = true)]
+    LabConnect(traffic::lasting::client::Options),
     /// Make a lab and hold it until a signal comes (what the tests of the clean-up kill).
     #[command(hide = true)]
     LabHold,
@@ -63,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(options) => test::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Tables(options) => tables::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Restarts(options) => restarts::run(&options),
         Command::LabServe(options) => traffic::server::run(&options).map(|()| ExitCode::SUCCESS),
@@ -75,6 +81,11 @@ fn run(command: Command) -> Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
+        Command::LabConnect(options) => traffic::lasting::client::run(&options, |event| {
+            println!("{}", serde_json::to_string(event)?);
+            Ok(())
+        })
+        .map(|()| ExitCode::SUCCESS),
         Command::LabHold => lab::hold().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -216,6 +216,7 @@ fn config(name: &str, segment: u8) -> WeirConfig {
             address,
             port: PORT,
             protocol,
+            flows: None,
             backends: (FIRST..FIRST + BACKENDS)
                 .map(|number| Backend {
                     address: match address {

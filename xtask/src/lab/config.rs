@@ -38,8 +38,19 @@ pub struct Vip {
     pub port: u16,
     /// The protocol.
     pub protocol: Protocol,
+    /// How long flows are remembered while they move; `None` for what is usual.
+    pub flows: Option<FlowTimes>,
     /// Who serves it.
     pub backends: Vec<Backend>,
+}
+
+/// How long a VIP's flows are remembered while they move, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct FlowTimes {
+    /// How long flows that were not heard of stay with the owner before.
+    pub move_window: u32,
+    /// How long a flow may be silent.
+    pub flow_idle: u32,
 }
 
 /// A transport protocol.
@@ -69,6 +80,7 @@ impl WeirConfig {
             address,
             port,
             protocol,
+            flows: None,
             backends: backends(topology, address, weights),
         };
         let vips = [VIP_V4, VIP_V6].into_iter().flat_map(|address| {
@@ -164,6 +176,13 @@ impl Vip {
             "\n[[vip]]\nname     = {:?}\naddress  = \"{}\"\nport     = {}\nprotocol = {protocol:?}\nforward  = {forward:?}\n",
             self.name, self.address, self.port,
         );
+        if let Some(times) = self.flows {
+            let _infallible = write!(
+                text,
+                "move_window = \"{}s\"\nflow_idle   = \"{}s\"\n",
+                times.move_window, times.flow_idle
+            );
+        }
         for backend in &self.backends {
             let _infallible = write!(
                 text,
@@ -202,6 +221,10 @@ mod tests {
             address: VIP_V4,
             port: 80,
             protocol: Protocol::Tcp,
+            flows: Some(FlowTimes {
+                move_window: 5,
+                flow_idle: 10,
+            }),
             backends,
         };
         let config = WeirConfig {
@@ -221,6 +244,7 @@ mod tests {
             "api_socket     = \"/run/lab/lb-2.sock\"",
             "address  = \"203.0.113.10\"",
             "protocol = \"tcp\"",
+            "move_window = \"5s\"",
             "[[vip.backend]]",
             "weight  = 200",
         ] {

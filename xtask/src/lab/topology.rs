@@ -36,10 +36,12 @@ pub const VIP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0
 const HTTP: u16 = 80;
 /// Where backends echo UDP.
 const UDP: u16 = 9000;
+/// Where backends echo lines over long-lived connections.
+const LASTING: u16 = 7000;
 /// Host numbers on a segment.
 const LB: u8 = 1;
 const CLIENT: u8 = 2;
-const ROUTER: u8 = 3;
+pub(super) const ROUTER: u8 = 3;
 const SECOND_LB: u8 = 4;
 const FIRST_BACKEND: u8 = 11;
 /// Number of the segment behind the router.
@@ -186,6 +188,12 @@ impl Topology {
         (vip, HTTP).into()
     }
 
+    /// Returns where a VIP echoes lines over long-lived connections.
+    #[must_use]
+    pub fn lasting(vip: IpAddr) -> SocketAddr {
+        (vip, LASTING).into()
+    }
+
     /// Returns where a VIP echoes UDP.
     #[must_use]
     pub fn udp(vip: IpAddr) -> SocketAddr {
@@ -228,7 +236,7 @@ impl Host {
     }
 }
 
-fn v4(segment: u8, number: u8) -> IpAddr {
+pub(super) fn v4(segment: u8, number: u8) -> IpAddr {
     Ipv4Addr::new(10, 77, segment, number).into()
 }
 
@@ -236,7 +244,7 @@ fn v6(segment: u8, number: u8) -> IpAddr {
     Ipv6Addr::new(0xfd77, 0, 0, u16::from(segment), 0, 0, 0, u16::from(number)).into()
 }
 
-fn addresses(segment: u8, number: u8) -> [String; 2] {
+pub(super) fn addresses(segment: u8, number: u8) -> [String; 2] {
     [
         format!("{}/24", v4(segment, number)),
         format!("{}/64", v6(segment, number)),

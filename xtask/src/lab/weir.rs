@@ -1,6 +1,7 @@
 //! The daemon under test, as a process inside a host.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     time::Duration,
@@ -64,14 +65,31 @@ pub struct InterfaceStatus {
 /// A VIP and its counters.
 #[derive(Debug, Clone, Deserialize)]
 pub struct VipStatus {
+    /// Its slots by state.
+    pub slots: SlotsStatus,
     /// Its name.
     pub name: String,
     /// Frames forwarded.
     pub packets: u64,
     /// New connections.
     pub new_connections: u64,
+    /// CRC32 of the lookup table that is wanted.
+    pub table_digest: String,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
+}
+
+/// How many slots of a VIP are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct SlotsStatus {
+    /// Forwarded to their owner, nothing remembered.
+    pub stable: u32,
+    /// About to move, or just moved: every flow is pinned where it is.
+    pub holding: u32,
+    /// New flows go to the new owner, others are kept where they were.
+    pub moving: u32,
+    /// Moved, with flows that are still kept elsewhere.
+    pub settling: u32,
 }
 
 /// A backend of a VIP and its counters.
@@ -199,6 +217,34 @@ impl Weir {
     #[must_use]
     pub fn binary(&self) -> &Path {
         &self.binary
+    }
+
+    /// Writes another config into the file; the daemon reads it when it is told to.
+    pub fn rewrite(&self, lab: &Lab, config: &WeirConfig) -> Result<()> {
+        let text = config.to_toml(&lab.folder());
+        fs::write(&self.config, text).with_context(|| format!("write {}", self.config.display()))
+    }
+
+    /// Returns the states of the first VIP's slots.
+    pub fn slots(&self) -> Result<SlotsStatus> {
+        let status = self.status()?;
+        let vip = status.vips.first().context("the daemon has no VIP")?;
+        Ok(vip.slots)
+    }
+
+    /// Makes the daemon read its config again by SIGHUP; returns once it has.
+    pub fn reload(&self) -> Result<()> {
+        let before = self.status()?.generation;
+        self.process.signal(Signal::HUP)?;
+        wait::until("the config to be read again", END, || {
+            Ok(self.status()?.generation > before)
+        })
+    }
+
+    /// Runs a weir command that asks this daemon, and returns what it printed.
+    pub fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let socket = self.socket.to_string_lossy();
+        self.cli(&[arguments, &["--socket", &socket]].concat())
     }
 
     /// Returns the config file.

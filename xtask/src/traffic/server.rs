@@ -21,6 +21,9 @@ pub struct Options {
     /// Where to echo UDP. An answer must come from the VIP, so this names the VIP, not `[::]`.
     #[arg(long)]
     pub udp: Vec<SocketAddr>,
+    /// Where to echo lines over long-lived connections.
+    #[arg(long, default_value = "[::]:7000")]
+    pub lasting: SocketAddr,
 }
 
 /// Serves until the process is killed.
@@ -32,6 +35,14 @@ pub fn run(options: &Options) -> Result<()> {
         let name = options.name.clone();
         thread::spawn(move || echo(&socket, &name));
     }
+    let lasting = TcpListener::bind(options.lasting)
+        .with_context(|| format!("listen on {}", options.lasting))?;
+    let name = options.name.clone();
+    thread::spawn(move || {
+        if let Err(error) = super::lasting::server::serve(lasting, &name) {
+            eprintln!("long-lived connections: {error:#}");
+        }
+    });
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let name = options.name.clone();

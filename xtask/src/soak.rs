@@ -1,0 +1,167 @@
+//! `cargo xtask soak`: random changes under long-lived connections, and an account of each that breaks.
+//!
+//! With one node everything changes: backends, weights, drains, and the daemon is killed. With two, a router before
+//! them sends open flows to the other node whenever no slot is on the move.
+
+mod change;
+mod findings;
+mod fleet;
+mod traffic;
+
+use std::{
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+pub use self::findings::Findings;
+use self::{
+    change::{Backends, Change},
+    fleet::Fleet,
+    traffic::Traffic,
+};
+use crate::{
+    progress::{run_visibly, step},
+    root, setup, workspace,
+};
+
+/// Names the seed in the environment, to run the same changes again.
+pub const SEED_VARIABLE: &str = "WEIR_SOAK_SEED";
+/// How long a pause between two changes may be: some come while slots are in every state.
+const PAUSE_MS: u64 = 800;
+/// Every so many changes come after all slots have gone the whole way, as far as traffic lets them.
+const REST_EVERY: u32 = 20;
+
+/// How much to change under how many connections.
+#[derive(Args, Debug, Clone)]
+pub struct Options {
+    /// Long-lived connections.
+    #[arg(long, default_value_t = 2000)]
+    pub connections: u32,
+    /// Random changes.
+    #[arg(long, default_value_t = 200)]
+    pub changes: u32,
+    /// Load balancers: two are behind a router with equal-cost paths.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub nodes: u8,
+    /// Seed of the random numbers [default: `WEIR_SOAK_SEED`, else a random one]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// The binaries are built already (what xtask tells itself when it goes on as root).
+    #[arg(long, hide = true)]
+    pub built: bool,
+}
+
+/// Soaks; the exit code is 0 only if no connection broke that should not, and everything came to rest.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let seed = options.seed()?;
+    if !options.built {
+        setup::run()?;
+        step("build weir and its XDP program", || {
+            run_visibly(workspace::cargo().args(["build", "-p", "lb-userspace"]))
+        })?;
+    }
+    if !root::is_root() {
+        let words = format!(
+            "soak --built --connections {} --changes {} --nodes {} --seed {seed}",
+            options.connections, options.changes, options.nodes
+        );
+        let words: Vec<_> = words.split(' ').map(Into::into).collect();
+        root::again_as_root("the soak", &words)?;
+    }
+    let findings = soak(options)?;
+    println!("\n{findings}");
+    let complaints = findings.complaints();
+    for complaint in &complaints {
+        eprintln!("error: {complaint}");
+    }
+    Ok(if complaints.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Options {
+    fn seed(&self) -> Result<u64> {
+        match (self.seed, std::env::var(SEED_VARIABLE)) {
+            (Some(seed), _) => Ok(seed),
+            (None, Ok(text)) => text
+                .parse()
+                .with_context(|| format!("{SEED_VARIABLE} is {text:?}, not a number")),
+            (None, Err(_)) => Ok(fastrand::u64(..)),
+        }
+    }
+}
+
+/// Makes the lab, lets traffic run, changes everything, and looks at what is left.
+pub fn soak(options: &Options) -> Result<Findings> {
+    let seed = options.seed()?;
+    println!("==> seed {seed}: {SEED_VARIABLE}={seed} makes the same changes again");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut backends = Backends::new();
+    let mut fleet = Fleet::start(options.nodes, &backends)?;
+    let mut traffic = Traffic::start(&fleet.topology, options.connections)?;
+    let started = Instant::now();
+    fleet.rehash(&mut random, &mut traffic)?;
+
+    for number in 1..=options.changes {
+        let change = backends.any_change(&mut random);
+        backends.make(change);
+        fleet
+            .make(change, &backends, &mut random)
+            .with_context(|| format!("change {number}: {change:?}"))?;
+        traffic.read()?;
+        println!(
+            "    {:>4.0} s  {number:>3} {change:<28}  {} open, {} broken, {} refused",
+            started.elapsed().as_secs_f64(),
+            traffic.tally.open,
+            traffic.broken.len(),
+            traffic.refused.len(),
+            change = change.to_string()
+        );
+        if number % REST_EVERY == 0 {
+            fleet.wait_for_moves()?;
+        }
+        thread::sleep(Duration::from_millis(random.u64(0..PAUSE_MS)));
+    }
+    let victim = kill_one(&mut fleet, &mut backends, &mut random)?;
+    traffic.end()?;
+    step("wait until every slot is Stable", || {
+        fleet.wait_until_stable()
+    })?;
+    let mut after = None;
+    if options.nodes > 1 {
+        // Whatever the tables have become: flows may go from node to node again.
+        let mut second = Traffic::start(&fleet.topology, options.connections)?;
+        fleet.rehash(&mut random, &mut second)?;
+        second.end()?;
+        after = Some(second);
+    }
+    let digests = fleet.digests()?;
+    let fresh = fleet.fresh_digest(&backends)?;
+    Ok(Findings {
+        changes: options.changes,
+        victim,
+        traffic: [Some(traffic), after].into_iter().flatten().collect(),
+        digests,
+        fresh,
+    })
+}
+
+/// Takes a backend out of the config, waits until it gets no new flow, and kills its server.
+fn kill_one(
+    fleet: &mut Fleet,
+    backends: &mut Backends,
+    random: &mut fastrand::Rng,
+) -> Result<String> {
+    let index = fleet.busiest(&backends.removable())?;
+    let change = Change::Remove(index);
+    backends.make(change);
+    fleet.make(change, backends, random)?;
+    fleet.wait_for_moves()?;
+    fleet.kill(index)
+}

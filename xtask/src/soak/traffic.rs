@@ -1,0 +1,114 @@
+//! The client of the soak, and what it has told so far.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+
+use crate::{
+    lab::{Process, Topology, VIP_V4, eventually, until},
+    traffic::lasting::event::{Broken, Event, Tally},
+    workspace,
+};
+
+/// How long all connections may take to open, to talk twice, or to close.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A running client.
+#[derive(Debug)]
+pub(super) struct Traffic {
+    process: Process,
+    log: BufReader<File>,
+    line: String,
+    connections: u32,
+    pub(super) tally: Tally,
+    pub(super) broken: Vec<Broken>,
+    pub(super) refused: Vec<String>,
+}
+
+impl Traffic {
+    /// Starts the client; returns once all connections are open.
+    pub(super) fn start(topology: &Topology, connections: u32) -> Result<Self> {
+        let client = &topology.client.namespace;
+        let mut command = client.command(workspace::xtask_binary()?);
+        let target = Topology::lasting(VIP_V4).to_string();
+        let count = connections.to_string();
+        let passing = (connections / 20).to_string();
+        command.args(["lab-connect", &target, "--connections", &count]);
+        command.args(["--passing", &passing]);
+        // Each client a log of its own: what another one told is not this one's.
+        let name = format!("connect-{}", fastrand::u64(..));
+        let process = Process::start(client, &name, &mut command)?;
+        let log = File::open(process.log()).context("open the client's log")?;
+        let mut traffic = Self {
+            process,
+            log: BufReader::new(log),
+            line: String::new(),
+            connections,
+            tally: Tally::default(),
+            broken: Vec::new(),
+            refused: Vec::new(),
+        };
+        traffic.wait_for("all connections to be open", |traffic| {
+            traffic.tally.open == connections
+        })?;
+        Ok(traffic)
+    }
+
+    /// Waits until every connection has, on average, spoken twice from now.
+    pub(super) fn wait_for_a_round(&mut self) -> Result<()> {
+        let wanted = self.tally.messages + 2 * u64::from(self.connections);
+        self.wait_for("every connection to speak twice", |traffic| {
+            traffic.tally.messages >= wanted
+        })
+    }
+
+    fn wait_for(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) -> Result<()> {
+        until(what, PATIENCE, || {
+            self.read()?;
+            Ok(is_so(self))
+        })
+        .with_context(|| {
+            format!(
+                "{:?}; {:?}; {:?}",
+                self.tally,
+                self.broken.first(),
+                self.refused.first()
+            )
+        })
+    }
+
+    /// Reads what the client has told since.
+    pub(super) fn read(&mut self) -> Result<()> {
+        while self.log.read_line(&mut self.line)? > 0 {
+            if !self.line.ends_with('\n') {
+                break;
+            }
+            let event = serde_json::from_str(&self.line)
+                .with_context(|| format!("read the client's {:?}", self.line))?;
+            self.line.clear();
+            match event {
+                Event::Tally(tally) => self.tally = tally,
+                Event::Broken(broken) => self.broken.push(broken),
+                Event::Refused { why } => self.refused.push(why),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets every connection speak once more, and ends.
+    pub(super) fn end(&mut self) -> Result<()> {
+        self.wait_for_a_round()?;
+        let status = self.process.end_by(Signal::TERM, PATIENCE)?;
+        anyhow::ensure!(
+            status.success(),
+            "the client ended with {status}: {}",
+            self.process.log_tail()
+        );
+        eventually("the client's last words", PATIENCE, || self.read())
+    }
+}
