@@ -116,9 +116,25 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
         weir.cli(&[arguments, &["--socket", &socket]].concat())
             .map(drop)
     };
+    let first = addresses.first().context("an address")?.to_string();
+    let commands = || -> Result<(Duration, Duration)> {
+        let mut took = Vec::new();
+        for _ in 0..TIMES {
+            took.push(timed(|| cli(&["drain", "vip-0", &first]))?);
+            took.push(timed(|| cli(&["undrain", "vip-0", &first]))?);
+        }
+        took.sort_unstable();
+        let median = took.get(took.len() / 2).copied();
+        median
+            .zip(took.last().copied())
+            .context("no command was timed")
+    };
+    let (median, slowest) = commands()?;
+    rows.push(("a command for one backend of one VIP (median)", median));
+    rows.push(("the slowest of those", slowest));
+
     let path = weir.config().to_owned();
     let text = fs::read_to_string(&path)?;
-    let first = addresses.first().context("an address")?.to_string();
     let lighter = text.replace(
         &format!("address = \"{first}\"\nweight  = 100"),
         &format!("address = \"{first}\"\nweight  = 50"),
@@ -128,18 +144,9 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
     let took = timed(|| cli(&["apply"]))?;
     rows.push(("a configuration that changes every table", took));
 
-    let mut took = Vec::new();
-    for _ in 0..TIMES {
-        took.push(timed(|| cli(&["drain", "vip-0", &first]))?);
-        took.push(timed(|| cli(&["undrain", "vip-0", &first]))?);
-    }
-    took.sort_unstable();
-    let median = took.get(took.len() / 2).copied().unwrap_or_default();
-    rows.push(("a command for one backend of one VIP (median)", median));
-    rows.push((
-        "the same, the slowest of all",
-        took.last().copied().unwrap_or_default(),
-    ));
+    let (median, slowest) = commands()?;
+    rows.push(("the same while the slots of all VIPs move (median)", median));
+    rows.push(("the slowest of those", slowest));
     let took = timed(|| cli(&["drain", "--all", &first]))?;
     rows.push(("a command for one backend of all VIPs", took));
     cli(&["undrain", "--all", &first])?;
