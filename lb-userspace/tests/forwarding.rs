@@ -312,7 +312,7 @@ fn a_daemon_that_restarts_takes_over_what_the_maps_hold() {
     lab.config.vips.reverse();
     assert_eq!(
         lab.steps(),
-        "node port interface idle table idle table vips"
+        "node port interface idle idle table table vips"
     );
     lab.apply().unwrap();
     assert_eq!(lab.memory.backends().unwrap(), backends);

@@ -15,6 +15,7 @@ pub mod lab;
 pub mod progress;
 pub mod restarts;
 pub mod root;
+pub mod scale;
 pub mod setup;
 pub mod soak;
 pub mod tables;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, fuzz, lab, restarts, setup, soak, tables, test, traffic};
+use xtask::{bench, demo, fuzz, lab, restarts, scale, setup, soak, tables, test, traffic};
 
 /// weir's habits.
 #[derive(Parser)]
@@ -35,6 +35,8 @@ enum Command {
     Soak(soak::Options),
     /// Run random packets through the program and the host pipeline, and compare.
     Fuzz(fuzz::Options),
+    /// Measure how long the control plane takes with 500 VIPs that share 20 backends.
+    Scale(scale::Options),
     /// Kill, reload and upgrade the daemon under traffic, and show that nothing is lost.
     Restarts(restarts::Options),
     /// Answer HTTP and UDP with this backend's name (runs inside a lab host).
@@ -70,6 +72,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Tables(options) => tables::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Scale(options) => scale::run(&options),
         Command::Restarts(options) => restarts::run(&options),
         Command::LabServe(options) => traffic::server::run(&options).map(|()| ExitCode::SUCCESS),
         Command::LabFetch(options) => {

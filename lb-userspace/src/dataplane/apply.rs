@@ -2,7 +2,7 @@
 
 use lb_common::backend::Backend;
 
-use super::DataPlane;
+use super::{DataPlane, set_slots};
 use crate::model::{
     ids::Ids,
     ip_address, mac_text,
@@ -24,33 +24,50 @@ pub fn apply(
     cause: &str,
 ) -> anyhow::Result<usize> {
     let steps = plan(held, wanted);
-    for step in &steps {
-        write(data_plane, step)?;
-        held.record(step);
-        log(cause, step);
+    let is_table = |step: &Step| matches!(step, Step::Table(..));
+    for steps in steps.chunk_by(|a, b| is_table(a) && is_table(b)) {
+        let results = write(data_plane, steps);
+        let mut failed = Ok(());
+        for (step, result) in steps.iter().zip(results) {
+            // Of tables that are written at the same time those after a failure count, too.
+            match result {
+                Ok(()) => {
+                    held.record(step);
+                    log(cause, step);
+                }
+                Err(error) => failed = failed.and(Err(error)),
+            }
+        }
+        failed?;
     }
     held.release(ids);
     Ok(steps.len())
 }
 
-fn write(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> {
+/// Writes a step, or several tables. Returns what became of each, up to a failure.
+fn write(data_plane: &mut dyn DataPlane, steps: &[Step]) -> Vec<anyhow::Result<()>> {
+    let tables = steps.iter().filter_map(|step| match step {
+        Step::Table(vip, _, slots) => Some((*vip, &**slots)),
+        _ => None,
+    });
+    let tables: Vec<_> = tables.collect();
+    if !tables.is_empty() {
+        return data_plane.set_tables(&tables);
+    }
+    steps
+        .iter()
+        .map(|step| write_one(data_plane, step))
+        .collect()
+}
+
+fn write_one(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> {
     match step {
         Step::Node(node) => data_plane.set_node(node),
         Step::Port(ifindex) => data_plane.add_port(*ifindex),
         Step::Interface(ifindex, interface) => data_plane.set_interface(*ifindex, interface),
         Step::Backend(id, backend) => data_plane.set_backend(*id, backend),
         Step::Idle(vip, idle) => data_plane.set_idle(*vip, idle),
-        Step::Table(vip, _, slots) => {
-            // The note first: where a slot's time is not known, it starts again.
-            if let Some(since) = slots.since() {
-                data_plane.set_since(*vip, Some(since))?;
-            }
-            data_plane.set_table(*vip, slots.table())?;
-            if slots.since().is_none() {
-                data_plane.set_since(*vip, None)?;
-            }
-            Ok(())
-        }
+        Step::Table(vip, _, slots) => set_slots(data_plane, *vip, slots),
         Step::ClearInterface(ifindex) => data_plane.clear_interface(*ifindex),
         Step::Vips(vips) => data_plane.set_vips(&vips.table),
         Step::ClearTable(vip) => data_plane.clear_table(*vip),

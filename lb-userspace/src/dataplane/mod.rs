@@ -21,7 +21,7 @@ use crate::{
     config::XdpMode,
     model::{
         attached::{AttachMode, Refused, Xdp},
-        slots::Since,
+        slots::{Since, Slots},
     },
 };
 
@@ -36,6 +36,20 @@ pub trait DataPlane {
     fn set_backend(&mut self, id: u16, backend: &Backend) -> anyhow::Result<()>;
     /// Builds a VIP's lookup table aside and swaps it in whole. When this returns, no packet reads the old one.
     fn set_table(&mut self, vip: u32, table: &SlotTable) -> anyhow::Result<()>;
+    /// Swaps in several VIPs' tables, each with the note of its times. Returns what became of the first ones: up to a
+    /// failure, or of all.
+    fn set_tables(&mut self, tables: &[(u32, &Slots)]) -> Vec<anyhow::Result<()>> {
+        let mut results = Vec::new();
+        for (vip, slots) in tables {
+            let result = set_slots(self, *vip, slots);
+            let has_failed = result.is_err();
+            results.push(result);
+            if has_failed {
+                break;
+            }
+        }
+        results
+    }
     /// The lookup table that a VIP has, be it an earlier daemon's.
     fn table(&self, vip: u32) -> anyhow::Result<Option<Box<SlotTable>>>;
     /// Notes since when the slots of a VIP are in their states; `None` takes the note away.
@@ -92,6 +106,23 @@ pub trait DataPlane {
     fn max_pins(&self) -> u32;
     /// Now, in ns of the clock that pins are stamped with.
     fn now_ns(&self) -> u64;
+}
+
+/// Swaps in a VIP's table with the note of its times.
+fn set_slots(
+    data_plane: &mut (impl DataPlane + ?Sized),
+    vip: u32,
+    slots: &Slots,
+) -> anyhow::Result<()> {
+    // The note first: where a slot's time is not known, it starts again.
+    if let Some(since) = slots.since() {
+        data_plane.set_since(vip, Some(since))?;
+    }
+    data_plane.set_table(vip, slots.table())?;
+    if slots.since().is_none() {
+        data_plane.set_since(vip, None)?;
+    }
+    Ok(())
 }
 
 /// Frames counted under one reason and verdict.

@@ -247,11 +247,12 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     steps.extend(changed.map(|(id, backend)| Step::Backend(*id, *backend)));
 
     let is_alive = |id: u16| backends.get(&id).is_some_and(Backend::is_alive);
+    let idle = wanted.vips.iter().map(|vip| (vip.entry.id, vip.idle));
+    let changed = idle.filter(|(id, idle)| held.idle(*id) != Some(idle));
+    steps.extend(changed.map(|(id, idle)| Step::Idle(id, idle)));
+    // One after the other: the data plane writes them at once.
     for vip in &wanted.vips {
         let id = vip.entry.id;
-        if held.idle(id) != Some(&vip.idle) {
-            steps.push(Step::Idle(id, vip.idle));
-        }
         if let Some(slots) = held.advance(vip, &is_alive, wanted) {
             steps.push(Step::Table(id, Arc::clone(&vip.table), slots));
         }

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     time::Duration,
@@ -197,6 +199,12 @@ impl Weir {
 
     /// The same, with more arguments for `weir run`.
     pub fn restart_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.relaunch(arguments)?;
+        self.wait_until_serving()
+    }
+
+    /// The same, without waiting for it.
+    pub fn relaunch(&mut self, arguments: &[&str]) -> Result<()> {
         self.process = launch(
             &self.binary,
             &self.host,
@@ -204,7 +212,27 @@ impl Weir {
             &self.config,
             arguments,
         )?;
-        self.wait_until_serving()
+        Ok(())
+    }
+
+    /// Waits until the daemon answers, which it does once its maps are filled and its program is attached.
+    pub fn answers(&mut self) -> Result<()> {
+        wait::until("weir to answer", START, || {
+            if let Some(status) = self.process.ended()? {
+                bail!("weir ended with {status}:\n{}", self.process.log_tail());
+            }
+            // Until the new daemon listens, the old one's socket refuses.
+            let Ok(mut stream) = UnixStream::connect(&self.socket) else {
+                return Ok(false);
+            };
+            stream.set_read_timeout(Some(START))?;
+            stream.write_all(
+                b"GET /v1/generation HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n",
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer.starts_with("HTTP/1.1 200 "))
+        })
     }
 
     /// Starts the daemon again after its end from another binary, as an upgrade does.

@@ -10,6 +10,7 @@ mod migrate;
 mod object;
 mod pins;
 mod scan;
+mod tables;
 mod test_run;
 mod value;
 
@@ -47,7 +48,7 @@ use crate::{
     config::XdpMode,
     model::{
         attached::{AttachMode, Refused, Xdp},
-        slots::Since,
+        slots::{Since, Slots},
     },
 };
 
@@ -226,20 +227,6 @@ impl BpfDataPlane {
         let pins = self.pins.as_ref()?;
         Some(pins.links().join(pins::file_name(interface)))
     }
-
-    /// Pins an inner map in place of an older one, so that the next daemon finds it without `CAP_SYS_ADMIN`.
-    fn pin_table(
-        &self,
-        name: &str,
-        map: impl FnOnce(&Path) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let Some(pins) = &self.pins else {
-            return Ok(());
-        };
-        let path = pins.tables().join(name);
-        remove_if_there(&path)?;
-        map(&path)
-    }
 }
 
 impl DataPlane for BpfDataPlane {
@@ -259,14 +246,11 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn set_table(&mut self, vip: u32, table: &SlotTable) -> anyhow::Result<()> {
-        let inner = inner_map(table)?;
-        self.object
-            .tables
-            .set(vip, &inner, 0)
-            .with_context(|| format!("swapping the table of VIP {vip}"))?;
-        self.pin_table(&vip.to_string(), |path| {
-            inner.pin(path).context("pinning a table")
-        })
+        tables::swap(&mut self.object.tables, self.pins.as_ref(), vip, table)
+    }
+
+    fn set_tables(&mut self, tables: &[(u32, &Slots)]) -> Vec<anyhow::Result<()>> {
+        tables::swap_all(&self.object.tables_fd, self.pins.as_ref(), tables)
     }
 
     fn table(&self, vip: u32) -> anyhow::Result<Option<Box<SlotTable>>> {
@@ -277,23 +261,12 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn set_since(&mut self, vip: u32, since: Option<&Since>) -> anyhow::Result<()> {
-        let name = since_pin(vip);
-        match (since, &self.pins) {
-            (_, None) => Ok(()),
-            (None, Some(pins)) => remove_if_there(&pins.tables().join(name)),
-            (Some(since), Some(_)) => {
-                let map = inner_map(since)?;
-                self.pin_table(&name, |path| {
-                    map.pin(path)
-                        .context("pinning since when a table is as it is")
-                })
-            }
-        }
+        tables::note(self.pins.as_ref(), vip, since)
     }
 
     fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>> {
         match &self.pins {
-            Some(pins) => read_pinned(&pins.tables().join(since_pin(vip))),
+            Some(pins) => read_pinned(&pins.tables().join(tables::since_pin(vip))),
             None => Ok(None),
         }
     }
@@ -309,7 +282,7 @@ impl DataPlane for BpfDataPlane {
         set.with_context(|| format!("clearing the table of VIP {vip}"))?;
         match &self.pins {
             Some(pins) => {
-                remove_if_there(&pins.tables().join(since_pin(vip)))?;
+                remove_if_there(&pins.tables().join(tables::since_pin(vip)))?;
                 remove_if_there(&pins.tables().join(vip.to_string()))
             }
             None => Ok(()),
@@ -322,7 +295,7 @@ impl DataPlane for BpfDataPlane {
             .vips
             .set(0, &inner, 0)
             .context("swapping the table of VIPs")?;
-        self.pin_table(VIPS_PIN, |path| {
+        tables::pin(self.pins.as_ref(), VIPS_PIN, |path| {
             inner.pin(path).context("pinning the table of VIPs")
         })
     }
@@ -493,11 +466,6 @@ impl DataPlane for BpfDataPlane {
             .saturating_mul(1_000_000_000)
             .saturating_add(ns(now.tv_nsec))
     }
-}
-
-/// Name under which is pinned since when a VIP's slots are in their states.
-fn since_pin(vip: u32) -> String {
-    format!("{vip}-since")
 }
 
 /// The one value of a pinned inner map.

@@ -1,6 +1,9 @@
 //! Loading the BPF object: its maps, reused where they are pinned, and its program.
 
-use std::path::Path;
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use aya::{
@@ -68,6 +71,8 @@ pub(super) struct Object {
     pub(super) node: Array<MapData, Value<Node>>,
     pub(super) vips: ArrayOfMaps<MapData, Inner<VipTable>>,
     pub(super) tables: ArrayOfMaps<MapData, Inner<SlotTable>>,
+    /// The same map, for handles of other threads.
+    pub(super) tables_fd: OwnedFd,
     pub(super) backends: Array<MapData, Value<Backend>>,
     pub(super) vip_counters: PerCpuArray<MapData, Value<Counters>>,
     pub(super) backend_counters: PerCpuArray<MapData, Value<Counters>>,
@@ -161,6 +166,12 @@ impl Object {
                 .set(index, xdp(&mut ebpf, name)?.fd()?, 0)
                 .with_context(|| format!("linking {name}"))?;
         }
+        let tables = ebpf.map("TABLES");
+        let Some(Map::ArrayOfMaps(tables)) = tables else {
+            bail!("the map TABLES has another type")
+        };
+        let tables_fd = tables.fd().as_fd().try_clone_to_owned();
+        let tables_fd = tables_fd.context("another handle to the tables")?;
         let Map::ProgramArray(steps) = map else {
             bail!("the map STEPS has another type")
         };
@@ -169,6 +180,7 @@ impl Object {
             node: take(&mut ebpf, "NODE")?,
             vips: take(&mut ebpf, "VIPS")?,
             tables: take(&mut ebpf, "TABLES")?,
+            tables_fd,
             backends: take(&mut ebpf, "BACKENDS")?,
             vip_counters: take(&mut ebpf, "VIP_COUNTERS")?,
             backend_counters: take(&mut ebpf, "BACKEND_COUNTERS")?,

@@ -1,0 +1,270 @@
+//! `cargo xtask scale`: how long the control plane takes with many VIPs that share their backends.
+//!
+//! Every time is that of an answer: the daemon answers once the maps hold what was asked for. A command's time has the start
+//! of the `weir` process in it.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    lab::{self, Backend, Lab, Plan, Protocol, Topology, VIP_V4, Vip, Weir, WeirConfig},
+    progress::{run_visibly, step},
+    root, setup, workspace,
+};
+
+/// How long a backend that has gone may take to be out of all tables.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often what can be repeated is.
+const TIMES: usize = 11;
+
+/// The first port of the VIPs, which share an address.
+const FIRST_PORT: u16 = 1000;
+
+/// Health checks of every VIP; those of one backend are one, since they are the same.
+const CHECKED: &str = "[vip.health]\ntype = \"tcp\"\nport = 80\ninterval = \"500ms\"\ntimeout = \"300ms\"\n\
+                       rise = 1\nfall = 2\n";
+
+/// How much there is.
+#[derive(Args, Debug, Clone)]
+pub struct Options {
+    /// VIPs, each with all backends.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=4000))]
+    pub vips: u16,
+    /// Backends.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(2..=100))]
+    pub backends: u8,
+    /// The binary is built already (what xtask tells itself when it goes on as root).
+    #[arg(long, hide = true)]
+    pub built: bool,
+}
+
+/// Measures, and prints a table.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    if !options.built {
+        setup::run()?;
+        step("build weir, optimised", || {
+            run_visibly(workspace::cargo().args(["build", "--release", "-p", "lb-userspace"]))
+        })?;
+    }
+    if !root::is_root() {
+        let words = [
+            "scale".to_owned(),
+            "--built".to_owned(),
+            format!("--vips={}", options.vips),
+            format!("--backends={}", options.backends),
+        ];
+        root::again_as_root("the lab", &words.map(OsString::from))?;
+    }
+    let rows = measure(options)?;
+    println!(
+        "\n{} VIPs with {} backends each\n",
+        options.vips, options.backends
+    );
+    println!("| what | time |\n|---|---|");
+    for (what, took) in rows {
+        println!("| {what} | {:.3} s |", took.as_secs_f64());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Does everything once, and returns what was done with its time.
+fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
+    let lab = Lab::new()?;
+    let plan = Plan {
+        near: 1,
+        far: 0,
+        routed: 0,
+    };
+    let topology = Topology::build(&lab, &plan)?;
+    let host = &topology.backends.first().context("one backend")?.namespace;
+    let addresses: Vec<IpAddr> = (0..options.backends)
+        .map(|number| Ipv4Addr::new(10, 77, 0, 100 + number).into())
+        .collect();
+    for address in &addresses {
+        host.ip(&format!("address add {address}/24 dev eth0"))?;
+    }
+    let config = WeirConfig {
+        vips: vips(options, &addresses),
+        ..WeirConfig::for_topology(&topology, &[])
+    };
+    let binary = workspace::root().join("target/release/weir");
+    let mut weir = step("start weir", || {
+        Weir::start_binary(binary, &lab, &topology.lb.namespace, &config, &[])
+    })?;
+    let mut rows = Vec::new();
+
+    weir.terminate()?;
+    let took = timed(|| weir.relaunch(&["--fresh"]).and_then(|()| weir.answers()))?;
+    rows.push(("a start from nothing, until packets are forwarded", took));
+    weir.end_by(Signal::KILL)?;
+    let took = timed(|| weir.relaunch(&[]).and_then(|()| weir.answers()))?;
+    rows.push(("a start that takes over all of it", took));
+
+    let socket = weir.socket().display().to_string();
+    let cli = |arguments: &[&str]| {
+        weir.cli(&[arguments, &["--socket", &socket]].concat())
+            .map(drop)
+    };
+    let first = addresses.first().context("an address")?.to_string();
+    let commands = || -> Result<(Duration, Duration)> {
+        let mut took = Vec::new();
+        for _ in 0..TIMES {
+            took.push(timed(|| cli(&["drain", "vip-0", &first]))?);
+            took.push(timed(|| cli(&["undrain", "vip-0", &first]))?);
+        }
+        took.sort_unstable();
+        let median = took.get(took.len() / 2).copied();
+        median
+            .zip(took.last().copied())
+            .context("no command was timed")
+    };
+    let (median, slowest) = commands()?;
+    rows.push(("a command for one backend of one VIP (median)", median));
+    rows.push(("the slowest of those", slowest));
+
+    let path = weir.config().to_owned();
+    let text = fs::read_to_string(&path)?;
+    let lighter = text.replace(
+        &format!("address = \"{first}\"\nweight  = 100"),
+        &format!("address = \"{first}\"\nweight  = 50"),
+    );
+    ensure!(lighter != text, "the configuration is not as expected");
+    fs::write(&path, &lighter)?;
+    let took = timed(|| cli(&["apply"]))?;
+    rows.push(("a configuration that changes every table", took));
+
+    let (median, slowest) = commands()?;
+    rows.push(("the same while the slots of all VIPs move (median)", median));
+    rows.push(("the slowest of those", slowest));
+    let took = timed(|| cli(&["drain", "--all", &first]))?;
+    rows.push(("a command for one backend of all VIPs", took));
+    cli(&["undrain", "--all", &first])?;
+
+    let checked = text.replace(
+        "forward  = \"l2\"\n",
+        &format!("forward  = \"l2\"\n{CHECKED}"),
+    );
+    ensure!(checked != text, "the configuration is not as expected");
+    // Keys of a VIP come before its sections.
+    fs::write(&path, checked)?;
+    cli(&["apply"])?;
+    rows.push((
+        "a backend that fails its checks, from the first table to the last",
+        failure(&weir, host, &first)?,
+    ));
+    weir.terminate()?;
+    Ok(rows)
+}
+
+/// How long it takes from the first write to the last when a backend that all VIPs share fails its checks.
+fn failure(weir: &Weir, host: &lab::Namespace, address: &str) -> Result<Duration> {
+    let of_health = |text: &str| -> Vec<Duration> {
+        let lines = text
+            .lines()
+            .filter(|line| line.contains("cause=\"health\""));
+        lines.filter_map(time_of).collect()
+    };
+    lab::until("every backend to be healthy", PATIENCE, || {
+        let text = weir.cli(&[
+            "status",
+            "-o",
+            "json",
+            "--socket",
+            &weir.socket().to_string_lossy(),
+        ])?;
+        let status: Value = serde_json::from_str(&text)?;
+        let list = |value: &Value, key: &str| -> Vec<Value> {
+            let list = value.get(key).and_then(Value::as_array);
+            list.cloned().unwrap_or_default()
+        };
+        let vips = list(&status, "vips");
+        let mut backends = vips.iter().flat_map(|vip| list(vip, "backends"));
+        Ok(backends.all(|backend| backend.get("healthy") == Some(&Value::Bool(true))))
+    })?;
+    let before = of_health(&fs::read_to_string(weir.log())?).len();
+    host.ip(&format!("address del {address}/24 dev eth0"))?;
+    lab::until("the backend to be out of every table", PATIENCE, || {
+        let status = weir.cli(&[
+            "backend",
+            "show",
+            address,
+            "-o",
+            "json",
+            "--socket",
+            &weir.socket().to_string_lossy(),
+        ])?;
+        let rows: Value = serde_json::from_str(&status)?;
+        let rows = rows.as_array().context("the backends")?;
+        Ok(rows
+            .iter()
+            .all(|row| row.get("slots") == Some(&Value::from(0))))
+    })?;
+    let times = of_health(&fs::read_to_string(weir.log())?);
+    let times = times.get(before..).unwrap_or_default();
+    let (first, last) = times
+        .first()
+        .zip(times.last())
+        .context("no line tells of it")?;
+    Ok(last.saturating_sub(*first))
+}
+
+/// The time of day at which a line of the log was written.
+fn time_of(line: &str) -> Option<Duration> {
+    let (_, rest) = line.split_once('T')?;
+    let (time, _) = rest.split_once('Z')?;
+    let mut parts = time.split(':');
+    let (hours, minutes) = (parts.next()?.parse::<u64>(), parts.next()?.parse::<u64>());
+    let seconds: f64 = parts.next()?.parse().ok()?;
+    let whole = Duration::from_secs(hours.ok()? * 3600 + minutes.ok()? * 60);
+    Some(whole + Duration::from_secs_f64(seconds))
+}
+
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let began = Instant::now();
+    work()?;
+    Ok(began.elapsed())
+}
+
+fn vips(options: &Options, addresses: &[IpAddr]) -> Vec<Vip> {
+    let backends: Vec<_> = addresses
+        .iter()
+        .map(|address| Backend {
+            address: *address,
+            weight: 100,
+        })
+        .collect();
+    let vip = |number: u16| Vip {
+        name: format!("vip-{number}"),
+        address: VIP_V4,
+        port: FIRST_PORT + number,
+        protocol: Protocol::Tcp,
+        backends: backends.clone(),
+    };
+    (0..options.vips).map(vip).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_time_of_a_line() {
+        let time = time_of("2026-11-24T05:06:15.101124Z  INFO weir: forwarding").unwrap();
+        assert_eq!(
+            time,
+            Duration::from_micros((5 * 3600 + 6 * 60 + 15) * 1_000_000 + 101_124)
+        );
+        assert_eq!(time_of("no time"), None);
+    }
+}
