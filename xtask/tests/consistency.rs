@@ -16,7 +16,7 @@ fn flows_go_from_node_to_node_while_no_slot_moves() {
 fn assert_nothing_breaks(nodes: u8) {
     let options = Options {
         connections: 200,
-        changes: 20,
+        changes: 12,
         nodes,
         seed: None,
         built: true,
