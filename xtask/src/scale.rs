@@ -249,6 +249,7 @@ fn vips(options: &Options, addresses: &[IpAddr]) -> Vec<Vip> {
         address: VIP_V4,
         port: FIRST_PORT + number,
         protocol: Protocol::Tcp,
+        flows: None,
         backends: backends.clone(),
     };
     (0..options.vips).map(vip).collect()
