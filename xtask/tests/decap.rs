@@ -217,7 +217,13 @@ fn a_backend_answers_what_came_through_any_tunnel() {
     );
 
     run.decap("detach").unwrap();
-    run.ask(lb, Tunnel::Ipip, false, VIP_V4).unwrap_err();
+    // The kernel takes the program off a moment after its last pin has gone.
+    eventually("the program to be off", PATIENCE, || {
+        let asked = run.ask(lb, Tunnel::Ipip, false, VIP_V4);
+        ensure!(asked.is_err(), "{asked:?}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}"));
     // Degraded: nothing is attached.
     run.decap("status").unwrap_err();
     assert!(!run.pin_path.exists(), "the pins are gone");
