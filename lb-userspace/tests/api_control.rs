@@ -171,6 +171,15 @@ async fn what_is_put_wrongly_is_refused_and_goes_no_further() {
                 "400",
                 "wanted a generation",
             ),
+            ("GET /v1/flows?limit=many", "", "", "400", "limit"),
+            ("GET /v1/flows?backend=web", "", "", "400", "backend"),
+            (
+                "GET /v1/flows?client=1",
+                "",
+                "",
+                "400",
+                "unknown field `client`",
+            ),
             (CONFIG, MATCH, &deep, "400", "the JSON that this path takes"),
             (
                 CONFIG,

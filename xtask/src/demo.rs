@@ -10,7 +10,7 @@ use clap::Args;
 use self::findings::{Family, Findings};
 use crate::{
     lab::{self, Lab, Plan, Topology, VIP_V4, VIP_V6, Weir, WeirConfig},
-    progress::{run_visibly, step},
+    progress::{run_visibly, step, verdict},
     root, setup,
     traffic::client,
     workspace,
@@ -86,14 +86,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             complaints.push(format!("left behind: {}", left.join("; ")));
         }
     }
-    for complaint in &complaints {
-        eprintln!("error: {complaint}");
-    }
-    Ok(if complaints.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(verdict(&complaints))
 }
 
 /// Sends the requests and gathers what everybody saw.

@@ -1,7 +1,7 @@
 //! Lines that say what is being done, why, and how long it takes.
 
 use std::{
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -38,6 +38,19 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         println!("    {end} after {:.1} s: {what}", elapsed.as_secs_f64());
     }
     result
+}
+
+/// Tells what should not be, and how the process is to end: well only if there is nothing.
+#[must_use]
+pub fn verdict(complaints: &[String]) -> ExitCode {
+    for complaint in complaints {
+        eprintln!("error: {complaint}");
+    }
+    if complaints.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Runs a command whose output belongs on the terminal; an unsuccessful end is an error that shows the command.

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 
 use crate::{
     lab::{self, Lab, Observer, Plan, Topology, VIP_V4, Weir, WeirConfig},
-    progress::{run_visibly, step},
+    progress::{run_visibly, step, verdict},
     root, setup,
     traffic::steady::{Steady, Total},
     workspace,
@@ -122,15 +122,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     };
     let report = through(&options)?;
     println!("\n{report}");
-    let complaints = report.complaints();
-    for complaint in &complaints {
-        eprintln!("error: {complaint}");
-    }
-    Ok(if complaints.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(verdict(&report.complaints()))
 }
 
 impl Options {
@@ -218,11 +210,7 @@ fn happen(options: &Options, lab: &Lab, weir: &mut Weir, steady: &Steady) -> Res
     goes_on(steady)?;
     step(&format!("reload {} times", options.reloads), || {
         for _ in 0..options.reloads {
-            let before = weir.status()?.generation;
-            weir.signal(Signal::HUP)?;
-            lab::until("the reload", PATIENCE, || {
-                Ok(weir.status()?.generation > before)
-            })?;
+            weir.reload()?;
         }
         Ok(())
     })?;

@@ -111,11 +111,7 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
     let took = timed(|| weir.relaunch(&[]).and_then(|()| weir.answers()))?;
     rows.push(("a start that takes over all of it", took));
 
-    let socket = weir.socket().display().to_string();
-    let cli = |arguments: &[&str]| {
-        weir.cli(&[arguments, &["--socket", &socket]].concat())
-            .map(drop)
-    };
+    let cli = |arguments: &[&str]| weir.ask(arguments).map(drop);
     let first = addresses.first().context("an address")?.to_string();
     let commands = || -> Result<(Duration, Duration)> {
         let mut took = Vec::new();
@@ -176,13 +172,7 @@ fn failure(weir: &Weir, host: &lab::Namespace, address: &str) -> Result<Duration
         lines.filter_map(time_of).collect()
     };
     lab::until("every backend to be healthy", PATIENCE, || {
-        let text = weir.cli(&[
-            "status",
-            "-o",
-            "json",
-            "--socket",
-            &weir.socket().to_string_lossy(),
-        ])?;
+        let text = weir.ask(&["status", "-o", "json"])?;
         let status: Value = serde_json::from_str(&text)?;
         let list = |value: &Value, key: &str| -> Vec<Value> {
             let list = value.get(key).and_then(Value::as_array);
@@ -195,15 +185,7 @@ fn failure(weir: &Weir, host: &lab::Namespace, address: &str) -> Result<Duration
     let before = of_health(&fs::read_to_string(weir.log())?).len();
     host.ip(&format!("address del {address}/24 dev eth0"))?;
     lab::until("the backend to be out of every table", PATIENCE, || {
-        let status = weir.cli(&[
-            "backend",
-            "show",
-            address,
-            "-o",
-            "json",
-            "--socket",
-            &weir.socket().to_string_lossy(),
-        ])?;
+        let status = weir.ask(&["backend", "show", address, "-o", "json"])?;
         let rows: Value = serde_json::from_str(&status)?;
         let rows = rows.as_array().context("the backends")?;
         Ok(rows

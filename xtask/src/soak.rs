@@ -24,7 +24,7 @@ use self::{
     traffic::Traffic,
 };
 use crate::{
-    progress::{run_visibly, step},
+    progress::{run_visibly, step, verdict},
     root, setup, workspace,
 };
 
@@ -57,7 +57,6 @@ pub struct Options {
 
 /// Soaks; the exit code is 0 only if no connection broke that should not, and everything came to rest.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let seed = options.seed()?;
     if !options.built {
         setup::run()?;
         step("build weir and its XDP program", || {
@@ -65,6 +64,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         })?;
     }
     if !root::is_root() {
+        let seed = options.seed()?;
         let words = format!(
             "soak --built --connections {} --changes {} --nodes {} --seed {seed}",
             options.connections, options.changes, options.nodes
@@ -74,15 +74,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let findings = soak(options)?;
     println!("\n{findings}");
-    let complaints = findings.complaints();
-    for complaint in &complaints {
-        eprintln!("error: {complaint}");
-    }
-    Ok(if complaints.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(verdict(&findings.complaints()))
 }
 
 impl Options {
@@ -128,6 +120,8 @@ pub fn soak(options: &Options) -> Result<Findings> {
         }
         thread::sleep(Duration::from_millis(random.u64(0..PAUSE_MS)));
     }
+    traffic.read()?;
+    let before_kill = traffic.broken.len();
     let victim = kill_one(&mut fleet, &mut backends, &mut random)?;
     traffic.end()?;
     step("wait until every slot is Stable", || {
@@ -146,6 +140,7 @@ pub fn soak(options: &Options) -> Result<Findings> {
     Ok(Findings {
         changes: options.changes,
         victim,
+        before_kill,
         traffic: [Some(traffic), after].into_iter().flatten().collect(),
         digests,
         fresh,
@@ -158,7 +153,7 @@ fn kill_one(
     backends: &mut Backends,
     random: &mut fastrand::Rng,
 ) -> Result<String> {
-    let index = fleet.busiest(&backends.removable())?;
+    let index = fleet.busiest(&backends.configured())?;
     let change = Change::Remove(index);
     backends.make(change);
     fleet.make(change, backends, random)?;

@@ -27,16 +27,10 @@ const CHECKED: &str = "move_window = \"2s\"\nflow_idle = \"10s\"\n[vip.health]\n
                        interval = \"300ms\"\ntimeout = \"200ms\"\nrise = 2\nfall = 3\n";
 
 impl Run {
-    fn weir(&self, arguments: &[&str]) -> String {
-        let socket = self.weir.socket().display().to_string();
-        let arguments = [arguments, &["--socket", &socket]].concat();
-        let output = self.weir.cli(&arguments);
-        output.unwrap_or_else(|error| panic!("{arguments:?}: {error:#}"))
-    }
-
     /// The VIP of HTTP over IPv4, as the status has it.
     fn vip(&self) -> Value {
-        let status: Value = serde_json::from_str(&self.weir(&["status", "-o", "json"])).unwrap();
+        let status: Value =
+            serde_json::from_str(&self.weir.ask(&["status", "-o", "json"]).unwrap()).unwrap();
         let vips = status["vips"].as_array().unwrap();
         vips.iter()
             .find(|vip| vip["name"] == "web-v4")
@@ -75,7 +69,9 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
         .join("[[vip]]");
     assert_ne!(checked, text);
     let checked = run.lab.write("checked.toml", &checked).unwrap();
-    run.weir(&["apply", &checked.display().to_string()]);
+    run.weir
+        .ask(&["apply", &checked.display().to_string()])
+        .unwrap();
     let healthy = |vip: &Value, at: usize| vip["backends"][at]["healthy"] == true;
     let vip = run.comes_to("healthy backends", |vip| (0..3).all(|at| healthy(vip, at)));
     let id = vip["backends"][0]["id"].clone();
@@ -108,7 +104,7 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
 fn a_move_goes_on_where_a_killed_daemon_left_it() {
     let mut run = Run::start();
     let backend = run.topology.backends[0].address(VIP_V4).to_string();
-    run.weir(&["drain", "web-v4", &backend]);
+    run.weir.ask(&["drain", "web-v4", &backend]).unwrap();
     let before = run.comes_to("the move", |vip| vip["slots"]["moving"] != 0);
     run.weir.end_by(Signal::KILL).unwrap();
     run.weir
@@ -124,7 +120,7 @@ fn a_move_goes_on_where_a_killed_daemon_left_it() {
 
     // What went into slots on the move is remembered, at the backends that served it; nothing else is.
     let arguments = ["flows", "--vip", "web-v4", "--limit", "5", "-o", "json"];
-    let flows: Value = serde_json::from_str(&run.weir(&arguments)).unwrap();
+    let flows: Value = serde_json::from_str(&run.weir.ask(&arguments).unwrap()).unwrap();
     let (total, listed) = (
         flows["total"].as_u64().unwrap(),
         flows["flows"].as_array().unwrap(),
@@ -134,9 +130,13 @@ fn a_move_goes_on_where_a_killed_daemon_left_it() {
         assert_eq!(flow["slot_state"], "moving", "{flow}");
         assert_ne!(flow["backend"], backend.as_str(), "{flow}");
     }
-    let table = run.weir(&["flows", "--limit", "1"]);
+    let table = run.weir.ask(&["flows", "--limit", "1"]).unwrap();
     assert!(table.contains(" more: --limit lists them"), "{table}");
-    let none: Value =
-        serde_json::from_str(&run.weir(&["flows", "--backend", &backend, "-o", "json"])).unwrap();
+    let none: Value = serde_json::from_str(
+        &run.weir
+            .ask(&["flows", "--backend", &backend, "-o", "json"])
+            .unwrap(),
+    )
+    .unwrap();
     assert_eq!(none["total"], 0, "{none}");
 }

@@ -20,13 +20,6 @@ use xtask::lab::{Nic, Observer, VIP_V4, eventually};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Run {
-    fn weir(&self, arguments: &[&str]) -> String {
-        let socket = self.weir.socket().display().to_string();
-        let arguments = [arguments, &["--socket", &socket]].concat();
-        let output = self.weir.cli(&arguments);
-        output.unwrap_or_else(|error| panic!("{arguments:?}: {error:#}"))
-    }
-
     /// Exit code and JSON of `weir status`.
     fn status(&self) -> (Option<i32>, Value) {
         let socket = self.weir.socket().display().to_string();
@@ -82,7 +75,7 @@ fn a_fresh_start_forgets_commands_pins_and_counters() {
     let mut run = Run::start();
     let names = run.topology.backend_names();
     let backend = run.topology.backends[0].address(VIP_V4).to_string();
-    run.weir(&["drain", "--all", &backend]);
+    run.weir.ask(&["drain", "--all", &backend]).unwrap();
     run.answering(100);
     let before = run.weir.status().unwrap();
     run.weir.end_by(Signal::KILL).unwrap();
@@ -192,12 +185,12 @@ fn interfaces_come_and_go_by_reload_and_nobodys_program_is_replaced() {
         "{said}"
     );
     run.set_interfaces(&["eth0"]);
-    run.weir(&["apply"]);
+    run.weir.ask(&["apply"]).unwrap();
     assert!(!run.weir.xdp_on("eth1").unwrap());
     assert!(run.weir.xdp_on("eth0").unwrap());
     assert_eq!(run.answering(100), names);
     run.set_interfaces(&["eth0", "eth1"]);
-    run.weir(&["apply"]);
+    run.weir.ask(&["apply"]).unwrap();
     assert!(run.weir.xdp_on("eth1").unwrap());
 }
 

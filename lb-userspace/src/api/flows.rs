@@ -122,7 +122,7 @@ impl FlowsBasis {
         self.names.values().any(|name| name == vip)
     }
 
-    /// Reads the maps, and lists what is meant. Takes about a second for a million flows; memory only for what is listed.
+    /// Reads the maps, and lists what is meant. Needs memory only for that, not for all there is.
     ///
     /// # Errors
     /// Where a map cannot be read.

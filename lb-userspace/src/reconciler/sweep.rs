@@ -15,6 +15,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     pin::{Kind, Pin},
+    tables::PinCounters,
 };
 use tokio::sync::mpsc;
 
@@ -55,7 +56,7 @@ pub(super) struct Tally {
 /// What became of the pins of one kind, besides what packets count.
 ///
 /// The kernel evicts without a word. What was made and neither removed nor swept must be there: what is not was evicted. Counters
-/// and scans are not of one moment, so each is read when it makes the number smaller, and it never goes back.
+/// and scans are not of one moment, so each is read when it makes the number smaller, and the number never goes back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Losses {
     /// Pins that the sweeper removed.
@@ -67,12 +68,15 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Notes the end of a scan: how many pins were `made` when it began, how many `removed` when it ended, and how many it saw.
-    fn note(&mut self, made: u64, removed: u64, seen: u64) {
-        let gone = removed.wrapping_add(self.swept).wrapping_add(seen);
-        let missing = made.saturating_sub(gone);
-        let before = *self.missing_before.get_or_insert(missing);
-        self.evicted = self.evicted.max(missing.saturating_sub(before));
+    /// Notes what the counters said when a scan began and when it ended, and how many pins it saw.
+    fn note(&mut self, began: &PinCounters, ended: &PinCounters, seen: u64) {
+        let there = self.swept.wrapping_add(seen);
+        let missing = |made: u64, removed: u64| made.saturating_sub(removed.wrapping_add(there));
+        // What is taken off for ever is what may have been missing at most.
+        let most = missing(ended.made, began.removed);
+        let before = *self.missing_before.get_or_insert(most);
+        let least = missing(began.made, ended.removed);
+        self.evicted = self.evicted.max(least.saturating_sub(before));
     }
 }
 
@@ -98,8 +102,8 @@ struct Scan {
     /// Leaving ids that no slot names.
     candidates: BTreeSet<u16>,
     tally: Tally,
-    /// Pins made before it began, by [`Kind`].
-    made: [u64; Kind::ALL.len()],
+    /// The counters when it began, by [`Kind`].
+    counters: [PinCounters; Kind::ALL.len()],
 }
 
 /// The sweeper.
@@ -155,13 +159,13 @@ impl Sweeper {
             drop(sender.blocking_send(Message::Chunk(chunk)));
             drop(sender.blocking_send(Message::End(walked)));
         });
-        let mut made = [0; Kind::ALL.len()];
-        for (made, kind) in made.iter_mut().zip(Kind::ALL) {
-            *made = plane.pin_counters(kind)?.made;
+        let mut counters = [PinCounters::default(); Kind::ALL.len()];
+        for (counters, kind) in counters.iter_mut().zip(Kind::ALL) {
+            *counters = plane.pin_counters(kind)?;
         }
         self.scan = Some(Scan {
             receiver,
-            made,
+            counters,
             began: now,
             began_ms: milliseconds(plane),
             foreign: HashSet::new(),
@@ -242,9 +246,9 @@ impl Sweeper {
 
     /// Finds out what was evicted.
     fn note_losses(&mut self, scan: &Scan, plane: &impl DataPlane) -> anyhow::Result<()> {
-        let kinds = Kind::ALL.into_iter().zip(scan.made).zip(scan.tally.by_kind);
-        for (((kind, made), seen), losses) in kinds.zip(&mut self.losses) {
-            losses.note(made, plane.pin_counters(kind)?.removed, seen);
+        let kinds = Kind::ALL.into_iter().zip(&scan.counters);
+        for (((kind, began), seen), losses) in kinds.zip(scan.tally.by_kind).zip(&mut self.losses) {
+            losses.note(began, &plane.pin_counters(kind)?, seen);
         }
         Ok(())
     }

@@ -89,10 +89,11 @@ impl Backends {
         }
     }
 
-    /// The backends that the others can do without.
-    pub(super) fn removable(&self) -> Vec<usize> {
-        let all = 0..BACKENDS;
-        all.filter(|index| self.allows(Change::Remove(*index)))
+    /// The backends in the config; the others can do without any one of them.
+    pub(super) fn configured(&self) -> Vec<usize> {
+        let all = self.all.iter().enumerate();
+        all.filter(|(_, backend)| backend.weight.is_some())
+            .map(|(index, _)| index)
             .collect()
     }
 

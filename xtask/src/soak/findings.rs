@@ -14,6 +14,8 @@ pub struct Findings {
     pub(super) changes: u32,
     /// The backend whose server was killed.
     pub(super) victim: String,
+    /// How many connections had broken before it was.
+    pub(super) before_kill: usize,
     pub(super) traffic: Vec<Traffic>,
     /// Of each node's lookup table, at the end.
     pub(super) digests: Vec<String>,
@@ -22,9 +24,20 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Connections that broke and should not have: all but those of the killed backend, from its death on.
     fn broken(&self) -> impl Iterator<Item = &Broken> {
         let all = self.traffic.iter().flat_map(|traffic| &traffic.broken);
-        all.filter(|broken| broken.backend != self.victim)
+        let numbered = all
+            .enumerate()
+            .filter(|(number, broken)| *number < self.before_kill || broken.backend != self.victim);
+        numbered.map(|(_, broken)| broken)
+    }
+
+    fn all_broken(&self) -> usize {
+        self.traffic
+            .iter()
+            .map(|traffic| traffic.broken.len())
+            .sum()
     }
 
     fn refused(&self) -> impl Iterator<Item = &String> {
@@ -39,6 +52,12 @@ impl Findings {
         if count > 0 {
             let shown: Vec<_> = self.broken().take(SHOWN).collect();
             complaints.push(format!("{count} connections broke, such as {shown:#?}"));
+        }
+        if self.all_broken() == count {
+            complaints.push(format!(
+                "{} was killed and no connection broke: this soak would not see one that does",
+                self.victim
+            ));
         }
         let count = self.refused().count();
         if count > 0 {
@@ -60,8 +79,8 @@ impl Findings {
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sum = |of: fn(&Traffic) -> u64| self.traffic.iter().map(of).sum::<u64>();
-        let all_broken = sum(|traffic| traffic.broken.len() as u64);
-        let broken = self.broken().count() as u64;
+        let broken = self.broken().count();
+        let of_victim = self.all_broken() - broken;
         writeln!(f, "changes                      {}", self.changes)?;
         writeln!(
             f,
@@ -75,6 +94,6 @@ impl fmt::Display for Findings {
         )?;
         writeln!(f, "new connections that failed  {}", self.refused().count())?;
         writeln!(f, "broken connections           {broken}")?;
-        writeln!(f, "broken with {:<16} {}", self.victim, all_broken - broken)
+        writeln!(f, "broken with {:<16} {}", self.victim, of_victim)
     }
 }

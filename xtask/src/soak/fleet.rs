@@ -179,7 +179,7 @@ impl Fleet {
             }
         }
         let busiest = indexes.iter().max_by_key(|index| packets.get(**index));
-        busiest.copied().context("no backend can be done without")
+        busiest.copied().context("no backend is in the config")
     }
 
     /// Kills a backend's server; returns the backend's name.

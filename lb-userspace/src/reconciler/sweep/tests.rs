@@ -416,17 +416,33 @@ proptest! {
 #[test]
 fn what_is_neither_removed_nor_swept_nor_there_was_evicted() {
     let mut losses = Losses::default();
+    let count = |made, removed| PinCounters {
+        made,
+        removed,
+        ..PinCounters::default()
+    };
+    let quiet = |losses: &mut Losses, made, removed, seen| {
+        losses.note(&count(made, removed), &count(made, removed), seen);
+    };
     // Five were missing before this daemon began.
-    losses.note(100, 20, 75);
+    quiet(&mut losses, 100, 20, 75);
     assert_eq!(losses.evicted, 0);
     losses.swept = 10;
-    losses.note(200, 30, 150);
+    quiet(&mut losses, 200, 30, 150);
     assert_eq!(losses.evicted, 5);
     // Pins that came while the scan went on make it look as if some were back.
-    losses.note(200, 30, 160);
+    quiet(&mut losses, 200, 30, 160);
     assert_eq!(losses.evicted, 5);
-    losses.note(210, 30, 155);
+    quiet(&mut losses, 210, 30, 155);
     assert_eq!(losses.evicted, 10);
+
+    // Ten come while the first scan goes on, and five are missing since before it: these are not taken for its find later.
+    let mut busy = Losses::default();
+    busy.note(&count(100, 20), &count(110, 20), 85);
+    quiet(&mut busy, 110, 20, 85);
+    assert_eq!(busy.evicted, 0);
+    quiet(&mut busy, 110, 20, 84);
+    assert_eq!(busy.evicted, 1);
 }
 
 #[test]
