@@ -121,6 +121,10 @@ reasons! {
     IcmpLimited = 22, "icmp_limited", Drop;
     /// A map lacks an entry that the daemon should have written: a defect, please report it.
     TableMissing = 23, "table_missing", Drop;
+    /// An access list denies the packet's source.
+    Denied = 24, "denied", Drop;
+    /// Over a rate limit of its VIP whose action is `drop`.
+    Limited = 25, "limited", Drop;
 }
 
 impl Reason {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{
     Affinity, Announce, EncapSource, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend,
     encap::Needs,
-    flows, health, keys,
+    flows, health, keys, limits,
     section::{Field, Section},
     source::Report,
 };
@@ -113,6 +113,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
     if let (Some(address), Some(port), Some(protocol)) = (address, port, protocol) {
         take_service(section, (address, port, protocol), taken, report);
     }
+    let limits = limits::read(section, protocol, report);
     let backends = backends(section, address, forward, taken, report);
 
     Some(Vip {
@@ -125,6 +126,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         announce: announce?,
         flows: flows?,
         health: health.ok()?,
+        limits: limits?,
         backends: backends?,
     })
 }

@@ -67,9 +67,11 @@ fn write_one(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> 
         Step::Interface(ifindex, interface) => data_plane.set_interface(*ifindex, interface),
         Step::Backend(id, backend) => data_plane.set_backend(*id, backend),
         Step::Idle(vip, idle) => data_plane.set_idle(*vip, idle),
+        Step::Limits(vip, limits) => data_plane.set_limits(*vip, limits),
         Step::Table(vip, _, slots) => set_slots(data_plane, *vip, slots),
         Step::ClearInterface(ifindex) => data_plane.clear_interface(*ifindex),
         Step::Vips(vips) => data_plane.set_vips(&vips.table),
+        Step::ClearLimits(vip) => data_plane.clear_limits(*vip),
         Step::ClearTable(vip) => data_plane.clear_table(*vip),
         Step::ClearBackend(id) => data_plane.set_backend(*id, &Backend::default()),
     }
@@ -94,6 +96,7 @@ fn log(cause: &str, step: &Step) {
             let seconds = idle.open_ns / 1_000_000_000;
             tracing::info!(cause, vip, seconds, "flows may be silent for so long");
         }
+        Step::Limits(vip, _) => tracing::info!(cause, vip, "limits written"),
         Step::Table(vip, table, slots) => {
             let Census {
                 stable,
@@ -105,6 +108,7 @@ fn log(cause: &str, step: &Step) {
         }
         Step::Vips(vips) => tracing::info!(cause, vips = vips.entries.len(), "VIPs swapped in"),
         Step::ClearInterface(ifindex) => tracing::info!(cause, ifindex, "interface forgotten"),
+        Step::ClearLimits(vip) => tracing::info!(cause, vip, "limits taken away"),
         Step::ClearTable(vip) => tracing::info!(cause, vip, "lookup table taken away"),
         Step::ClearBackend(id) => tracing::info!(cause, backend = id, "backend taken away"),
     }

@@ -10,6 +10,7 @@ use std::{
 
 use lb_common::{
     backend::Backend,
+    limit::Limits,
     pin::Idle,
     tables::{Interface, Node},
     vip::VipEntry,
@@ -35,12 +36,16 @@ pub enum Step {
     Backend(u16, Backend),
     /// How long the flows of a VIP may be silent, by the VIP's id.
     Idle(u32, Idle),
+    /// A VIP's limits, by the VIP's id.
+    Limits(u32, Arc<Limits>),
     /// A VIP's lookup table and its slots on the way there, by the VIP's id.
     Table(u32, Arc<Table>, Arc<Slots>),
     /// All VIPs.
     Vips(Arc<Vips>),
     /// The facts of an interface go: packets come by it no more.
     ClearInterface(u32),
+    /// A VIP's limits go.
+    ClearLimits(u32),
     /// A VIP's lookup table goes.
     ClearTable(u32),
     /// A backend goes.
@@ -55,6 +60,7 @@ pub struct Held {
     interfaces: BTreeMap<u32, Interface>,
     backends: BTreeMap<u16, Backend>,
     idle: BTreeMap<u32, Idle>,
+    limits: BTreeMap<u32, Arc<Limits>>,
     /// `None`: there may be a table, but of what is not known.
     tables: BTreeMap<u32, Option<Arc<Table>>>,
     slots: BTreeMap<u32, Arc<Slots>>,
@@ -159,6 +165,12 @@ impl Held {
             Step::Idle(vip, idle) => {
                 self.idle.insert(*vip, *idle);
             }
+            Step::Limits(vip, limits) => {
+                self.limits.insert(*vip, Arc::clone(limits));
+            }
+            Step::ClearLimits(vip) => {
+                self.limits.remove(vip);
+            }
             Step::Table(vip, table, slots) => {
                 self.tables.insert(*vip, Some(Arc::clone(table)));
                 self.slots.insert(*vip, Arc::clone(slots));
@@ -250,6 +262,15 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     let idle = wanted.vips.iter().map(|vip| (vip.entry.id, vip.idle));
     let changed = idle.filter(|(id, idle)| held.idle(*id) != Some(idle));
     steps.extend(changed.map(|(id, idle)| Step::Idle(id, idle)));
+    let limits = wanted
+        .vips
+        .iter()
+        .filter_map(|vip| Some((vip.entry.id, vip.limits.as_ref()?)));
+    let limits: BTreeMap<_, _> = limits.collect();
+    let changed = limits
+        .iter()
+        .filter(|(id, limits)| held.limits.get(id) != Some(limits));
+    steps.extend(changed.map(|(id, limits)| Step::Limits(*id, Arc::clone(limits))));
     // One after the other: the data plane writes them at once.
     for vip in &wanted.vips {
         let id = vip.entry.id;
@@ -267,6 +288,8 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     let gone = held.interfaces.keys();
     let gone = gone.filter(|ifindex| !wanted.interfaces.contains_key(ifindex));
     steps.extend(gone.copied().map(Step::ClearInterface));
+    let gone = held.limits.keys().filter(|id| !limits.contains_key(id));
+    steps.extend(gone.copied().map(Step::ClearLimits));
     let gone = held.tables.keys().filter(|id| !tables.contains(id));
     steps.extend(gone.copied().map(Step::ClearTable));
     let gone = held.backends.keys().filter(|id| !backends.contains_key(id));

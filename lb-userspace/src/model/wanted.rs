@@ -9,6 +9,7 @@ use std::{
 use lb_common::{
     backend::{self, Backend},
     flow::Address,
+    limit::Limits,
     pin::Idle,
     slot::NOBODY,
     tables::{Interface, Node},
@@ -18,7 +19,7 @@ use zerocopy::FromZeros;
 
 use super::{
     ids::{BackendKey, Exhausted, Ids},
-    map_address,
+    limits, map_address,
     next_hop::{NextHop, Port},
     overrides::BackendName,
     parallel::in_parallel,
@@ -46,6 +47,8 @@ pub struct Inputs<'a> {
     pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
     /// How the backends stand.
     pub standing: &'a Standing,
+    /// How many CPUs may run the program: the possible ones.
+    pub cpus: usize,
 }
 
 /// How backends stand at a moment: what neither the configuration nor the network tells.
@@ -101,6 +104,8 @@ pub struct WantedVip {
     pub idle: Idle,
     /// How long its slots stay in the states that end by time.
     pub times: Times,
+    /// How much it takes.
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// A backend of a VIP.
@@ -346,6 +351,7 @@ impl WantedVip {
             table,
             backends,
             idle: idle(&vip.flows),
+            limits: limits::limits(&vip.limits, inputs.cpus).map(Arc::new),
             times: Times {
                 hold_ms: Times::HOLD_MS,
                 move_ms: u32::try_from(vip.flows.move_window.as_millis()).unwrap_or(u32::MAX / 2),
@@ -450,7 +456,8 @@ fn interfaces(inputs: &Inputs<'_>) -> BTreeMap<u32, Interface> {
 }
 
 /// What a VIP asks of the pipeline.
-const fn flags(vip: &config::Vip) -> u32 {
+fn flags(vip: &config::Vip) -> u32 {
+    let limits = limits::vip_flags(&vip.limits);
     let affinity = match vip.affinity {
         Affinity::Flow => 0,
         Affinity::Source => vip::flags::AFFINITY_SOURCE,
@@ -459,5 +466,5 @@ const fn flags(vip: &config::Vip) -> u32 {
         Announce::None => 0,
         Announce::L2 => vip::flags::ANNOUNCE_L2,
     };
-    affinity | announce
+    affinity | announce | limits
 }

@@ -6,6 +6,7 @@ pub mod decap;
 pub mod driver;
 pub mod layout;
 mod left;
+mod limits;
 mod migrate;
 mod object;
 mod pins;
@@ -20,11 +21,15 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::maps::{Array, Map, MapData, MapError, PerCpuValues};
+use aya::{
+    maps::{Array, Map, MapData, MapError, PerCpuValues},
+    util::nr_cpus,
+};
 use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
+    limit::{Limits, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Interface, Node, PinCounters},
@@ -43,7 +48,7 @@ use self::{
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, ReasonCount, Scan};
+use super::{DataPlane, Judged, ReasonCount, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -55,8 +60,11 @@ use crate::{
 /// Name under which the table of VIPs is pinned.
 const VIPS_PIN: &str = "vips";
 
-/// How many pins of a kind fit into a private copy of the maps.
-const PRIVATE_PINS: u32 = 65_536;
+/// How much fits into a private copy of the maps.
+const PRIVATE: Sizes = Sizes {
+    max_pins: 65_536,
+    max_sources: 65_536,
+};
 
 /// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -83,8 +91,8 @@ impl BpfDataPlane {
     ///
     /// # Errors
     /// Where another daemon holds `pin_path`, its maps are of another layout, or the kernel refuses.
-    pub fn open(pin_path: &Path, log: ProgramLog, max_pins: u32) -> anyhow::Result<Self> {
-        Self::open_layout(pin_path, log, max_pins, Layout::CURRENT)
+    pub fn open(pin_path: &Path, log: ProgramLog, sizes: Sizes) -> anyhow::Result<Self> {
+        Self::open_layout(pin_path, log, sizes, Layout::CURRENT)
     }
 
     /// The same, with the maps under another layout's name. What an older one has pinned is taken over.
@@ -94,7 +102,7 @@ impl BpfDataPlane {
     pub fn open_layout(
         pin_path: &Path,
         log: ProgramLog,
-        max_pins: u32,
+        sizes: Sizes,
         layout: Layout,
     ) -> anyhow::Result<Self> {
         let pins = Pins::open(pin_path, layout)?;
@@ -104,7 +112,7 @@ impl BpfDataPlane {
             Some(&pins.maps()),
             log as u8 * aya_log::Level::Debug as u8,
             Tracing::Off,
-            max_pins,
+            sizes,
         )?;
         migration.fill(&mut object)?;
         object.pin_steps(&pins.steps())?;
@@ -116,15 +124,15 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn private() -> anyhow::Result<Self> {
-        Self::private_with(PRIVATE_PINS)
+        Self::private_with(PRIVATE)
     }
 
-    /// The same, with room for so many pins of a kind.
+    /// The same, with maps of other sizes.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn private_with(max_pins: u32) -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Off, max_pins)?, None)
+    pub fn private_with(sizes: Sizes) -> anyhow::Result<Self> {
+        Self::new(Object::load(None, 0, Tracing::Off, sizes)?, None)
     }
 
     /// A private copy, as [`Self::private`], whose program tells what became of each packet ([`Self::trace`]) and
@@ -133,7 +141,7 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn tracer() -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Private, PRIVATE_PINS)?, None)
+        Self::new(Object::load(None, 0, Tracing::Private, PRIVATE)?, None)
     }
 
     /// A program that traces against the maps of the daemon that holds `pin_path`, and writes to none of them.
@@ -144,7 +152,7 @@ impl BpfDataPlane {
     /// Where nothing is pinned there, or the kernel refuses.
     pub fn live_tracer(pin_path: &Path, ingress: u32) -> anyhow::Result<Self> {
         let plane = Self::new(
-            Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live, PRIVATE_PINS)?,
+            Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live, PRIVATE)?,
             None,
         )?;
         Ok(Self {
@@ -454,8 +462,29 @@ impl DataPlane for BpfDataPlane {
         Ok(values.iter().fold(PinCounters::default(), sum))
     }
 
-    fn max_pins(&self) -> u32 {
-        self.object.max_pins
+    fn cpus(&self) -> usize {
+        // Where the kernel does not say, the batches of a large machine are right on any other.
+        nr_cpus().unwrap_or(256)
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.object.sizes
+    }
+
+    fn set_limits(&mut self, vip: u32, limits: &Limits) -> anyhow::Result<()> {
+        limits::set(&mut self.object, vip, limits)
+    }
+
+    fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
+        limits::clear(&mut self.object, vip)
+    }
+
+    fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
+        limits::judged(&self.object, vip)
+    }
+
+    fn scan_sources(&self) -> anyhow::Result<Scan<(SourceKey, Source)>> {
+        scan::sources(&self.object)
     }
 
     fn now_ns(&self) -> u64 {
