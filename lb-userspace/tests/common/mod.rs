@@ -4,8 +4,8 @@ use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AttachMode, BackendStatus, Base, Changed, Command, ConfigStatus, Detached, Handle,
-        InterfaceState, InterfaceStatus, MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus,
-        Status, VipStatus,
+        InterfaceState, InterfaceStatus, LimitStatus, MapStatus, PinsStatus, ReasonStatus, Refusal,
+        SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -50,6 +50,15 @@ pub(crate) fn status() -> Status {
         seconds_left: Some(12.5),
         pins: 7,
         fails_open: false,
+        limits: vec![LimitStatus {
+            limit: "packets_per_source".to_owned(),
+            per_second: 500.0,
+            burst: 50,
+            action: "drop".to_owned(),
+            allowed: 1000,
+            dropped: 20,
+            observed: 0,
+        }],
         backends,
         leaving: Vec::new(),
     };
@@ -130,6 +139,9 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                     answer.send(result).unwrap();
                 }
                 Command::FlowsBasis(answer) => {
+                    drop(answer.send(Err("the maps cannot be read".to_owned())));
+                }
+                Command::LimitsBasis(answer) => {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
                 Command::PlanBasis(_) | Command::ReloadFailed(..) | Command::Events(_) => {
