@@ -10,7 +10,7 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{
-        Affinity, Announce, Backend, Config, EncapSource, Flows, ForwardMode, Node, OnExit,
+        Affinity, Announce, Backend, Config, EncapSource, Flows, ForwardMode, Limits, Node, OnExit,
         Protocol, Secret, TableAlgorithm, Vip, XdpMode,
     },
     dataplane::{apply::apply, memory::Memory},
@@ -141,9 +141,11 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Interface(..) => "interface",
         Step::Backend(..) => "backend",
         Step::Idle(..) => "idle",
+        Step::Limits(..) => "limits",
         Step::Table(..) => "table",
         Step::Vips(_) => "vips",
         Step::ClearInterface(_) => "clear-interface",
+        Step::ClearLimits(_) => "clear-limits",
         Step::ClearTable(_) => "clear-table",
         Step::ClearBackend(_) => "clear-backend",
     }
@@ -171,6 +173,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         announce: Announce::None,
         flows: Flows::usual(Protocol::Tcp),
         health: None,
+        limits: Limits::default(),
         backends: backends.iter().map(backend).collect(),
     }
 }
