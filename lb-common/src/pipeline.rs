@@ -435,12 +435,11 @@ fn guarded<P: Packet, T: Tables>(
     outcome: &mut Outcome,
 ) -> Result<Option<Chosen>, Reason> {
     let payload = &network.payload;
-    let choice = match network.fragment.filter(|part| !part.is_first) {
-        Some(part) => later_fragment(tables, &fragment::key(payload, part.id), outcome)?,
-        None => {
-            let transport = payload.transport(packet, network.fragment.is_none())?;
-            choose(tables, &payload.parsed(network.ip, &transport), outcome)?
-        }
+    let choice = if let Some(part) = network.fragment.filter(|part| !part.is_first) {
+        later_fragment(tables, &fragment::key(payload, part.id), outcome)?
+    } else {
+        let transport = payload.transport(packet, network.fragment.is_none())?;
+        choose(tables, &payload.parsed(network.ip, &transport), outcome)?
     };
     let sent = Sent {
         source: payload.source,
