@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
@@ -17,6 +17,9 @@ use crate::{
 
 /// How many sources send.
 const SOURCES: u32 = 1 << 20;
+
+/// The first of them, 100.64.0.0 (RFC 6598): no host of the lab has such an address.
+const FIRST_SOURCE: u32 = 0x6440_0000;
 
 /// New connections a second that the VIP takes in all, and of a source.
 const LIMITS: &str = "[[vip.limit]]\nnew_connections = \"1000/s\"\nburst = 1000\n\
@@ -129,25 +132,15 @@ pub fn flood(connections: u32, time: Duration) -> Result<Flood> {
 fn syns(link: &Link, time: Duration) -> Result<(u64, Duration)> {
     let socket = FrameSocket::open("eth0")?;
     let began = Instant::now();
-    let mut frame = link.frame_to(source(0), 0, VIP_V4, Kind::Syn);
     let mut sent = 0;
-    while began.elapsed() < time {
-        for _ in 0..256 {
-            let IpAddr::V4(from) = source(sent as u32 % SOURCES) else {
-                continue;
-            };
-            // Bytes 26 to 29 are the source's; the program checks no header checksum, and nothing of this is to arrive.
-            if let Some(place) = frame.get_mut(26..30) {
-                place.copy_from_slice(&from.octets());
-            }
-            socket.send(&frame)?;
-            sent += 1;
+    // Whole frames, checksums included: a switch may look at them.
+    for source in (0..SOURCES).cycle() {
+        let from = Ipv4Addr::from(FIRST_SOURCE + source).into();
+        socket.send(&link.frame_to(from, 40_000, VIP_V4, Kind::Syn))?;
+        sent += 1;
+        if sent % 256 == 0 && began.elapsed() >= time {
+            break;
         }
     }
     Ok((sent, began.elapsed()))
-}
-
-fn source(number: u32) -> IpAddr {
-    // 16 addresses from 100.0.0.0 on for each: a number that has nothing to do with the table's hash.
-    Ipv4Addr::from(0x6400_0000 + number * 16).into()
 }
