@@ -307,6 +307,17 @@ impl Weir {
         total.context("the number of flows")
     }
 
+    /// Returns the folder of the pins in force: that of the daemon's own layout.
+    pub fn pins_in_force(&self) -> Result<PathBuf> {
+        let entries = fs::read_dir(&self.pin_path).context("read the folder of the pins")?;
+        let layouts = entries.flatten().map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let digits = name.strip_prefix('v').unwrap_or_default();
+            digits.parse::<u32>().is_ok()
+        });
+        layouts.max().context("nothing is pinned")
+    }
+
     /// Returns the file that the daemon logs to.
     #[must_use]
     pub fn log(&self) -> &Path {
