@@ -167,7 +167,7 @@ impl Daemons {
     }
 
     /// Returns the command that measures, inside the host, with arguments of the person's own.
-    pub(super) fn command(&self, arguments: &[String]) -> Command {
+    pub(super) fn command(&self, arguments: &[String]) -> Result<Command> {
         let mut command = self
             .host
             .command(workspace::root().join("target/release/weir-bench"));
@@ -181,7 +181,7 @@ impl Daemons {
             command.args(["--only", case]);
         }
         command.args(arguments);
-        command
+        Ok(command)
     }
 }
 
