@@ -1,0 +1,11 @@
+//! Fleet limits: the protocol in simulated time, its script against a real Redis, and nodes on a real Redis.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test panics where it fails, and says where"
+)]
+
+mod scenarios;
+mod twin;
+mod world;
