@@ -6,6 +6,10 @@
     reason = "a test panics where it fails, and says where"
 )]
 
+mod differential;
+mod live;
+mod node;
 mod scenarios;
+mod server;
 mod twin;
 mod world;

@@ -52,6 +52,9 @@ impl Twin {
         let known = self.fleet.as_ref();
         let serial = known.map_or(0.0, |fleet| fleet.serial);
         let mut learning = known.map_or(0.0, |fleet| fleet.learning);
+        if learning <= known.map_or(0.0, |fleet| fleet.last) {
+            learning = 0.0;
+        }
         if known.is_none_or(|fleet| seen > serial || now - fleet.last > gap) {
             learning = now + learn;
         }

@@ -51,9 +51,14 @@ struct Host {
     applied: u64,
     /// Shares on their way into the data plane, with when they get there.
     coming: Vec<(u64, Shares)>,
-    /// The reply on its way, with when it comes.
-    reply: Option<(u64, Vec<i64>)>,
+    /// The reply on its way, with when it comes and to which request.
+    reply: Option<(u64, u64, Vec<i64>)>,
+    /// The last request, and until when its reply counts.
+    sequence: u64,
     timeout: u64,
+    /// For how many milliseconds it has had less than an even share, although that much came; the longest such time.
+    short: u64,
+    longest: u64,
 }
 
 /// What happened in a millisecond.
@@ -67,8 +72,6 @@ pub(crate) struct Moment {
     pub(crate) leased: f64,
     /// The sum of all that is in force, in cells per second.
     pub(crate) enforced: f64,
-    /// The smallest of what is in force on a node, in cells per second.
-    pub(crate) least: f64,
 }
 
 pub(crate) struct World {
@@ -132,7 +135,10 @@ impl World {
             applied: 0,
             coming: Vec::new(),
             reply: None,
+            sequence: 0,
             timeout: 0,
+            short: 0,
+            longest: 0,
         });
         self.hosts.len() - 1
     }
@@ -157,9 +163,17 @@ impl World {
         }
     }
 
-    /// How many nodes there have been.
-    pub(crate) fn len(&self) -> usize {
-        self.hosts.len()
+    /// The longest time, in milliseconds since the last call, that a node had less than an even share although that
+    /// much came to it.
+    pub(crate) fn short(&mut self) -> u64 {
+        let hosts = self.hosts.iter_mut();
+        let longest = hosts.map(|host| std::mem::take(&mut host.longest)).max();
+        longest.unwrap_or(0)
+    }
+
+    /// How many milliseconds have passed.
+    pub(crate) fn now(&self) -> usize {
+        self.history.len()
     }
 
     pub(crate) fn run(&mut self, milliseconds: u64) {
@@ -171,14 +185,12 @@ impl World {
     fn step(&mut self) {
         self.now += 1;
         self.answer();
-        let mut moment = Moment {
-            least: f64::INFINITY,
-            ..Moment::default()
-        };
+        let mut moment = Moment::default();
+        let alive = self.hosts.iter().filter(|host| host.is_alive).count();
         for index in 0..self.hosts.len() {
             if self.hosts[index].is_alive {
                 self.control(index);
-                self.hosts[index].pass(&mut moment);
+                self.hosts[index].pass(&mut moment, alive);
             }
         }
         self.history.push(moment);
@@ -198,7 +210,11 @@ impl World {
             let values = self.redis.call(clock, &request);
             let is_lost = self.is_lost(index);
             let comes = self.now + self.delay();
-            self.hosts[index].reply = (!is_lost).then_some((comes, values));
+            let host = &mut self.hosts[index];
+            // Whoever asked again listens no more.
+            if !is_lost && request.sequence == host.sequence {
+                host.reply = Some((comes, request.sequence, values));
+            }
         }
     }
 
@@ -215,14 +231,16 @@ impl World {
     fn control(&mut self, index: usize) {
         let now = Duration::from_millis(self.now);
         let period = u64::try_from(self.timing.period.as_millis()).unwrap();
-        let is_turn = self.now % period == self.hosts[index].phase;
         let host = &mut self.hosts[index];
+        // The first at once.
+        let is_turn = self.now % period == host.phase || host.sequence == 0;
         let mut is_new = host.node.next_change().is_some_and(|at| at <= now);
         is_new |= host.applied == 0 && host.coming.is_empty();
-        if let Some((at, _)) = &host.reply
+        if let Some((at, ..)) = &host.reply
             && *at <= self.now
-            && let Some((_, values)) = host.reply.take()
+            && let Some((_, sequence, values)) = host.reply.take()
             && self.now < host.timeout
+            && sequence == host.sequence
         {
             // An overtaken request is as good as none.
             is_new |= host.node.reply(now, &values).is_ok();
@@ -238,6 +256,7 @@ impl World {
             let request = host.node.request(now).unwrap();
             host.timeout = self.now + period / 2;
             host.reply = None;
+            host.sequence = request.sequence;
             let is_lost = self.is_lost(index);
             let mut at = self.now + self.delay();
             while self.requests.contains_key(&(at, index)) {
@@ -268,9 +287,13 @@ impl World {
 
 impl Host {
     /// A millisecond of packets.
-    fn pass(&mut self, moment: &mut Moment) {
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    fn pass(&mut self, moment: &mut Moment, alive: usize) {
         let tolerance = BURST as f64 / LIMIT as f64;
+        let even = LIMIT as f64 / alive as f64;
+        let is_short = self.load >= even && self.rate < even * 0.95;
+        self.short = if is_short { self.short + 1 } else { 0 };
+        self.longest = self.longest.max(self.short);
         self.credit = (self.credit + 0.001).min(tolerance);
         let offered = self.load / 1000.0;
         let admitted = offered.min(self.credit * self.rate);
@@ -281,7 +304,6 @@ impl Host {
         moment.offered += offered;
         moment.admitted += admitted;
         moment.enforced += self.rate;
-        moment.least = moment.least.min(self.rate);
         if self.is_lease {
             moment.leased += self.rate;
         }

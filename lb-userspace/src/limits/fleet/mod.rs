@@ -8,7 +8,8 @@
 pub mod promote;
 pub mod protocol;
 mod rate;
-pub mod script;
+pub mod redis;
+pub mod task;
 
 pub mod wire;
 

@@ -23,10 +23,11 @@ end
 
 local fleet = read(KEYS[1])
 local serial, last, learning = fleet[1] or 0, fleet[2], fleet[3] or 0
+-- A clock that went back must not bring back what was over.
+if learning <= (last or 0) then learning = 0 end
 -- Nothing is known, less is known than has been said, or nobody called for as long as leases take to end: the leases
 -- that are out there are not all in here. Nobody gets more than it has until all have told.
 if not last or seen > serial or now - last > gap then learning = now + learn end
--- A clock that went back.
 learning = min(learning, now + learn)
 
 local live = 1
