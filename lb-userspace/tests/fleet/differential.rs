@@ -48,7 +48,7 @@ fn request(rng: &mut Rng, nodes: &[u64], serial: u64, sequence: u64) -> Request 
     Request {
         node: *rng.choice(nodes).unwrap(),
         // Sometimes one that comes late.
-        sequence: sequence - rng.u64(0..4).saturating_sub(2).min(sequence - 1),
+        sequence: sequence - rng.u64(0..20).saturating_sub(7).min(sequence - 1),
         serial: serial.saturating_sub(rng.u64(0..3)) + u64::from(rng.u8(..) == 0),
         lease: micros(rng, 300_000),
         gap: Duration::from_millis(200),

@@ -168,7 +168,7 @@ async fn a_user_without_rights_is_told_what_it_needs() {
     let no_keys = user("c", &["~other:*", "+@all"]);
     for endpoint in [no_scripts, no_time, no_keys] {
         let node = alone(endpoint);
-        until("refused", || node.error() == Some("permission")).await;
+        node.fails("permission").await;
         let error = node.status().error.as_ref().unwrap().to_string();
         assert!(
             error.contains("+evalsha +eval +get +set +time ~weir:*"),
@@ -190,7 +190,7 @@ async fn a_wrong_password_is_told() {
     let server = Server::start_with(&["--requirepass", "other"]);
     for query in ["", "?pass=do-not-print"] {
         let node = alone(server.endpoint(query));
-        until("refused", || node.error() == Some("authentication")).await;
+        node.fails("authentication").await;
         let status = format!("{:?}", node.status());
         assert!(!status.contains("do-not-print"), "{status}");
     }
@@ -203,7 +203,7 @@ async fn nobody_listens() {
     let mut server = Server::start();
     let node = alone(server.endpoint(""));
     server.kill();
-    until("refused", || node.error() == Some("connection")).await;
+    node.fails("connection").await;
     until("an even share", || node.falls_back_to(25)).await;
 }
 
@@ -212,7 +212,7 @@ async fn a_replica_is_told_from_a_master() {
     let server = Server::start();
     server.command(&["REPLICAOF", "127.0.0.1", "1"]);
     let node = alone(server.endpoint(""));
-    until("refused", || node.error() == Some("unready")).await;
+    node.fails("unready").await;
     server.command(&["REPLICAOF", "NO", "ONE"]);
     until("a lease", || node.leased().is_some()).await;
 }
@@ -223,7 +223,7 @@ async fn keys_of_somebody_else_are_told() {
     let server = Server::start();
     server.command(&["LPUSH", "weir:{edge}:1:limit:web/packets", "x"]);
     let node = alone(server.endpoint(""));
-    until("refused", || node.error() == Some("refused")).await;
+    node.fails("refused").await;
     let error = node.status().error.as_ref().unwrap().to_string();
     assert!(error.contains("WRONGTYPE"), "{error}");
     // What is not packed counts as nothing.

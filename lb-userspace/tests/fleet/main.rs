@@ -5,11 +5,16 @@
     clippy::indexing_slicing,
     reason = "a test panics where it fails, and says where"
 )]
+#![expect(
+    clippy::print_stdout,
+    reason = "what was seen is told with --nocapture"
+)]
 
 mod differential;
 mod live;
 mod node;
 mod scenarios;
 mod server;
+mod tls;
 mod twin;
 mod world;

@@ -14,6 +14,7 @@ use lb_userspace::{
     limits::fleet::{
         FleetLimit, Key, Origin, Rate, Scope, Share,
         protocol::Reading,
+        redis::Error,
         task::{Fleet, Meter, Settings, Status},
     },
 };
@@ -146,9 +147,18 @@ impl Node {
         self.fleet.status.borrow().clone()
     }
 
+    /// Waits for an error of a class.
+    pub(crate) async fn fails(&self, class: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.error() != Some(class) {
+            assert!(Instant::now() < deadline, "{:?}", self.status());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// The class of its last error.
     pub(crate) fn error(&self) -> Option<&'static str> {
-        self.status().error.as_ref().map(|error| error.class())
+        self.status().error.as_ref().map(Error::class)
     }
 }
 

@@ -2,6 +2,11 @@
 //!
 //! The same operations on the same doubles in the same order, so that the results are equal to the last bit.
 
+#![expect(
+    clippy::float_cmp,
+    reason = "the numbers that are compared were never computed with"
+)]
+
 use std::collections::HashMap;
 
 use lb_userspace::limits::fleet::{Key, wire::Request};

@@ -87,17 +87,18 @@ impl<S: Clone + Ord> Promoted<S> {
         // The heaviest first, and where all places are taken, for sources that are less than half as heavy.
         heavy.sort_unstable();
         heavy.truncate(self.most);
-        let mut lightest: Vec<_> = Vec::new();
+        let mut by_weight: Vec<_> = Vec::new();
         if self.sources.len() + heavy.len() > self.most {
             let sources = self.sources.iter();
-            lightest.extend(sources.map(|(source, state)| (Reverse(state.weight), source.clone())));
-            lightest.sort_unstable();
+            by_weight
+                .extend(sources.map(|(source, state)| (Reverse(state.weight), source.clone())));
+            by_weight.sort_unstable();
         }
         for (Reverse(weight), source) in heavy {
             if self.sources.len() >= self.most {
-                match lightest.pop() {
-                    Some((Reverse(least), last)) if least < weight / 2 => {
-                        self.sources.remove(&last);
+                match by_weight.pop() {
+                    Some((Reverse(least), lightest)) if least < weight / 2 => {
+                        self.sources.remove(&lightest);
                     }
                     _ => return,
                 }
@@ -108,6 +109,7 @@ impl<S: Clone + Ord> Promoted<S> {
     }
 
     /// The sources, in their order.
+    #[must_use]
     pub fn sources(&self) -> impl ExactSizeIterator<Item = &S> {
         self.sources.keys()
     }

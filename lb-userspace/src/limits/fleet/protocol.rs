@@ -105,13 +105,16 @@ impl Node {
         self.turn += 1;
         let every = self.every();
         let nodes = self.population.nodes(now);
-        let (mut asks, mut counts) = (Vec::new(), BTreeMap::<Scope, u64>::new());
-        for (key, lease) in &mut self.limits {
-            let count = counts.entry(lease.scope()).or_default();
-            *count += 1;
-            let turns = every.of(lease.scope());
-            let is_due = (self.turn + *count).is_multiple_of(u64::from(turns));
-            if (is_due || lease.is_fresh()) && asks.len() < MOST_ASKS {
+        let mut asks = Vec::new();
+        for scope in [Scope::Vip, Scope::Source] {
+            let turns = every.of(scope);
+            let limits = self.limits.iter_mut();
+            let limits = limits.filter(|(_, lease)| lease.scope() == scope);
+            for (place, (key, lease)) in (0..).zip(limits) {
+                let is_due = (self.turn + place).is_multiple_of(u64::from(turns));
+                if !(is_due || lease.is_fresh()) || asks.len() >= MOST_ASKS {
+                    continue;
+                }
                 let standing = lease.standing(now, nodes);
                 asks.push(Ask {
                     key: key.clone(),

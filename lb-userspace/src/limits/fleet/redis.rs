@@ -72,7 +72,9 @@ impl Redis {
             Ok(_) => self.failures = 0,
             Err(_) => self.failures += 1,
         }
-        if self.failures >= MOST_FAILURES {
+        // Redis may have closed it, or the password may have been changed since.
+        let is_refused = matches!(result, Err(Error::Authentication));
+        if is_refused || self.failures >= MOST_FAILURES {
             self.connection = None;
             self.failures = 0;
         }

@@ -88,17 +88,20 @@ impl From<&RedisError> for Error {
                 ),
                 _,
             ) => Self::Unready(text()),
-            (ErrorKind::Io, _) => Self::Connection(error.to_string()),
+            (ErrorKind::Io | ErrorKind::InvalidClientConfig, _) => {
+                Self::Connection(error.to_string())
+            }
             (
                 ErrorKind::MasterNameNotFoundBySentinel
                 | ErrorKind::NoValidReplicasFoundBySentinel
                 | ErrorKind::EmptySentinelList,
                 _,
             ) => Self::Sentinel(error.to_string()),
-            (ErrorKind::InvalidClientConfig, _) => Self::Connection(error.to_string()),
             (ErrorKind::UnexpectedReturnType | ErrorKind::Parse, _) => {
                 Self::Nonsense(Nonsense::Malformed)
             }
+            // So long a command is not even read of somebody who has not logged in.
+            _ if text().contains("unauthenticated") => Self::Authentication,
             // What the script may not do is told as its own failure.
             _ if [
                 "ACL failure",
