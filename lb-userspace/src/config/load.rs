@@ -172,7 +172,7 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
     let config = || {
         Some(Config {
             node: node?,
-            redis: redis?,
+            redis: redis?.0,
             vips: vips?,
         })
     };

@@ -25,16 +25,19 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(5);
 
 const HELP: &str = "write `url = \"redis://127.0.0.1:6379\"`, `\"rediss://user:password@host\"` for TLS or `\"redis+sentinel://host1,host2/master\"`; in `url_file`, the same in a file";
 
+/// A file that is right in this, with or without the section.
+pub(super) struct Place(pub(super) Option<Redis>);
+
 /// The section, if there is one.
 pub(super) fn read(
     top: &Section<'_>,
     directory: &Path,
     scope: Scope,
     report: &mut Report<'_>,
-) -> Option<Option<Redis>> {
+) -> Option<Place> {
     const WANTED: &str = "a section `[redis]`";
     let Some(field) = top.field("redis") else {
-        return Some(None);
+        return Some(Place(None));
     };
     let help = "write `[redis]` on a line of its own, and its keys below";
     let section = field.section(WANTED, help, &keys::REDIS, report)?;
@@ -46,13 +49,13 @@ pub(super) fn read(
     };
     let timeout = timeout(&section, period, report);
     let (url, endpoint) = url?;
-    Some(Some(Redis {
+    Some(Place(Some(Redis {
         url,
         endpoint,
         fleet: fleet?,
         period: period?,
         timeout: timeout?,
-    }))
+    })))
 }
 
 fn url(
