@@ -24,7 +24,14 @@ use super::{
 };
 
 /// So many limits of a scope are asked for in a turn, if there are that many; more take several turns.
-const MOST_IN_A_TURN: usize = 64;
+const MOST_IN_A_TURN: u32 = 64;
+
+/// In a fleet of at most so many nodes. What a turn of all nodes costs Redis grows with the square of their number:
+/// beyond, limits take more turns instead.
+const FEW_NODES: u32 = 16;
+
+/// However many nodes there are.
+const LEAST_IN_A_TURN: u32 = 2;
 
 /// New limits are asked for at once, up to so many asks in all.
 const MOST_ASKS: usize = 192;
@@ -90,7 +97,7 @@ impl Node {
 
     /// Takes what came, and what is enforced.
     pub fn observe(&mut self, now: Duration, reading: &Reading) {
-        let every = self.every();
+        let every = self.every(now);
         for (key, lease) in &mut self.limits {
             let turns = every.of(lease.scope());
             let window = self.timing.window(lease.limit(), turns);
@@ -103,7 +110,7 @@ impl Node {
     pub fn request(&mut self, now: Duration) -> Option<Request> {
         self.outstanding = None;
         self.turn += 1;
-        let every = self.every();
+        let every = self.every(now);
         let nodes = self.population.nodes(now);
         let mut asks = Vec::new();
         for scope in [Scope::Vip, Scope::Source] {
@@ -206,11 +213,15 @@ impl Node {
     }
 
     /// How many turns the limits of each scope take, all in all.
-    fn every(&self) -> Every {
+    fn every(&self, now: Duration) -> Every {
+        let nodes = self.population.nodes(now).max(FEW_NODES);
+        let most = (MOST_IN_A_TURN * FEW_NODES * FEW_NODES) / nodes.saturating_mul(nodes);
+        let most = most.max(LEAST_IN_A_TURN);
         let turns = |scope| {
             let limits = self.limits.values();
             let count = limits.filter(|lease| lease.scope() == scope).count();
-            u32::try_from(count.div_ceil(MOST_IN_A_TURN).max(1)).unwrap_or(u32::MAX)
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            count.div_ceil(most).max(1)
         };
         Every {
             vip: turns(Scope::Vip),

@@ -208,6 +208,29 @@ fn many_limits_take_turns_and_new_ones_come_first() {
     }
 }
 
+/// Redis has as much to do for a large fleet as for one of sixteen.
+#[test]
+fn many_nodes_ask_for_fewer_limits_in_a_turn() {
+    let limits: Vec<_> = (0..64)
+        .map(|i| limit(&format!("v{i:02}"), Scope::Vip))
+        .collect();
+    for (nodes, asks) in [
+        (1, 64),
+        (16, 64),
+        (32, 16),
+        (64, 4),
+        (100, 2),
+        (1_000_000, 2),
+    ] {
+        let mut node = node(&limits, nodes);
+        let requests = (0..100).map(|turn| node.request(at(turn * 100)).unwrap());
+        let last = requests.last().unwrap();
+        assert_eq!(last.asks.len(), asks, "{nodes}");
+        let turns = u32::try_from(64 / asks).unwrap();
+        assert_eq!(last.asks[0].lease, PERIOD * 3 * turns);
+    }
+}
+
 #[test]
 fn bursts_are_shared_as_rates_are_and_a_cell_always_passes() {
     let share = |rate| Share::new(Rate::per_second(rate), LIMIT, 800, Origin::Lease).burst;
