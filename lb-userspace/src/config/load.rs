@@ -8,7 +8,9 @@ use std::{
 
 use toml::de::DeTable;
 
-use super::{Config, error::Errors, host, keys, node, section::Section, source::Report, vip};
+use super::{
+    Config, error::Errors, host, keys, node, redis, section::Section, source::Report, vip,
+};
 
 /// Where maps, programs and links are pinned unless the file says otherwise.
 pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/weir";
@@ -164,9 +166,17 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
             settings
         });
     let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);
+    let redis = redis::read(&top, directory, scope, &mut report);
     let vips = vip::read_all(&top, encap_source, &mut report);
     let node = settings.and_then(|settings| settings.node);
-    let config = node.zip(vips).map(|(node, vips)| Config { node, vips });
+    let config = || {
+        Some(Config {
+            node: node?,
+            redis: redis?.0,
+            vips: vips?,
+        })
+    };
+    let config = config();
     report.finish(config)
 }
 
