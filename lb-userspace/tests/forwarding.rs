@@ -17,7 +17,7 @@ use lb_common::{
     backend::Backend as Entry,
     flow::Flow,
     fragment::FragmentKey,
-    limit::{Limits, Source, SourceKey},
+    limit::{Limits, OwnRate, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     reason::Reason,
     slot::SlotTable,
@@ -429,6 +429,14 @@ impl DataPlane for Failing {
     }
     fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
         self.write()?.clear_limits(vip)
+    }
+    fn set_own_rates(
+        &mut self,
+        key: &SourceKey,
+        packets: OwnRate,
+        connections: OwnRate,
+    ) -> anyhow::Result<()> {
+        self.write()?.set_own_rates(key, packets, connections)
     }
     fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
         self.memory.judged(vip)

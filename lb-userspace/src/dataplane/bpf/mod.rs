@@ -29,7 +29,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
-    limit::{Limits, Source, SourceKey},
+    limit::{Limits, OwnRate, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Interface, Node, PinCounters},
@@ -477,6 +477,15 @@ impl DataPlane for BpfDataPlane {
 
     fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
         limits::clear(&mut self.object, vip)
+    }
+
+    fn set_own_rates(
+        &mut self,
+        key: &SourceKey,
+        packets: OwnRate,
+        connections: OwnRate,
+    ) -> anyhow::Result<()> {
+        limits::set_own_rates(&mut self.object, key, packets, connections)
     }
 
     fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
