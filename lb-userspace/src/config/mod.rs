@@ -20,6 +20,7 @@ mod section;
 mod source;
 mod vip;
 
+pub use encap::DEFAULT_GUE_PORT;
 pub use error::{Errors, Finding};
 pub use health::Health;
 pub use load::{

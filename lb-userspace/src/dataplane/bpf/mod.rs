@@ -33,8 +33,9 @@ use lb_common::{
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::FromZeros as _;
 
+pub use attach::foreign;
 pub use left::{Left, LeftBackend, LeftVip};
-pub use pins::{Detached, detach, linked_interfaces};
+pub use pins::{Detached, detach, linked_interfaces, nearest_is_bpffs};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
@@ -212,6 +213,16 @@ impl BpfDataPlane {
             ))
         });
         verified.collect()
+    }
+
+    /// Whether the kernel has compiled the program to machine code.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn is_jitted(&mut self) -> anyhow::Result<bool> {
+        let info = self.object.program()?.info();
+        let info = info.context("asking for the program")?;
+        Ok(info.size_jitted() > 0)
     }
 
     /// The program's messages, where [`ProgramLog`] asked for them.
