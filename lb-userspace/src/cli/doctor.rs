@@ -107,13 +107,13 @@ fn examine(args: &Args) -> Result<anyhow::Result<Report>, Errors> {
             gue_port: args.gue_port,
         }
     };
-    let server = Server {
+    let asked = Server {
         serves,
         interfaces: args.interface.clone(),
         has_own_pins: args.decap_pin_path.as_os_str() != decap::DEFAULT_PIN_PATH,
         decap_pins: args.decap_pin_path.clone(),
     };
-    Ok(converse(doctor::server(&server)).flatten())
+    Ok(converse(doctor::server(&asked)).flatten())
 }
 
 fn read(args: &Args, parse: fn(&str, &str) -> Result<Config, Errors>) -> Result<Config, Errors> {

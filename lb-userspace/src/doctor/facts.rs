@@ -49,6 +49,10 @@ pub(super) struct Loaded {
 
 /// An interface.
 #[derive(Clone, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
 pub(super) struct Nic {
     pub(super) name: String,
     /// The kernel's number of it.

@@ -56,6 +56,10 @@ impl Finding {
     pub(super) const HOST: &str = "host";
 
     /// A finding without remedy.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a name, an address or a path, borrowed or not"
+    )]
     pub(super) fn new(
         level: Level,
         check: &str,

@@ -147,6 +147,7 @@ fn failed(error: impl Into<anyhow::Error>) -> Refused {
 }
 
 /// A program by its number, with its name where the kernel tells it.
+#[must_use]
 pub fn foreign(id: u32) -> ForeignProgram {
     let program = loaded_programs()
         .flatten()

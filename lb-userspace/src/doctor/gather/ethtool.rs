@@ -58,12 +58,12 @@ fn offloads(told: &[EthtoolAttr]) -> Offloads {
             _ => {}
         }
     }
-    let is_in = |bits: &[EthtoolFeatureBit], name: &str| {
+    let holds = |bits: &[EthtoolFeatureBit], name: &str| {
         bits.iter().any(|bit| bit.name == name && bit.value)
     };
     let of = |name: &str| {
-        let is_on = is_in(active, name);
-        let can_change = is_in(known, name) && !is_in(fixed, name);
+        let is_on = holds(active, name);
+        let can_change = holds(known, name) && !holds(fixed, name);
         (is_on || can_change).then_some(Offload {
             is_on,
             is_fixed: !can_change,

@@ -48,7 +48,12 @@ pub(super) fn host() -> Host {
 fn load() -> anyhow::Result<Loaded> {
     let mut plane = BpfDataPlane::private_with(TRIAL_PINS)?;
     let verified = plane.verified_instructions().ok();
-    let largest = verified.and_then(|steps| steps.into_iter().map(|(_, count)| count).max());
+    let largest = verified.and_then(|steps| {
+        steps
+            .into_iter()
+            .map(|(_, instructions)| instructions)
+            .max()
+    });
     Ok(Loaded {
         is_jitted: plane.is_jitted().ok(),
         verified: largest,
@@ -58,7 +63,7 @@ fn load() -> anyhow::Result<Loaded> {
 /// CPUs that are online, be they this process's or not.
 fn cpus() -> u32 {
     let listed = fs::read_to_string("/sys/devices/system/cpu/online");
-    let counted = listed.ok().and_then(|list| count(list.trim()));
+    let counted = listed.ok().and_then(|list| numbers_in(list.trim()));
     counted.unwrap_or_else(|| {
         let own = thread::available_parallelism().map_or(1, usize::from);
         u32::try_from(own).unwrap_or(u32::MAX)
@@ -66,13 +71,13 @@ fn cpus() -> u32 {
 }
 
 /// How many numbers a list such as `0-3,8` has.
-fn count(list: &str) -> Option<u32> {
-    let ranges = list.split(',').map(|range| {
+fn numbers_in(ranges: &str) -> Option<u32> {
+    let counts = ranges.split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
         last.checked_sub(first)?.checked_add(1)
     });
-    ranges.sum()
+    counts.sum()
 }
 
 #[cfg(test)]
@@ -81,9 +86,9 @@ mod tests {
 
     #[test]
     fn counts_cpus() {
-        assert_eq!(count("0"), Some(1));
-        assert_eq!(count("0-3,8,10-11"), Some(7));
-        assert_eq!(count(""), None);
+        assert_eq!(numbers_in("0"), Some(1));
+        assert_eq!(numbers_in("0-3,8,10-11"), Some(7));
+        assert_eq!(numbers_in(""), None);
         assert!(cpus() > 0);
     }
 }

@@ -167,7 +167,7 @@ fn bpffs(found: Bpffs, config: &Config) -> Finding {
             let target = if usual {
                 "/sys/fs/bpf".into()
             } else {
-                word(shown.to_string())
+                word(&shown.to_string())
             };
             let finding = Finding::note(CHECK, shown, "is on no bpffs yet")
                 .why(

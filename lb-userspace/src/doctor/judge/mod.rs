@@ -12,11 +12,10 @@ mod tunnel;
 mod ways;
 
 /// A word for a shell, quoted where it must be.
-fn word(text: impl ToString) -> String {
-    let text = text.to_string();
+fn word(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_.:/@%+=,-".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
-        return text;
+        return text.to_owned();
     }
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -56,6 +55,21 @@ mod tests {
         assert_eq!(word("eth0.100"), "eth0.100");
         assert_eq!(word("a b'c"), r"'a b'\''c'");
         assert_eq!(word(""), "''");
+    }
+
+    #[test]
+    fn every_check_is_documented() {
+        let docs = include_str!("../../../../docs/doctor.md");
+        let balancer = balancer::judge(&testing::balancer(), &testing::config());
+        let wanted = crate::doctor::facts::Wanted {
+            vips: vec!["203.0.113.10:443".parse().unwrap()],
+            ..Default::default()
+        };
+        let server = server::judge(&testing::server(), &wanted);
+        let findings = balancer.findings.iter().chain(&server.findings);
+        for check in findings.map(|finding| &finding.check) {
+            assert!(docs.contains(&format!("`{check}`")), "{check}");
+        }
     }
 
     /// docs/backends.md has these numbers.

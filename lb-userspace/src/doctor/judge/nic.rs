@@ -91,7 +91,7 @@ fn xdp(nic: &Nic, mode: XdpMode) -> Finding {
                     "find out whose it is (`bpftool prog show id {}`); if nobody needs it:",
                     program.id
                 ))
-                .command(format!("ip link set dev {} xdp off", word(name)))
+                .command(take_off(nic, carried.mode))
         }
         (Some(carried), _) if carried.mode == AttachMode::Native => {
             Finding::ok(CHECK, name, "carries weir's program, native")
@@ -134,6 +134,15 @@ fn xdp(nic: &Nic, mode: XdpMode) -> Finding {
         )
         .why("weir falls back to generic XDP where it has not, and says so in its log and in `weir status`"),
     }
+}
+
+/// Takes a program off that was attached without a link; each mode is a slot of its own.
+fn take_off(nic: &Nic, mode: AttachMode) -> String {
+    let slot = match mode {
+        AttachMode::Native => "xdp",
+        AttachMode::Generic => "xdpgeneric",
+    };
+    format!("ip link set dev {} {slot} off", word(&nic.name))
 }
 
 /// Frames of several buffers.
@@ -359,6 +368,12 @@ mod tests {
         assert_eq!(found.level, Fail);
         assert!(found.what.contains("id 7, name other"), "{}", found.what);
         assert_eq!(found.commands, ["ip link set dev eth0 xdp off"]);
+        let generic = of_mode(
+            XdpMode::Auto,
+            Some(carried(false, AttachMode::Generic)),
+            None,
+        );
+        assert_eq!(generic.commands, ["ip link set dev eth0 xdpgeneric off"]);
         let mut decap = carried(false, AttachMode::Native);
         decap.program.name = Some("weir_decap".to_owned());
         let found = of_mode(XdpMode::Auto, Some(decap), None);

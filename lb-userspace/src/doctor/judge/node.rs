@@ -64,7 +64,7 @@ fn files(facts: &Balancer) -> Vec<Finding> {
         .remedy("if weir is to run as this user:")
         .command(format!(
             "sudo install -d -o \"$(id -u)\" {}",
-            word(shown.to_string())
+            word(&shown.to_string())
         ))
     };
     facts.unwritable.iter().map(judge).collect()

@@ -34,9 +34,9 @@ pub(in crate::doctor) fn judge(facts: &Server, wanted: &Wanted) -> Report {
             continue;
         };
         if addresses.iter().any(std::net::IpAddr::is_ipv4) {
-            findings.push(arp_ignore(&net.all, nic));
-            findings.push(arp_announce(&net.all, nic));
-            findings.push(rp_filter(&net.all, nic));
+            findings.push(arp_ignore(net.all, nic));
+            findings.push(arp_announce(net.all, nic));
+            findings.push(rp_filter(net.all, nic));
         }
         if addresses.iter().any(std::net::IpAddr::is_ipv6) {
             findings.push(ipv6(nic));
@@ -138,7 +138,7 @@ fn vip(address: std::net::IpAddr, facts: &Server) -> Vec<Finding> {
     held.iter().map(judge).collect()
 }
 
-fn arp_ignore(all: &Conf, nic: &Nic) -> Finding {
+fn arp_ignore(all: Conf, nic: &Nic) -> Finding {
     const CHECK: &str = "arp-ignore";
     match all.arp_ignore.max(nic.conf.arp_ignore) {
         Some(0) => Finding::fail(CHECK, &nic.name, "arp_ignore is 0")
@@ -149,7 +149,7 @@ fn arp_ignore(all: &Conf, nic: &Nic) -> Finding {
     }
 }
 
-fn arp_announce(all: &Conf, nic: &Nic) -> Finding {
+fn arp_announce(all: Conf, nic: &Nic) -> Finding {
     const CHECK: &str = "arp-announce";
     match all.arp_announce.max(nic.conf.arp_announce) {
         Some(0) => Finding::fail(CHECK, &nic.name, "arp_announce is 0")
@@ -163,7 +163,7 @@ fn arp_announce(all: &Conf, nic: &Nic) -> Finding {
     }
 }
 
-pub(super) fn rp_filter(all: &Conf, nic: &Nic) -> Finding {
+pub(super) fn rp_filter(all: Conf, nic: &Nic) -> Finding {
     const CHECK: &str = "rp-filter";
     match all.rp_filter.max(nic.conf.rp_filter) {
         Some(1) => Finding::warn(CHECK, &nic.name, "rp_filter is strict (1)")
@@ -190,7 +190,7 @@ fn ipv6(nic: &Nic) -> Finding {
         .why("packets for IPv6 VIPs are dropped")
         .command(format!(
             "sysctl -w {}",
-            word(format!("net.ipv6.conf.{key}.disable_ipv6=0"))
+            word(&format!("net.ipv6.conf.{key}.disable_ipv6=0"))
         ))
 }
 

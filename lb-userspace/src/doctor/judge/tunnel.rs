@@ -7,7 +7,7 @@ use crate::{
     config::ForwardMode,
     dataplane::bpf::decap::IpPrefix,
     doctor::{
-        facts::{Decap, Server, Tunnel, Wanted},
+        facts::{Decap, Nic, Server, Tunnel, Wanted},
         finding::Finding,
     },
 };
@@ -17,6 +17,7 @@ pub(super) fn check(facts: &Server, wanted: &Wanted) -> Vec<Finding> {
     let tunnels: Vec<_> = wanted
         .tunnels
         .iter()
+        .copied()
         .filter(|tunnel| tunnel.forward != ForwardMode::L2)
         .collect();
     if tunnels.is_empty() {
@@ -39,7 +40,7 @@ pub(super) fn check(facts: &Server, wanted: &Wanted) -> Vec<Finding> {
             None if facts.decap.is_ok() => {
                 let missing = tunnels
                     .iter()
-                    .filter_map(|tunnel| lacking(tunnel, facts, wanted));
+                    .filter_map(|tunnel| lacking(*tunnel, facts, wanted));
                 match missing.collect::<Vec<_>>().first() {
                     Some(missing) => findings.push(absent(name, missing, facts, wanted)),
                     None => findings.extend(kernel(facts, &tunnels)),
@@ -51,7 +52,7 @@ pub(super) fn check(facts: &Server, wanted: &Wanted) -> Vec<Finding> {
     findings
 }
 
-fn mtu(name: &str, facts: &Server, tunnels: &[&Tunnel]) -> Option<Finding> {
+fn mtu(name: &str, facts: &Server, tunnels: &[Tunnel]) -> Option<Finding> {
     const CHECK: &str = "mtu";
     let nic = facts.net.nics.get(name)?;
     let sizes = tunnels
@@ -82,7 +83,7 @@ fn mtu(name: &str, facts: &Server, tunnels: &[&Tunnel]) -> Option<Finding> {
 }
 
 /// The kernel's device that takes such packets.
-const fn device(tunnel: &Tunnel) -> &'static str {
+const fn device(tunnel: Tunnel) -> &'static str {
     match (tunnel.is_outer_v4, tunnel.is_inner_v4) {
         (true, true) => "ipip",
         (true, false) => "sit",
@@ -91,7 +92,7 @@ const fn device(tunnel: &Tunnel) -> &'static str {
 }
 
 /// What the kernel lacks to take such packets by itself.
-fn lacking(tunnel: &Tunnel, facts: &Server, wanted: &Wanted) -> Option<String> {
+fn lacking(tunnel: Tunnel, facts: &Server, wanted: &Wanted) -> Option<String> {
     let kind = device(tunnel);
     let mut nics = facts.net.nics.values();
     if !nics.any(|nic| nic.is_up && nic.kind.as_deref() == Some(kind)) {
@@ -195,7 +196,7 @@ fn settings(decap: &Decap, facts: &Server, wanted: &Wanted) -> Finding {
 fn attach(name: &str, held: Option<&Decap>, facts: &Server, wanted: &Wanted) -> String {
     let mut command = format!("weir decap attach --interface {}", word(name));
     let mut add = |flag: &str, value: String| {
-        command.push_str(&format!(" --{flag} {}", word(value)));
+        command.extend([" --", flag, " ", &word(&value)]);
     };
     let before = held.map(|decap| &decap.settings);
     let mut from: Vec<IpPrefix> = before.map(|told| told.from.clone()).unwrap_or_default();
@@ -250,27 +251,23 @@ fn attach(name: &str, held: Option<&Decap>, facts: &Server, wanted: &Wanted) -> 
 }
 
 /// The kernel's tunnels take what comes: that what is inside is not dropped.
-fn kernel(facts: &Server, tunnels: &[&Tunnel]) -> Vec<Finding> {
-    let kinds: Vec<_> = tunnels.iter().map(|tunnel| device(tunnel)).collect();
+fn kernel(facts: &Server, tunnels: &[Tunnel]) -> Vec<Finding> {
+    let kinds: Vec<_> = tunnels.iter().map(|tunnel| device(*tunnel)).collect();
     let is_used = |kind: &Option<String>| kind.as_deref().is_some_and(|kind| kinds.contains(&kind));
     let nics = facts
         .net
         .nics
         .values()
         .filter(|nic| nic.is_up && is_used(&nic.kind));
-    let judge = |nic| {
+    let judge = |nic: &Nic| {
         let taken = Finding::ok(
             "decap",
-            &nic_name(nic),
+            &nic.name,
             "the kernel's tunnel takes outer headers off",
         );
-        [taken, rp_filter(&facts.net.all, nic)]
+        [taken, rp_filter(facts.net.all, nic)]
     };
     nics.flat_map(judge).collect()
-}
-
-fn nic_name(nic: &crate::doctor::facts::Nic) -> String {
-    nic.name.clone()
 }
 
 #[cfg(test)]
@@ -282,7 +279,7 @@ mod tests {
     use crate::{
         dataplane::bpf::decap::DecapSettings,
         doctor::{
-            facts::{Conf, Listening, Nic},
+            facts::{Conf, Listening},
             finding::Level::{Fail, Ok as Fine, Warn},
         },
         model::attached::AttachMode,
@@ -338,7 +335,7 @@ mod tests {
         assert_eq!(level(&findings, "decap"), Fail);
         assert_eq!(
             of(&findings, "decap")[0].commands,
-            ["weir decap attach --interface eth0 --from 10.0.0.1"]
+            ["weir decap attach --interface eth0 --from 10.0.0.1/32"]
         );
         let nowhere = Wanted {
             sources: Vec::new(),
@@ -368,7 +365,7 @@ mod tests {
         };
         assert_eq!(
             mend(|told| told.from = vec!["192.0.2.0/24".parse().unwrap()]),
-            "weir decap attach --interface eth0 --from 192.0.2.0/24 --from 10.0.0.1"
+            "weir decap attach --interface eth0 --from 192.0.2.0/24 --from 10.0.0.1/32"
         );
         assert_eq!(
             mend(|told| told.gue_ports = vec![16080]),
