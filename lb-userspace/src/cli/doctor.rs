@@ -1,8 +1,15 @@
 //! `weir doctor`
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    pin::pin,
+    time::Duration,
+};
 
 use comfy_table::{Attribute, Cell, Color};
+use tokio::time::timeout;
 
 use super::{Outcome, change::converse, decap, output, status::Form, table};
 use crate::{
@@ -59,6 +66,9 @@ pub(super) struct Args {
     output: Form,
 }
 
+/// How long nobody wonders.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// How packets come to a server.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 enum Forward {
@@ -90,7 +100,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
 fn examine(args: &Args) -> Result<anyhow::Result<Report>, Errors> {
     if !args.backend {
         let config = read(args, Config::parse)?;
-        return Ok(converse(doctor::balancer(&config)).flatten());
+        return Ok(converse(patiently(doctor::balancer(&config))).flatten());
     }
     let serves = if args.vip.is_empty() {
         // A copy of another host's file: what that host has need not be here.
@@ -114,6 +124,18 @@ fn examine(args: &Args) -> Result<anyhow::Result<Report>, Errors> {
         decap_pins: args.decap_pin_path.clone(),
     };
     Ok(converse(doctor::server(&asked)).flatten())
+}
+
+/// Says what takes so long, where somebody waits at a terminal.
+async fn patiently<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = timeout(PATIENCE, &mut work).await {
+        return done;
+    }
+    if io::stderr().is_terminal() {
+        output::message("the kernel is verifying weir's program …");
+    }
+    work.await
 }
 
 fn read(args: &Args, parse: fn(&str, &str) -> Result<Config, Errors>) -> Result<Config, Errors> {

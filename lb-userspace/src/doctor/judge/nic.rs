@@ -255,7 +255,7 @@ fn gro_hw(nic: &Nic, mode: XdpMode) -> Option<Finding> {
         ));
     }
     let finding = Finding::warn(CHECK, name, "GRO in hardware is on")
-        .why("the NIC merges packets of a flow before XDP sees them: what weir sends on is larger than what came, and larger than the MTU");
+        .why("the NIC merges packets of a flow before XDP sees them: what weir sends on is larger than the MTU; some drivers refuse native XDP");
     Some(switch_off(finding, nic, Some(offload), "rx-gro-hw"))
 }
 

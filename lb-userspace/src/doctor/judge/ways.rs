@@ -145,7 +145,7 @@ fn room(facts: &Balancer, targets: &BTreeSet<Target>) -> Vec<Finding> {
             format!("MTU {room} toward backends, and packets of {USUAL_PACKET} bytes need {needed} there"),
         )
         .why(
-            "full packets do not fit with their outer headers: weir tells clients by ICMP to send smaller ones, \
+            "full packets do not fit, outer headers included: weir tells clients by ICMP to send smaller ones, \
              clients whose networks swallow that hang, and packets without DF are lost",
         );
         Some(if nic.mtu < needed {
