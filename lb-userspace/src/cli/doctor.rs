@@ -46,13 +46,24 @@ pub(super) struct Args {
     #[arg(long, value_name = "VIP", requires = "backend")]
     vip: Vec<Dialled>,
     /// How weir's packets come
-    #[arg(long, value_enum, default_value_t, requires = "vip")]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        requires = "vip",
+        conflicts_with = "config"
+    )]
     forward: Forward,
     /// Address or prefix that tunnels come from: the load balancers' `encap_source`; repeat it for more
-    #[arg(long, value_name = "PREFIX", requires = "vip")]
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        requires = "vip",
+        conflicts_with = "config"
+    )]
     from: Vec<IpPrefix>,
     /// UDP port that GUE comes to
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_GUE_PORT, requires = "vip",
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_GUE_PORT, requires = "vip", conflicts_with = "config",
           value_parser = clap::value_parser!(u16).range(1..))]
     gue_port: u16,
     /// Interface by which weir's packets come; repeat it for more [default: those with addresses of their own]
