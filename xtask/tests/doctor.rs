@@ -9,6 +9,7 @@
 use std::{collections::BTreeSet, net::IpAddr, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
 use serde::Deserialize;
 use xtask::{
     lab::{Host, Lab, Namespace, Plan, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually},
@@ -166,7 +167,7 @@ fn tunnels_work_once_both_ends_are_mended() {
     let mut config = WeirConfig::for_topology(&topology, &[]);
     config.forward = "gue";
     let balancer = &topology.lb.namespace;
-    let weir = Weir::start(&lab, balancer, &config).unwrap_or_else(|error| panic!("{error:#}"));
+    let mut weir = Weir::start(&lab, balancer, &config).unwrap_or_else(|error| panic!("{error:#}"));
     let file = weir.config().display().to_string();
     let options = client::Options::new(Topology::http(VIP_V4), 5);
     let client = &topology.client.namespace;
@@ -185,13 +186,21 @@ fn tunnels_work_once_both_ends_are_mended() {
     assert_eq!((after.failed, after.answered()), (0, 5), "{after:?}");
 
     // Settings that leave the balancer out are found, and mended without losing what they had.
-    let weir = workspace::weir_binary().unwrap().display().to_string();
+    let binary = workspace::weir_binary().unwrap().display().to_string();
     let attach =
-        format!("{weir} decap attach --interface eth0 --from 192.0.2.0/24 --pin-path {pins}");
+        format!("{binary} decap attach --interface eth0 --from 192.0.2.0/24 --pin-path {pins}");
     host.run("sh", ["-c", &attach]).unwrap();
     find_and_mend(host, &arguments, &["decap"]);
     let after = fetch();
     assert_eq!((after.failed, after.answered()), (0, 5), "{after:?}");
+
+    // A program that forwards without its daemon.
+    weir.end_by(Signal::KILL).unwrap();
+    let report = doctor(balancer, &["--config", &file]).unwrap();
+    assert_eq!(report.checks(), ["daemon"].into(), "{report:#?}");
+    weir.restart().unwrap_or_else(|error| panic!("{error:#}"));
+    let report = doctor(balancer, &["--config", &file]).unwrap();
+    assert_eq!(report.checks(), BTreeSet::new(), "{report:#?}");
 }
 
 /// A configuration without a daemon.

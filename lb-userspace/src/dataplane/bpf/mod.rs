@@ -17,6 +17,7 @@ mod value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -55,6 +56,10 @@ use crate::{
 
 /// Name under which the table of VIPs is pinned.
 const VIPS_PIN: &str = "vips";
+
+/// Stack of a thread that reads a table. aya hands 256 KiB on by value, through frames that are 8 MiB together in a
+/// build without optimisation: more than the main thread has. Only what is touched takes memory.
+const READING_STACK: usize = 64 << 20;
 
 /// How many pins of a kind fit into a private copy of the maps.
 const PRIVATE_PINS: u32 = 65_536;
@@ -480,7 +485,7 @@ impl DataPlane for BpfDataPlane {
 }
 
 /// The one value of a pinned inner map.
-fn read_pinned<T: Copy>(path: &Path) -> anyhow::Result<Option<Box<T>>>
+fn read_pinned<T: Copy + Send>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
@@ -494,10 +499,18 @@ where
     let map: Inner<T> = Map::Array(data)
         .try_into()
         .with_context(|| format!("the pin {shown} is of another kind"))?;
-    let Value(value) = map
-        .get(&0, 0)
-        .with_context(|| format!("reading the pin {shown}"))?;
-    Ok(Some(Box::new(value)))
+    let read = move || map.get(&0, 0).map(|Value(value)| Box::new(value));
+    let value = thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(READING_STACK);
+        let thread = thread
+            .spawn_scoped(scope, read)
+            .context("starting a thread")?;
+        let read = thread.join();
+        read.map_err(|_panic| anyhow::anyhow!("the thread that reads has panicked"))
+    })?;
+    Ok(Some(
+        value.with_context(|| format!("reading the pin {shown}"))?,
+    ))
 }
 
 fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
