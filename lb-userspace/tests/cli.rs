@@ -10,8 +10,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use lb_userspace::api::{
-    self, Access, LeavingStatus, OverrideStatus, SlotsStatus, Socket, Status, VipStatus,
+use lb_userspace::{
+    api::{self, Access, LeavingStatus, OverrideStatus, SlotsStatus, Socket, Status, VipStatus},
+    doctor::{Level, Report, Role},
 };
 use tokio::sync::oneshot;
 
@@ -147,6 +148,92 @@ fn usage_errors_exit_with_2() {
     }
 }
 
+/// An address that no test gives to this host.
+const NOBODYS_VIP: &str = "198.51.100.199:65001";
+
+#[test]
+fn doctor_tells_people_and_programs_the_same_and_exits_with_3() {
+    let of = |form: &str| weir(&["doctor", "--backend", "--vip", NOBODYS_VIP, "-o", form]);
+    let json = of("json");
+    assert_eq!(code(&json), 3, "{}", err(&json));
+    let report: Report = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((report.role, report.level), (Role::Backend, Level::Fail));
+    let found = |check: &str| {
+        let mut findings = report.findings.iter();
+        findings.find(|finding| finding.check == check).unwrap()
+    };
+    let vip = found("vip-address");
+    assert_eq!(
+        (vip.level, vip.subject.as_str()),
+        (Level::Fail, "198.51.100.199")
+    );
+    assert_eq!(vip.commands, ["ip address add 198.51.100.199/32 dev lo"]);
+    assert_eq!(found("listening").subject, "198.51.100.199:65001/tcp");
+
+    let table = of("table");
+    assert_eq!(code(&table), 3);
+    for line in out(&table).lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+        assert_eq!(line.trim_end(), line, "trailing spaces");
+    }
+    assert!(out(&table).starts_with("LEVEL CHECK"), "{}", out(&table));
+    for text in [&vip.commands[0], "no server takes tcp there", " fail, "] {
+        assert!(out(&table).contains(text), "{text} in\n{}", out(&table));
+    }
+}
+
+#[test]
+fn doctor_of_a_load_balancer_needs_its_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(
+        directory.path(),
+        &format!(
+            "[node]\ninterfaces = [\"no-such-if0\"]\nseed = \"secret\"\npin_path = \"{0}/pins\"\n\
+             api_socket = \"{0}/weir.sock\"\nmetrics_listen = \"127.0.0.1:0\"\n",
+            directory.path().display()
+        ),
+    );
+    let output = weir(&["doctor", "--config", &file, "-o", "json"]);
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    assert!(!out(&output).contains("secret"), "{}", out(&output));
+    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    let link = report.findings.iter().find(|f| f.check == "link").unwrap();
+    assert_eq!(
+        (link.level, link.subject.as_str()),
+        (Level::Fail, "no-such-if0")
+    );
+
+    let broken = config("broken/vip_port_out_of_range.toml");
+    for args in [
+        &["doctor", "--config", &broken][..],
+        &["doctor", "--backend", "--config", &broken],
+        &["doctor", "--config", "/no/such/weir.toml"],
+    ] {
+        let output = weir(args);
+        assert_eq!(code(&output), 1, "{args:?}");
+        assert_eq!(out(&output), "", "{args:?}");
+        assert!(err(&output).contains(".toml"), "{}", err(&output));
+    }
+    for args in [
+        &["doctor", "--backend"][..],
+        &["doctor", "--vip", "203.0.113.10"],
+        &["doctor", "--backend", "--vip", "web"],
+        &[
+            "doctor",
+            "--backend",
+            "--vip",
+            "203.0.113.10",
+            "--config",
+            &file,
+        ],
+        &["doctor", "--backend", "--config", &file, "--forward", "gue"],
+        &["doctor", "--interface", "eth0"],
+    ] {
+        let output = weir(args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", err(&output));
+    }
+}
+
 #[test]
 fn help_and_version_are_data() {
     let output = weir(&["--version"]);
@@ -163,6 +250,7 @@ fn help_and_version_are_data() {
         "undrain",
         "weight",
         "events",
+        "doctor",
         "detach",
         "completions",
         "man",

@@ -90,6 +90,14 @@ impl Config {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Errors> {
         read(text, file_name, Scope::Host, Needed::None)
     }
+
+    /// Reads the text of a file that is for another host: no interface, group or seed file is looked for here.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once; places are named with `file_name`.
+    pub fn parse_offline(text: &str, file_name: &str) -> Result<Self, Errors> {
+        read(text, file_name, Scope::Offline, Needed::None)
+    }
 }
 
 /// Checks a file and says what it amounts to.

@@ -23,6 +23,7 @@ mod section;
 mod source;
 mod vip;
 
+pub use encap::DEFAULT_GUE_PORT;
 pub use endpoint::{Endpoint, Sentinel, Wrong};
 pub use error::{Errors, Finding};
 pub use health::Health;

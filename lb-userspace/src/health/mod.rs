@@ -25,6 +25,15 @@ use task::Task;
 pub use usable::{Usable, usable};
 pub use verdict::Verdict;
 
+/// Makes one probe, for a look without a daemon.
+///
+/// # Errors
+/// Why it failed, or could not be made.
+pub async fn probe(check: &Check) -> Result<(), Failure> {
+    use task::Prober as _;
+    probe::Sockets::default().probe(check).await
+}
+
 /// What is known of every check that is watched.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {

@@ -18,6 +18,7 @@ mod value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -38,8 +39,9 @@ use lb_common::{
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::FromZeros as _;
 
+pub use attach::foreign;
 pub use left::{Left, LeftBackend, LeftVip};
-pub use pins::{Detached, detach, linked_interfaces};
+pub use pins::{Detached, detach, linked_interfaces, nearest_is_bpffs};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
@@ -65,6 +67,9 @@ const PRIVATE: Sizes = Sizes {
     max_pins: 65_536,
     max_sources: 65_536,
 };
+/// Stack of a thread that reads a table. aya hands 256 KiB on by value, through frames that are 8 MiB together in a
+/// build without optimisation: more than the main thread has. Only what is touched takes memory.
+const READING_STACK: usize = 64 << 20;
 
 /// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -220,6 +225,16 @@ impl BpfDataPlane {
             ))
         });
         verified.collect()
+    }
+
+    /// Whether the kernel has compiled the program to machine code.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn is_jitted(&mut self) -> anyhow::Result<bool> {
+        let info = self.object.program()?.info();
+        let info = info.context("asking for the program")?;
+        Ok(info.size_jitted() > 0)
     }
 
     /// The program's messages, where [`ProgramLog`] asked for them.
@@ -507,7 +522,7 @@ impl DataPlane for BpfDataPlane {
 }
 
 /// The one value of a pinned inner map.
-fn read_pinned<T: Copy>(path: &Path) -> anyhow::Result<Option<Box<T>>>
+fn read_pinned<T: Copy + Send>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
@@ -521,10 +536,18 @@ where
     let map: Inner<T> = Map::Array(data)
         .try_into()
         .with_context(|| format!("the pin {shown} is of another kind"))?;
-    let Value(value) = map
-        .get(&0, 0)
-        .with_context(|| format!("reading the pin {shown}"))?;
-    Ok(Some(Box::new(value)))
+    let read = move || map.get(&0, 0).map(|Value(value)| Box::new(value));
+    let value = thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(READING_STACK);
+        let thread = thread
+            .spawn_scoped(scope, read)
+            .context("starting a thread")?;
+        let read = thread.join();
+        read.map_err(|_panic| anyhow::anyhow!("the thread that reads has panicked"))
+    })?;
+    Ok(Some(
+        value.with_context(|| format!("reading the pin {shown}"))?,
+    ))
 }
 
 fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
