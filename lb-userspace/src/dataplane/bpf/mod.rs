@@ -17,6 +17,7 @@ mod value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -469,13 +470,32 @@ impl DataPlane for BpfDataPlane {
 }
 
 /// The one value of a pinned inner map.
-fn read_pinned<T: Copy>(path: &Path) -> anyhow::Result<Option<Box<T>>>
+///
+/// aya hands values around by value. Of one of half a megabyte there may be fifteen copies on the stack where nothing is
+/// optimised away, as much as a thread has: so it is read on one that has more.
+fn read_pinned<T: Copy + Send>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
+    /// In bytes; what is not used of it costs nothing.
+    const STACK: usize = 64 * 1024 * 1024;
     if !path.exists() {
         return Ok(None);
     }
+    thread::scope(|scope| {
+        let reader = thread::Builder::new().stack_size(STACK);
+        let reader = reader.spawn_scoped(scope, || read_value(path).map(Some));
+        match reader.context("starting a thread")?.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn read_value<T: Copy>(path: &Path) -> anyhow::Result<Box<T>>
+where
+    Value<T>: aya::Pod,
+{
     let shown = path.display();
     let name = path.file_name().unwrap_or_default();
     layout::inner(&name.to_string_lossy()).check(path)?;
@@ -486,7 +506,7 @@ where
     let Value(value) = map
         .get(&0, 0)
         .with_context(|| format!("reading the pin {shown}"))?;
-    Ok(Some(Box::new(value)))
+    Ok(Box::new(value))
 }
 
 fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
