@@ -149,11 +149,8 @@ impl<D: DataPlane> Reconciler<D> {
         if backend.weight != 0 {
             return None;
         }
-        let mut is_named = self.pins_of(backend.id) != 0;
-        self.held
-            .slots(vip.entry.id)?
-            .for_each_named(|id| is_named |= id == backend.id);
-        Some(!is_named)
+        let slots = self.held.slots(vip.entry.id)?;
+        Some(self.pins_of(backend.id) == 0 && slots.named().binary_search(&backend.id).is_err())
     }
 
     fn vip_status(
