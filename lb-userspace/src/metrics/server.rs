@@ -41,7 +41,9 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(handle);
-    http::serve::<_, SocketAddr>(listener, http::complete(router), shutdown).await
+    let router = http::complete(router);
+    let limits = http::Limits::default();
+    http::serve(listener, router, limits, |_| (), |()| false, shutdown).await
 }
 
 async fn metrics(State(handle): State<Handle>) -> Response {
