@@ -67,10 +67,6 @@ const PRIVATE: Sizes = Sizes {
     max_pins: 65_536,
     max_sources: 65_536,
 };
-/// Stack of a thread that reads a table. aya hands 256 KiB on by value, through frames that are 8 MiB together in a
-/// build without optimisation: more than the main thread has. Only what is touched takes memory.
-const READING_STACK: usize = 64 << 20;
-
 /// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum ProgramLog {
@@ -522,13 +518,32 @@ impl DataPlane for BpfDataPlane {
 }
 
 /// The one value of a pinned inner map.
+///
+/// aya hands values around by value. Of one of half a megabyte there may be fifteen copies on the stack where nothing is
+/// optimised away, as much as a thread has: so it is read on one that has more.
 fn read_pinned<T: Copy + Send>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
+    /// In bytes; what is not used of it costs nothing.
+    const STACK: usize = 64 * 1024 * 1024;
     if !path.exists() {
         return Ok(None);
     }
+    thread::scope(|scope| {
+        let reader = thread::Builder::new().stack_size(STACK);
+        let reader = reader.spawn_scoped(scope, || read_value(path).map(Some));
+        match reader.context("starting a thread")?.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn read_value<T: Copy>(path: &Path) -> anyhow::Result<Box<T>>
+where
+    Value<T>: aya::Pod,
+{
     let shown = path.display();
     let name = path.file_name().unwrap_or_default();
     layout::inner(&name.to_string_lossy()).check(path)?;
@@ -536,18 +551,10 @@ where
     let map: Inner<T> = Map::Array(data)
         .try_into()
         .with_context(|| format!("the pin {shown} is of another kind"))?;
-    let read = move || map.get(&0, 0).map(|Value(value)| Box::new(value));
-    let value = thread::scope(|scope| {
-        let thread = thread::Builder::new().stack_size(READING_STACK);
-        let thread = thread
-            .spawn_scoped(scope, read)
-            .context("starting a thread")?;
-        let read = thread.join();
-        read.map_err(|_panic| anyhow::anyhow!("the thread that reads has panicked"))
-    })?;
-    Ok(Some(
-        value.with_context(|| format!("reading the pin {shown}"))?,
-    ))
+    let Value(value) = map
+        .get(&0, 0)
+        .with_context(|| format!("reading the pin {shown}"))?;
+    Ok(Box::new(value))
 }
 
 fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
