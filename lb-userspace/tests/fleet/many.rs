@@ -54,6 +54,7 @@ fn the_leases_of_every_source_stay_below_its_limit() {
                 scope: Scope::Source,
                 rate: LIMIT,
                 burst: 50,
+                largest: 1,
             });
             nodes[index].want(&limits.collect::<Vec<_>>());
         }
