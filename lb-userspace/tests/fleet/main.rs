@@ -12,6 +12,7 @@
 
 mod differential;
 mod live;
+mod many;
 mod node;
 mod scenarios;
 mod server;

@@ -102,6 +102,7 @@ impl Node {
             scope: Scope::Vip,
             rate: LIMIT,
             burst: 1000,
+            largest: 1,
         }]);
         let (mut shares, plane, ledger) =
             (fleet.shares.clone(), Arc::clone(&load), Arc::clone(ledger));

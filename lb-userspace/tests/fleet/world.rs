@@ -121,6 +121,7 @@ impl World {
             scope: Scope::Vip,
             rate: Rate::per_second(LIMIT),
             burst: BURST,
+            largest: 1,
         }]);
         self.hosts.push(Host {
             node,

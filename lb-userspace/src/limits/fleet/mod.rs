@@ -40,6 +40,9 @@ pub struct FleetLimit {
     pub rate: Rate,
     /// How many cells the whole fleet may let through at once.
     pub burst: u64,
+    /// How many cells a single packet may be: 1, or the bytes of the largest frame. However small its share, each
+    /// node may let so much through at once, or it could let nothing through at all.
+    pub largest: u64,
 }
 
 /// What a node enforces of one limit.
@@ -47,19 +50,17 @@ pub struct FleetLimit {
 pub struct Share {
     /// This node's part of the rate.
     pub rate: Rate,
-    /// This node's part of the burst, in cells: at least one, so that single cells pass.
+    /// This node's part of the burst, in cells: at least [`FleetLimit::largest`].
     pub burst: u64,
     /// Where it is from.
     pub origin: Origin,
 }
 
 impl Share {
-    fn new(rate: Rate, limit: Rate, burst: u64, origin: Origin) -> Self {
-        let part = u128::from(burst) * u128::from(rate.thousandths());
-        let part = part.div_ceil(u128::from(limit.thousandths().max(1)));
-        let burst = u64::try_from(part)
-            .unwrap_or(u64::MAX)
-            .clamp(1, burst.max(1));
+    fn new(rate: Rate, limit: &FleetLimit, origin: Origin) -> Self {
+        let part = u128::from(limit.burst) * u128::from(rate.thousandths());
+        let part = part.div_ceil(u128::from(limit.rate.thousandths().max(1)));
+        let burst = u64::try_from(part).unwrap_or(u64::MAX).max(limit.largest);
         Self {
             rate,
             burst,

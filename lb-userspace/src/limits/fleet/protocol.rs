@@ -206,10 +206,10 @@ impl Node {
         self.limits.values().filter_map(Lease::ends).min()
     }
 
-    /// How many nodes the fleet is taken to have: the most that were seen alive in the last seconds.
+    /// What was published last.
     #[must_use]
-    pub fn nodes(&self) -> u32 {
-        self.published.nodes.max(1)
+    pub const fn published(&self) -> &Shares {
+        &self.published
     }
 
     /// How many turns the limits of each scope take, all in all.

@@ -11,9 +11,7 @@ const MOST_UNAPPLIED: usize = 32;
 /// What a node holds of one limit.
 #[derive(Debug)]
 pub(super) struct Lease {
-    scope: Scope,
-    limit: Rate,
-    burst: u64,
+    limit: FleetLimit,
     standing: Standing,
     demand: Demand,
     window: usize,
@@ -40,9 +38,7 @@ enum Standing {
 impl Lease {
     pub(super) fn new(limit: &FleetLimit) -> Self {
         Self {
-            scope: limit.scope,
-            limit: limit.rate,
-            burst: limit.burst,
+            limit: limit.clone(),
             standing: Standing::Even,
             demand: Demand::default(),
             window: 1,
@@ -51,18 +47,16 @@ impl Lease {
         }
     }
 
-    pub(super) const fn change(&mut self, limit: &FleetLimit) {
-        self.scope = limit.scope;
-        self.limit = limit.rate;
-        self.burst = limit.burst;
+    pub(super) fn change(&mut self, limit: &FleetLimit) {
+        self.limit.clone_from(limit);
     }
 
     pub(super) const fn scope(&self) -> Scope {
-        self.scope
+        self.limit.scope
     }
 
     pub(super) const fn limit(&self) -> Rate {
-        self.limit
+        self.limit.rate
     }
 
     /// Whether it was never asked for.
@@ -95,7 +89,7 @@ impl Lease {
     /// What came lately; an even part as long as nobody knows.
     pub(super) fn want(&self, nodes: u32) -> Rate {
         let want = self.demand.rate(self.window);
-        want.unwrap_or(self.limit.part(nodes)).min(self.limit)
+        want.unwrap_or(self.limit().part(nodes)).min(self.limit())
     }
 
     /// The most that may be in force now.
@@ -119,13 +113,13 @@ impl Lease {
         {
             self.standing = Standing::Even;
         }
-        let even = self.limit.part(nodes);
+        let even = self.limit().part(nodes);
         let (rate, origin) = match self.standing {
-            Standing::Leased { rate, .. } => (rate.min(self.limit), Origin::Lease),
+            Standing::Leased { rate, .. } => (rate.min(self.limit()), Origin::Lease),
             Standing::Cautious { most, .. } => (most.min(even), Origin::Fallback),
             Standing::Even => (even, Origin::Fallback),
         };
-        Share::new(rate, self.limit, self.burst, origin)
+        Share::new(rate, &self.limit, origin)
     }
 
     pub(super) fn take(&mut self, answer: Answer, until: Duration, lasts: Duration) {

@@ -17,6 +17,7 @@ fn limit(key: &str, scope: Scope) -> FleetLimit {
         scope,
         rate: LIMIT,
         burst: 800,
+        largest: 1,
     }
 }
 
@@ -232,12 +233,15 @@ fn many_nodes_ask_for_fewer_limits_in_a_turn() {
 }
 
 #[test]
-fn bursts_are_shared_as_rates_are_and_a_cell_always_passes() {
-    let share = |rate| Share::new(Rate::per_second(rate), LIMIT, 800, Origin::Lease).burst;
-    assert_eq!(
-        [share(8000), share(2000), share(11), share(0)],
-        [800, 200, 2, 1]
-    );
-    let none = Share::new(LIMIT, LIMIT, 0, Origin::Lease);
-    assert_eq!(none.burst, 1);
+fn bursts_are_shared_as_rates_are_and_a_packet_always_passes() {
+    let burst = |rate, largest| {
+        let limit = FleetLimit {
+            largest,
+            ..limit("web/packets", Scope::Vip)
+        };
+        Share::new(Rate::per_second(rate), &limit, Origin::Lease).burst
+    };
+    let rates = [8000, 2000, 11, 0];
+    assert_eq!(rates.map(|rate| burst(rate, 1)), [800, 200, 2, 1]);
+    assert_eq!(rates.map(|rate| burst(rate, 250)), [800, 250, 250, 250]);
 }
