@@ -99,6 +99,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
 
     let measured = reconciler.measured()?;
     let (handle, mut commands) = Handle::channel();
+    reconciler.lease_by(handle.clone());
     let reloads = tokio::spawn(reload(hangups, config_path.to_owned(), handle.clone()));
     let (stop, stopped) = watch::channel(false);
     let servers = [

@@ -4,6 +4,7 @@
 mod attachments;
 mod change;
 mod desired;
+mod fleet;
 pub(crate) mod meter;
 mod origin;
 mod standing;
@@ -44,6 +45,7 @@ use crate::{
 use attachments::Attachments;
 use change::Prepared;
 use desired::Desired;
+use fleet::FleetLimits;
 use meter::Meter;
 use origin::Origin;
 use standing::{Keeper, checks};
@@ -84,6 +86,8 @@ pub(crate) struct Reconciler<D> {
     unnamed: BTreeSet<u16>,
     /// What a scan has shown that has just ended.
     settled: Option<Arc<Settled>>,
+    /// Limits that the whole fleet keeps.
+    fleet: FleetLimits,
     /// When something changes by time alone.
     wake: Option<Instant>,
 }
@@ -178,6 +182,7 @@ impl<D: DataPlane> Reconciler<D> {
             sweeper: Sweeper::default(),
             unnamed: BTreeSet::new(),
             settled: None,
+            fleet: FleetLimits::default(),
             wake: None,
         })
     }
@@ -253,6 +258,7 @@ impl<D: DataPlane> Reconciler<D> {
                     None => return End::Abandoned,
                 },
                 Ok(()) = self.checked.changed() => self.follow("health"),
+                shares = self.fleet.changed() => self.enforce(&shares),
                 () = until(self.wake) => self.follow("time"),
                 message = self.sweeper.next() => self.sweep(message),
             }
@@ -366,6 +372,10 @@ impl<D: DataPlane> Reconciler<D> {
                 drop(sender.send(basis));
                 None
             }
+            Command::FleetReading(sender) => {
+                self.answer_reading(sender);
+                None
+            }
             Command::ReloadFailed(file, refusal) => {
                 self.tell_refused(Actor::Hangup, &file, &refusal);
                 None
@@ -402,6 +412,7 @@ impl<D: DataPlane> Reconciler<D> {
         );
         standing.unnamed.clone_from(&self.unnamed);
         standing.settled.clone_from(&self.settled);
+        standing.parts = self.fleet.parts();
         let inputs = Inputs {
             config: &self.desired.config,
             keys: &self.desired.keys,

@@ -193,7 +193,7 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json),
         sorted(
-            "ready node version generation config interfaces vips reasons maps pins overrides problems"
+            "ready node version generation config interfaces vips reasons maps pins fleet overrides problems"
         )
     );
     assert_eq!(

@@ -10,6 +10,7 @@ use tokio::{
 use super::{
     Changed, Detached, Event, FlowsBasis, LimitsBasis, PlanBasis, Refusal, Request, Status,
 };
+use crate::limits::fleet::protocol::Reading;
 
 /// How many commands wait before a sender does.
 const QUEUE: usize = 16;
@@ -31,6 +32,8 @@ pub enum Command {
     FlowsBasis(oneshot::Sender<Result<FlowsBasis, String>>),
     /// Tell what is known of the limits.
     LimitsBasis(oneshot::Sender<Result<LimitsBasis, String>>),
+    /// Tell what came of what the fleet limits.
+    FleetReading(oneshot::Sender<Reading>),
     /// Tell the events from now on.
     Events(oneshot::Sender<broadcast::Receiver<Event>>),
     /// Take the program off, remove every pin, answer, and end the daemon.
@@ -144,6 +147,13 @@ impl Handle {
         if self.0.send(command).await.is_err() {
             tracing::debug!("the daemon is ending");
         }
+    }
+
+    /// What came of what the fleet limits. `None`: the daemon is ending.
+    pub(crate) async fn fleet_reading(&self) -> Option<Reading> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(Command::FleetReading(sender)).await.ok()?;
+        receiver.await.ok()
     }
 
     async fn ask<T>(

@@ -404,6 +404,7 @@ impl Spread {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "rates that are whole numbers are exact")]
 mod tests {
     use super::*;
     use crate::model::map_address;

@@ -9,6 +9,7 @@ mod access;
 mod change;
 pub mod client;
 mod event;
+mod fleet;
 mod flows;
 mod handle;
 mod health;
@@ -27,6 +28,7 @@ pub use change::{
 };
 pub(crate) use event::Events;
 pub use event::{Event, What};
+pub use fleet::{FailureCount, FleetStatus, ShareStatus};
 pub use flows::{
     DEFAULT_LIMIT as DEFAULT_FLOWS, FlowCount, FlowFilter, FlowStatus, Flows, FlowsBasis,
 };

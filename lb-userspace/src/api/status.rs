@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{HealthStatus, LimitStatus};
+use super::{FleetStatus, HealthStatus, LimitStatus};
 use crate::{
     config::{Config, ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -36,6 +36,8 @@ pub struct Status {
     pub maps: Vec<MapStatus>,
     /// What became of the flows that were remembered, by the map that they were in.
     pub pins: Vec<PinsStatus>,
+    /// Limits that the whole fleet keeps; `null` where there are none.
+    pub fleet: Option<FleetStatus>,
     /// What commands have changed of the configuration, by VIP and backend.
     pub overrides: Vec<OverrideStatus>,
     /// What an operator should look at, in sentences.

@@ -72,8 +72,9 @@ pub(super) const LIMIT: Keys = Keys {
         "action",
         "source_prefix_v4",
         "source_prefix_v6",
+        "cluster",
     ],
-    later: &["cluster"],
+    later: &[],
 };
 
 pub(super) const HEALTH: Keys = Keys {

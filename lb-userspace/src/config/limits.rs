@@ -36,6 +36,7 @@ const HELP: &str = "begin the limits of a VIP with a line `[vip.limit]`";
 pub(super) fn read(
     vip: &Section<'_>,
     protocol: Option<Protocol>,
+    has_redis: bool,
     report: &mut Report<'_>,
 ) -> Option<Limits> {
     let mut limits = Limits::default();
@@ -51,14 +52,21 @@ pub(super) fn read(
     let mut lines = BTreeMap::new();
     for field in sections {
         let section = field.section(WANTED, HELP, &keys::LIMIT, report)?;
-        is_right &= read_section(&section, protocol, &mut limits, &mut lines, report).is_some();
+        is_right &= read_section(
+            &section,
+            (protocol, has_redis),
+            &mut limits,
+            &mut lines,
+            report,
+        )
+        .is_some();
     }
     is_right.then_some(limits)
 }
 
 fn read_section(
     section: &Section<'_>,
-    protocol: Option<Protocol>,
+    (protocol, has_redis): (Option<Protocol>, bool),
     limits: &mut Limits,
     lines: &mut BTreeMap<Kind, usize>,
     report: &mut Report<'_>,
@@ -68,10 +76,7 @@ fn read_section(
         None => Some(false),
     };
     let is_cluster = match section.field("cluster") {
-        Some(field) => field.bool(
-            "write `cluster = true` for one limit of the whole fleet",
-            report,
-        ),
+        Some(field) => cluster(&field, section, has_redis, report),
         None => Some(false),
     };
     let prefixes = prefixes(section, limits, report);
@@ -122,6 +127,40 @@ fn read_section(
         }
     }
     prefixes.filter(|()| is_right)
+}
+
+/// `cluster`: the fleet needs somebody to share the limit out.
+fn cluster(
+    field: &Field<'_>,
+    section: &Section<'_>,
+    has_redis: bool,
+    report: &mut Report<'_>,
+) -> Option<bool> {
+    const HELP: &str = "write `cluster = true` for one limit of the whole fleet";
+    let is_cluster = field.bool(HELP, report)?;
+    if is_cluster && !has_redis {
+        field.refuse(
+            "a section `[redis]` in this file, by which the nodes share the limit",
+            "write `[redis]`, `url = \"redis://127.0.0.1:6379\"` and `fleet = \"edge\"`; or take `cluster` out",
+            report,
+        );
+        return None;
+    }
+    let of_sources = Kind::ALL
+        .into_iter()
+        .filter(|kind| kind.is_per_source())
+        .find_map(|kind| section.field(kind.as_str()));
+    if let Some(limit) = of_sources.filter(|_| is_cluster) {
+        report.add(
+            limit.offset,
+            &limit.path,
+            "a limit of sources for the whole fleet, which is not in this version of weir",
+            "limits of the VIP as a whole: `packets`, `bytes` or `new_connections`",
+            "move it to a `[[vip.limit]]` of its own, without `cluster`: each node then keeps it by itself",
+        );
+        return None;
+    }
+    Some(is_cluster)
 }
 
 /// `source_prefix_v4` and `source_prefix_v6`.
@@ -262,6 +301,12 @@ impl Rate {
     #[must_use]
     pub const fn per_second(&self) -> u64 {
         self.count / self.period.as_secs()
+    }
+
+    /// How many thousandths of one a second, rounded down.
+    #[must_use]
+    pub const fn thousandths(&self) -> u64 {
+        self.count.saturating_mul(1000) / self.period.as_secs()
     }
 
     /// How many come in a time, rounded down.

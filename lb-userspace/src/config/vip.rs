@@ -23,6 +23,8 @@ struct Taken {
     announced: BTreeMap<IpAddr, (Announce, usize)>,
     backends: usize,
     needs: Needs,
+    /// Whether the fleet has a Redis.
+    has_redis: bool,
 }
 
 /// Reads every `[[vip]]`.
@@ -53,6 +55,7 @@ pub(super) fn read_all(
         announced: BTreeMap::new(),
         backends: 0,
         needs: Needs::new(encap_source),
+        has_redis: file.field("redis").is_some(),
     };
     let mut vips = Some(Vec::with_capacity(items.len()));
     for item in items {
@@ -113,7 +116,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
     if let (Some(address), Some(port), Some(protocol)) = (address, port, protocol) {
         take_service(section, (address, port, protocol), taken, report);
     }
-    let limits = limits::read(section, protocol, report);
+    let limits = limits::read(section, protocol, taken.has_redis, report);
     let backends = backends(section, address, forward, taken, report);
 
     Some(Vip {

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use lb_common::limit::Judgement;
 
-use crate::api::{BackendStatus, HealthStatus, MapStatus, PinsStatus, Status, VipStatus};
+use crate::api::{
+    BackendStatus, FleetStatus, HealthStatus, MapStatus, PinsStatus, Status, VipStatus,
+};
 
 /// The type of a metric, as Prometheus knows it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -198,6 +200,34 @@ pub const METRICS: &[Metric] = &[
         samples: limits,
     },
     Metric {
+        name: "weir_fleet_connected",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether Redis answered the last request for shares of the fleet's limits: 1 or 0. Absent without such limits.",
+        samples: |status| fleet(status, |fleet| u64::from(fleet.connected)),
+    },
+    Metric {
+        name: "weir_fleet_live_nodes",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Nodes of the fleet that were alive in Redis's last answer.",
+        samples: |status| fleet(status, |fleet| u64::from(fleet.live_nodes)),
+    },
+    Metric {
+        name: "weir_fleet_requests_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "Requests for shares: answered, or the class of what went wrong. Starts at 0 with the daemon.",
+        samples: fleet_requests,
+    },
+    Metric {
+        name: "weir_fleet_share_per_second",
+        kind: Kind::Gauge,
+        labels: &["vip", "limit", "origin"],
+        help: "What this node may let through of a limit of the whole fleet, a second: packets, bytes or connections; by a lease, or by the fallback while Redis is away.",
+        samples: fleet_shares,
+    },
+    Metric {
         name: "weir_packets_total",
         kind: Kind::Counter,
         labels: &["verdict", "reason"],
@@ -331,6 +361,32 @@ fn limits(status: &Status) -> Vec<Sample> {
         limits.collect()
     };
     status.vips.iter().flat_map(of_vip).collect()
+}
+
+fn fleet(status: &Status, value: fn(&FleetStatus) -> u64) -> Vec<Sample> {
+    let fleet = status.fleet.iter();
+    fleet.map(|fleet| (vec![], value(fleet))).collect()
+}
+
+fn fleet_requests(status: &Status) -> Vec<Sample> {
+    let of = |fleet: &FleetStatus| -> Vec<Sample> {
+        let failures = fleet.failures.iter();
+        let failures = failures.map(|failure| (vec![failure.class.clone()], failure.requests));
+        let answered = (vec!["answered".to_owned()], fleet.answers);
+        std::iter::once(answered).chain(failures).collect()
+    };
+    status.fleet.iter().flat_map(of).collect()
+}
+
+#[expect(clippy::cast_sign_loss, reason = "a rate is never negative")]
+fn fleet_shares(status: &Status) -> Vec<Sample> {
+    let shares = status.fleet.iter().flat_map(|fleet| &fleet.shares);
+    let shares = shares.filter_map(|share| {
+        let (vip, limit) = share.limit.rsplit_once('/')?;
+        let labels = [vip, limit, &share.origin].map(str::to_owned);
+        Some((labels.into(), share.per_second as u64))
+    });
+    shares.collect()
 }
 
 fn reasons(status: &Status) -> Vec<Sample> {

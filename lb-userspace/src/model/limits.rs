@@ -1,23 +1,35 @@
 //! From rates as people write them to limits as packets are judged by them.
 
+use std::collections::BTreeMap;
+
 use lb_common::{
     flow::Address,
-    gcra::{MAX_DEPTH, TICKS_PER_NS, Ticks},
+    gcra::{MAX_DEPTH, TICKS_PER_SECOND, Ticks},
     limit::{Kind, Limits, Rate, rate_flags},
     vip::flags,
 };
 
 use crate::config;
 
+/// What this node may let through of limits that the whole fleet keeps, by VIP and kind: thousandths of what is limited, a
+/// second, and how much of it at once. Of what is not there, all of it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Parts(pub BTreeMap<(String, Kind), (u64, u64)>);
+
 /// The limits of a VIP on a node with this many CPUs; `None` where it has none.
 #[must_use]
-pub fn limits(wanted: &config::Limits, cpus: usize) -> Option<Limits> {
+pub fn limits(wanted: &config::Limits, vip: &str, parts: &Parts, cpus: usize) -> Option<Limits> {
     if wanted.by_kind.is_empty() {
         return None;
     }
     let rate = |kind| {
-        let limit = wanted.by_kind.get(&kind);
-        limit.map_or_else(Rate::default, |limit| as_ticks(kind, limit, cpus))
+        let Some(limit) = wanted.by_kind.get(&kind) else {
+            return Rate::default();
+        };
+        let part = || parts.0.get(&(vip.to_owned(), kind)).copied();
+        let part = if limit.is_cluster { part() } else { None };
+        let (thousandths, burst) = part.unwrap_or((limit.rate.thousandths(), limit.burst));
+        as_ticks(kind, (thousandths, burst), limit.is_observed, cpus)
     };
     Some(Limits {
         rates: Kind::ALL.map(rate),
@@ -39,9 +51,9 @@ pub fn vip_flags(limits: &config::Limits) -> u32 {
     limits.by_kind.keys().fold(0, |all, kind| all | of(kind))
 }
 
-fn as_ticks(kind: Kind, limit: &config::Limit, cpus: usize) -> Rate {
-    let interval = interval(&limit.rate);
-    let depth = depth(interval, limit.burst);
+fn as_ticks(kind: Kind, (thousandths, burst): (u64, u64), is_observed: bool, cpus: usize) -> Rate {
+    let interval = interval(thousandths);
+    let depth = depth(interval, burst);
     let shares = u64::try_from(cpus.max(1)).unwrap_or(u64::MAX);
     Rate {
         interval,
@@ -52,21 +64,17 @@ fn as_ticks(kind: Kind, limit: &config::Limit, cpus: usize) -> Rate {
         } else {
             depth / shares.saturating_mul(8)
         },
-        flags: if limit.is_observed {
-            rate_flags::OBSERVE
-        } else {
-            0
-        },
+        flags: if is_observed { rate_flags::OBSERVE } else { 0 },
     }
 }
 
 /// Ticks that one takes at the rate, to the nearest: at the highest rate a limit is off by 2 %, at 1 Gbit/s by 0.002 %.
-fn interval(rate: &config::Rate) -> Ticks {
-    let ticks = rate.period.as_nanos() * u128::from(TICKS_PER_NS);
-    let count = u128::from(rate.count.max(1));
+fn interval(thousandths: u64) -> Ticks {
+    let ticks = u128::from(TICKS_PER_SECOND) * 1000;
+    let count = u128::from(thousandths.max(1));
     u64::try_from((ticks + count / 2) / count)
         .unwrap_or(MAX_DEPTH)
-        .max(1)
+        .clamp(1, MAX_DEPTH)
 }
 
 fn depth(interval: Ticks, burst: u64) -> Ticks {
@@ -87,6 +95,7 @@ mod tests {
 
     use super::*;
     use crate::model::map_address;
+    use lb_common::gcra::TICKS_PER_NS;
 
     fn limit(count: u64, burst: u64) -> config::Limit {
         config::Limit {
@@ -109,13 +118,19 @@ mod tests {
 
     #[test]
     fn a_rate_becomes_the_time_that_one_takes() {
-        let made = limits(&of([(Kind::Packets, limit(1000, 50))]), 4).unwrap();
+        let made = limits(
+            &of([(Kind::Packets, limit(1000, 50))]),
+            "web",
+            &Parts::default(),
+            4,
+        )
+        .unwrap();
         let rate = made.rate(Kind::Packets);
         assert_eq!(rate.interval, 1_000_000 * TICKS_PER_NS);
         assert_eq!(rate.depth, 50 * rate.interval);
         assert_eq!(rate.batch, rate.depth / 32);
         assert_eq!(made.rate(Kind::Bytes).interval, 0);
-        assert!(limits(&config::Limits::default(), 4).is_none());
+        assert!(limits(&config::Limits::default(), "web", &Parts::default(), 4).is_none());
     }
 
     #[test]
@@ -126,9 +141,12 @@ mod tests {
             12_500_000_000,
             125_000_000_000,
         ] {
-            let interval = interval(&limit(count, 1).rate);
-            let real = 1e9 * TICKS_PER_NS as f64 / interval as f64;
-            assert!((real / count as f64 - 1.0).abs() < 0.02, "{count}: {real}");
+            // How much a second's worth of such cells takes, against a second.
+            let second =
+                u128::from(interval(limit(count, 1).rate.thousandths())) * u128::from(count);
+            let off =
+                second.abs_diff(u128::from(TICKS_PER_SECOND)) * 100 / u128::from(TICKS_PER_SECOND);
+            assert!(off < 2, "{count}: {off} %");
         }
     }
 
@@ -138,7 +156,7 @@ mod tests {
             source_prefix_v4: 24,
             ..of([(Kind::PacketsPerSource, limit(10, 5))])
         };
-        let made = limits(&config, 1).unwrap();
+        let made = limits(&config, "web", &Parts::default(), 1).unwrap();
         let key = |text: &str| {
             let address: IpAddr = text.parse().unwrap();
             made.key(map_address(address), 7)
@@ -152,6 +170,35 @@ mod tests {
             map_address("192.0.2.0".parse().unwrap())
         );
         assert_eq!(made.rate(Kind::PacketsPerSource).batch, 0);
+    }
+
+    #[test]
+    fn of_what_the_fleet_keeps_a_node_has_its_part() {
+        let mut wanted = of([
+            (Kind::Packets, limit(1000, 80)),
+            (Kind::NewConnections, limit(1000, 80)),
+        ]);
+        let parts = Parts(
+            [Kind::Packets, Kind::NewConnections]
+                .map(|kind| (("web".to_owned(), kind), (250_000, 20)))
+                .into(),
+        );
+        for limit in wanted.by_kind.values_mut().take(1) {
+            limit.is_cluster = true;
+        }
+        let made = limits(&wanted, "web", &parts, 1).unwrap();
+        assert_eq!(made.rate(Kind::Packets).interval, TICKS_PER_SECOND / 250);
+        assert_eq!(
+            made.rate(Kind::Packets).depth,
+            20 * (TICKS_PER_SECOND / 250)
+        );
+        // The other is each node's own, and so is another VIP's.
+        assert_eq!(
+            made.rate(Kind::NewConnections).interval,
+            TICKS_PER_SECOND / 1000
+        );
+        let other = limits(&wanted, "shop", &parts, 1).unwrap();
+        assert_eq!(other.rate(Kind::Packets).interval, TICKS_PER_SECOND / 1000);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Standing {
     pub unnamed: BTreeSet<u16>,
     /// What a scan has shown that has just ended.
     pub settled: Option<Arc<Settled>>,
+    /// What this node may let through of limits that the whole fleet keeps.
+    pub parts: limits::Parts,
 }
 
 /// What the data plane should hold.
@@ -351,7 +353,8 @@ impl WantedVip {
             table,
             backends,
             idle: idle(&vip.flows),
-            limits: limits::limits(&vip.limits, inputs.cpus).map(Arc::new),
+            limits: limits::limits(&vip.limits, &vip.name, &inputs.standing.parts, inputs.cpus)
+                .map(Arc::new),
             times: Times {
                 hold_ms: Times::HOLD_MS,
                 move_ms: u32::try_from(vip.flows.move_window.as_millis()).unwrap_or(u32::MAX / 2),

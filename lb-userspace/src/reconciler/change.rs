@@ -186,6 +186,7 @@ impl<D: DataPlane> Reconciler<D> {
             return;
         }
         self.watch();
+        self.follow_fleet();
         let Prepared {
             apply, by, reply, ..
         } = prepared;

@@ -30,6 +30,7 @@ impl<D: DataPlane> Reconciler<D> {
         let own = [&self.failure, &self.lost, &self.unsaved];
         let mut problems: Vec<String> = own.into_iter().flatten().cloned().collect();
         problems.extend(self.origin.problems());
+        problems.extend(self.fleet_status().and_then(|fleet| fleet.problem()));
         let interfaces = self.interfaces();
         problems.extend(
             interfaces
@@ -101,6 +102,7 @@ impl<D: DataPlane> Reconciler<D> {
             reasons: ReasonStatus::all(&reasons),
             maps: self.maps_status(),
             pins,
+            fleet: self.fleet_status(),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }

@@ -11,6 +11,18 @@ use lb_userspace::{
     dataplane::ReasonCount,
 };
 
+fn limit() -> LimitStatus {
+    LimitStatus {
+        limit: "packets_per_source".to_owned(),
+        per_second: 500.0,
+        burst: 50,
+        action: "drop".to_owned(),
+        allowed: 1000,
+        dropped: 20,
+        observed: 0,
+    }
+}
+
 /// A status with two VIPs; the second backend of `web` is not resolved.
 pub(crate) fn status() -> Status {
     let backend = |id, address: &str, resolved| BackendStatus {
@@ -51,15 +63,7 @@ pub(crate) fn status() -> Status {
         seconds_left: Some(12.5),
         pins: 7,
         fails_open: false,
-        limits: vec![LimitStatus {
-            limit: "packets_per_source".to_owned(),
-            per_second: 500.0,
-            burst: 50,
-            action: "drop".to_owned(),
-            allowed: 1000,
-            dropped: 20,
-            observed: 0,
-        }],
+        limits: vec![limit()],
         backends,
         leaving: Vec::new(),
     };
@@ -74,6 +78,7 @@ pub(crate) fn status() -> Status {
             by: "start".to_owned(),
             time: "2026-11-23T21:14:12Z".to_owned(),
         },
+        fleet: None,
         overrides: Vec::new(),
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
@@ -170,7 +175,10 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                 Command::LimitsBasis(answer) => {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
-                Command::PlanBasis(_) | Command::ReloadFailed(..) | Command::Events(_) => {
+                Command::FleetReading(_)
+                | Command::PlanBasis(_)
+                | Command::ReloadFailed(..)
+                | Command::Events(_) => {
                     panic!("nobody asks for that")
                 }
                 Command::Detach(answer) => {
