@@ -3,6 +3,7 @@
 //!
 //! Frames are counted where the client sends them, by the program, and on the wire behind it.
 
+mod fleet;
 mod flood;
 mod paced;
 
@@ -18,8 +19,11 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use etherparse::PacketBuilder;
 
-pub use self::flood::{Flood, flood};
 use self::paced::{Sent, Stream, send};
+pub use self::{
+    fleet::{Situation, fleet},
+    flood::{Flood, flood},
+};
 use crate::{
     lab::{Lab, Plan, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, until},
     progress::{run_visibly, step},
@@ -35,6 +39,9 @@ const CROWD: u16 = 1000;
 
 /// What each of them sends, a second.
 const EACH: u32 = 10;
+
+/// How long a fleet may take to share a limit out anew.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// How long counters may take to be what they should.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -136,6 +143,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         flood(options.connections, Duration::from_secs(options.flood))
     })?;
     println!("\n{flood}");
+    for nodes in [2, 4] {
+        let seen = step(&format!("one limit for a fleet of {nodes}"), || {
+            fleet(nodes, SETTLE, Duration::from_secs(options.seconds))
+        })?;
+        println!(
+            "\n{nodes} nodes, ten times the limit of the fleet\n\n| situation | let through | of the limit | in the busiest second |\n|---|---|---|---|"
+        );
+        for situation in &seen {
+            println!("{situation}");
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,7 +233,9 @@ fn measure(
         .client
         .namespace
         .inside(|| send("eth0", &streams, time))?;
-    let [busy_moments, crowd_moments] = &moments;
+    let [busy_moments, crowd_moments] = moments.as_slice() else {
+        anyhow::bail!("two streams were sent");
+    };
     let crowd = crowd_moments.len() as u64;
     let mut total = 0;
     let mut forwarded = 0;

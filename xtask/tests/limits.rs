@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use xtask::limits::{flood, sources};
+use xtask::limits::{fleet, flood, sources};
 
 #[test]
 fn a_source_gets_its_limit_and_those_within_theirs_lose_nothing() {
@@ -27,4 +27,16 @@ fn a_flood_from_many_sources_breaks_no_connection_and_pins_nothing() {
     assert!(flood.sent > 10_000 && flood.limited > 0, "{flood}");
     assert!(flood.limited <= flood.sent, "{flood}");
     assert_eq!(flood.pins, 0, "{flood}");
+}
+
+#[test]
+fn a_fleet_keeps_one_limit_also_without_its_redis() {
+    let seen = fleet(2, Duration::from_secs(2), Duration::from_secs(3))
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(seen.len(), 4);
+    for situation in &seen {
+        // Leases never sum above the limit; the burst may come on top of it once.
+        assert!(situation.part() <= 1.1 + 0.05, "{situation}: {seen:?}");
+        assert!(situation.part() >= 0.5, "{situation}: {seen:?}");
+    }
 }

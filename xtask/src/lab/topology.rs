@@ -168,9 +168,20 @@ impl Topology {
 
     /// Makes another node of the fleet, `lb-2`, on the load balancer's own segment. Its observer must live as long.
     pub fn second_lb(&self, lab: &Lab) -> Result<(Host, Observer)> {
-        let lb = host(lab, &self.segment, "lb-2", 0, SECOND_LB)?;
+        self.another_lb(lab, 1)
+    }
+
+    /// The same of the one that comes so many after the first, four at most.
+    pub fn another_lb(&self, lab: &Lab, after: u8) -> Result<(Host, Observer)> {
+        let name = format!("lb-{}", after + 1);
+        let lb = self.another_host(lab, &name, SECOND_LB + after - 1)?;
         let observer = lb.nic.observe()?;
         Ok((lb, observer))
+    }
+
+    /// Makes another host on the load balancer's own segment, by its number there.
+    pub fn another_host(&self, lab: &Lab, name: &str, number: u8) -> Result<Host> {
+        host(lab, &self.segment, name, 0, number)
     }
 
     /// Returns the backends' names in order, as their servers give them.

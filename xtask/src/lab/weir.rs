@@ -275,6 +275,17 @@ impl Weir {
         self.cli(&[arguments, &["--socket", &socket]].concat())
     }
 
+    /// The same of a daemon that may be degraded.
+    pub fn ask_degraded(&self, arguments: &[&str]) -> Result<String> {
+        let socket = self.socket.to_string_lossy();
+        let output = self.output(&[arguments, &["--socket", &socket]].concat())?;
+        if !matches!(output.status.code(), Some(0 | 3)) {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("weir {arguments:?} ended with {}: {said}", output.status);
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Returns the config file.
     #[must_use]
     pub fn config(&self) -> &Path {

@@ -19,21 +19,17 @@ pub(super) struct Stream {
 
 /// What was sent.
 #[derive(Debug)]
-pub(super) struct Sent<const N: usize> {
+pub(super) struct Sent {
     /// From before the first frame to behind the last.
     pub(super) time: Duration,
     /// When each frame of each stream was sent, since the beginning.
-    pub(super) moments: [Vec<Duration>; N],
+    pub(super) moments: Vec<Vec<Duration>>,
 }
 
 /// Sends by an interface of this thread's namespace for a time.
-pub(super) fn send<const N: usize>(
-    nic: &str,
-    streams: &[Stream; N],
-    time: Duration,
-) -> Result<Sent<N>> {
+pub(super) fn send(nic: &str, streams: &[Stream], time: Duration) -> Result<Sent> {
     let socket = FrameSocket::open(nic)?;
-    let mut moments = [const { Vec::new() }; N];
+    let mut moments = vec![Vec::new(); streams.len()];
     let began = Instant::now();
     loop {
         let now = began.elapsed();
