@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+pub mod dsr;
 pub mod health;
 mod http;
 mod interfaces;

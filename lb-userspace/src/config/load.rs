@@ -164,7 +164,7 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
             settings
         });
     let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);
-    let vips = vip::read_all(&top, encap_source, &mut report);
+    let vips = vip::read_all(&top, encap_source, needed, &mut report);
     let node = settings.and_then(|settings| settings.node);
     let config = node.zip(vips).map(|(node, vips)| Config { node, vips });
     report.finish(config)

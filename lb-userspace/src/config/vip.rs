@@ -6,6 +6,7 @@ use super::{
     Affinity, Announce, EncapSource, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend,
     encap::Needs,
     flows, health, keys,
+    load::Needed,
     section::{Field, Section},
     source::Report,
 };
@@ -23,12 +24,15 @@ struct Taken {
     announced: BTreeMap<IpAddr, (Announce, usize)>,
     backends: usize,
     needs: Needs,
+    /// Whether the VIPs are held against the host that reads them.
+    is_on_this_host: bool,
 }
 
 /// Reads every `[[vip]]`.
 pub(super) fn read_all(
     file: &Section<'_>,
     encap_source: Option<EncapSource>,
+    needed: Needed,
     report: &mut Report<'_>,
 ) -> Option<Vec<Vip>> {
     const WANTED: &str = "`[[vip]]` sections";
@@ -53,6 +57,7 @@ pub(super) fn read_all(
         announced: BTreeMap::new(),
         backends: 0,
         needs: Needs::new(encap_source),
+        is_on_this_host: needed != Needed::None,
     };
     let mut vips = Some(Vec::with_capacity(items.len()));
     for item in items {
@@ -108,6 +113,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         address,
         port,
         protocol,
+        is_on_this_host: taken.is_on_this_host,
     };
     let health = health::read(section, of, report);
     if let (Some(address), Some(port), Some(protocol)) = (address, port, protocol) {

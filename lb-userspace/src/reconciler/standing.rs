@@ -1,7 +1,7 @@
 //! How the backends stand from moment to moment: who is dead, who starts slowly, whose time is up.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -9,10 +9,11 @@ use std::{
 use lb_common::backend::Backend;
 
 use crate::{
-    config::{Config, Vip},
+    config::{Config, Health, Vip},
+    dsr::Asked,
     health::{Check, Snapshot, Verdict, usable},
     model::{
-        ip_address,
+        forward_of, ip_address,
         overrides::BackendName,
         wanted::{Standing, Wanted},
     },
@@ -148,7 +149,7 @@ impl Keeper {
             let check = vip
                 .health
                 .as_ref()
-                .map(|checks| Check::new(checks, ip_address(backend.address)));
+                .and_then(|checks| check_of(checks, backend));
             let has_failed = check.is_some_and(|check| health.verdict(&check) == Verdict::Failed);
             let is_over = vip
                 .flows
@@ -204,12 +205,46 @@ pub(super) fn checks(
         for backend in wanted.leaving.values() {
             let vip = vip_of(config, wanted, backend);
             if let Some(health) = vip.and_then(|vip| vip.health.as_ref()) {
-                let check = Check::new(health, ip_address(backend.address));
-                checks.entry(check).or_insert(Verdict::Unknown);
+                if let Some(check) = check_of(health, backend) {
+                    checks.entry(check).or_insert(Verdict::Unknown);
+                }
             }
         }
     }
     checks
+}
+
+/// Under which ids the backends are in the maps that are checked through the forwarding path.
+pub(super) fn ids(config: &Config, wanted: &Wanted) -> HashMap<Asked, u16> {
+    let mut ids = HashMap::new();
+    let mut insert = |vip: &Vip, id: u16, entry: &Backend| {
+        if let Some(check) = vip
+            .health
+            .as_ref()
+            .and_then(|health| check_of(health, entry))
+            && let Some(through) = check.through
+        {
+            // Several VIPs of one address lead the same way; so does a backend that is leaving, and is there again.
+            ids.entry((check.target.ip(), through)).or_insert(id);
+        }
+    };
+    for (vip, wanted) in config.vips.iter().zip(&wanted.vips) {
+        for backend in &wanted.backends {
+            insert(vip, backend.id, &backend.entry);
+        }
+    }
+    for (id, entry) in &wanted.leaving {
+        if let Some(vip) = vip_of(config, wanted, entry) {
+            insert(vip, *id, entry);
+        }
+    }
+    ids
+}
+
+/// The check of a backend that the maps hold.
+fn check_of(health: &Health, backend: &Backend) -> Option<Check> {
+    let forward = forward_of(backend.mode)?;
+    Some(Check::new(health, ip_address(backend.address), forward))
 }
 
 fn name(vip: &Vip, backend: IpAddr) -> BackendName {

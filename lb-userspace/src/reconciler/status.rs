@@ -28,6 +28,7 @@ impl<D: DataPlane> Reconciler<D> {
         let own = [&self.failure, &self.lost, &self.unsaved];
         let mut problems: Vec<String> = own.into_iter().flatten().cloned().collect();
         problems.extend(self.origin.problems());
+        problems.extend(self.probe_path.problem());
         let interfaces = self.interfaces();
         problems.extend(
             interfaces
@@ -214,7 +215,7 @@ impl<D: DataPlane> Reconciler<D> {
         let check = vip
             .health
             .as_ref()
-            .map(|checks| Check::new(checks, backend.address));
+            .map(|checks| Check::new(checks, backend.address, config.forward));
         BackendStatus {
             id: backend.id,
             address: backend.address,
