@@ -29,6 +29,10 @@ struct Run {
 
 impl Run {
     fn start(forward: &'static str, near: u8) -> Self {
+        Self::start_with(forward, near, |_| {})
+    }
+
+    fn start_with(forward: &'static str, near: u8, change: impl FnOnce(&mut WeirConfig)) -> Self {
         let lab = Lab::new().unwrap();
         let plan = Plan {
             near,
@@ -39,6 +43,7 @@ impl Run {
         let mut config = WeirConfig::for_topology(&topology, &[]);
         config.forward = forward;
         config.vips.retain(|vip| vip.name.starts_with("web"));
+        change(&mut config);
         if forward != "l2" {
             for backend in &topology.backends {
                 let pins = format!("decap-{}", backend.namespace.host());
@@ -85,7 +90,12 @@ impl Run {
             .collect();
         let what = format!("{name} {healthy:?}");
         let waited = eventually(&what, PATIENCE, || {
-            let status: Value = serde_json::from_str(&self.weir.ask(&["status", "-o", "json"])?)?;
+            // Where all are drained it ends with 3, and tells all the same.
+            let socket = self.weir.socket().display().to_string();
+            let told = self
+                .weir
+                .output(&["status", "-o", "json", "--socket", &socket])?;
+            let status: Value = serde_json::from_slice(&told.stdout)?;
             let vips = status["vips"].as_array().unwrap();
             let vip = vips.iter().find(|vip| vip["name"] == name).unwrap();
             let backends = vip["backends"].as_array().unwrap();
@@ -161,7 +171,7 @@ impl Run {
         ]
         .map(|what| lb.ip(what).unwrap());
         let lines = found.iter().flat_map(|text| text.lines());
-        let ours = lines.filter(|line| line.contains("dsr") || line.contains("fwmark"));
+        let ours = lines.filter(|line| line.contains("weir-dsr") || line.contains("fwmark"));
         ours.collect::<Vec<_>>().join("\n")
     }
 }
@@ -173,4 +183,192 @@ fn l2_tcp() {
     for vip in [VIP_V4, VIP_V6] {
         run.assert_finds_out(vip);
     }
+}
+
+#[test]
+fn l2_http() {
+    let run = Run::start("l2", 3);
+    run.check("type = \"http\"\npath = \"/healthz\"");
+    for vip in [VIP_V4, VIP_V6] {
+        run.assert_finds_out(vip);
+    }
+}
+
+#[test]
+fn ipip() {
+    let run = Run::start("ipip", 3);
+    run.check("type = \"http\"");
+    for vip in [VIP_V4, VIP_V6] {
+        run.assert_finds_out(vip);
+    }
+}
+
+#[test]
+fn gue() {
+    let run = Run::start("gue", 3);
+    run.check("type = \"tcp\"");
+    for vip in [VIP_V4, VIP_V6] {
+        run.assert_finds_out(vip);
+    }
+}
+
+/// With one backend a VIP and no clients, whatever a backend gets for the other VIP is astray.
+#[test]
+fn probes_reach_their_own_backend_and_no_other() {
+    // The first VIP has the first backend, the second one the second.
+    let run = Run::start_with("l2", 3, |config| {
+        for (index, vip) in config.vips.iter_mut().enumerate() {
+            vip.backends = vec![vip.backends[index].clone()];
+        }
+    });
+    let mut recorders: Vec<_> = run
+        .topology
+        .backends
+        .iter()
+        .map(|backend| backend.nic.record().unwrap())
+        .collect();
+    run.check("type = \"tcp\"");
+    run.comes_to(VIP_V4, &[true]);
+    run.comes_to(VIP_V6, &[true]);
+    // Who is drained, and then dead, owns no slot and is asked all the same.
+    for (index, vip) in [(0, VIP_V4), (1, VIP_V6)] {
+        let address = run.topology.backends[index].address(vip).to_string();
+        run.weir.ask(&["drain", "--all", &address]).unwrap();
+    }
+    let mut passed = 0;
+    for (index, vip) in [(0, VIP_V4), (1, VIP_V6)] {
+        run.hold(index, vip, "del");
+        run.comes_to(vip, &[false]);
+        run.hold(index, vip, "add");
+        run.comes_to(vip, &[true]);
+    }
+    for (index, recorder) in recorders.iter_mut().enumerate() {
+        let mac = run.topology.backends[index].nic.mac_bytes().unwrap();
+        let frames = recorder.take().into_iter();
+        // A bridge floods frames for an address that it has not learnt yet.
+        for frame in frames.filter(|frame| frame.starts_with(&mac)) {
+            let to = destination(&frame);
+            let own = [VIP_V4, VIP_V6].get(index).copied();
+            if to.is_some() && to == own {
+                passed += 1;
+            }
+            let is_astray = [VIP_V4, VIP_V6]
+                .into_iter()
+                .any(|vip| to == Some(vip) && own != to);
+            assert!(!is_astray, "backend {index} got {to:?}: {frame:02x?}");
+        }
+    }
+    assert!(
+        passed > 20,
+        "{passed} frames recorded: the test proves nothing"
+    );
+    assert_eq!(run.weir.status().unwrap().forwarded(), 0);
+}
+
+/// The destination of a plain IP packet in a frame.
+fn destination(frame: &[u8]) -> Option<IpAddr> {
+    let bytes = |at: usize| frame.get(at..);
+    match frame.get(12..14)? {
+        [8, 0] => bytes(30)?.first_chunk::<4>().map(|v4| IpAddr::from(*v4)),
+        [0x86, 0xdd] => bytes(38)?.first_chunk::<16>().map(|v6| IpAddr::from(*v6)),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_it_takes_is_made_once_mended_and_removed_and_others_rules_stay() {
+    let mut run = Run::start("l2", 2);
+    let lb = run.topology.lb.namespace.clone();
+    let before = run.left();
+    assert_eq!(before, "");
+    lb.ip("rule add fwmark 0x7 lookup 77 pref 49").unwrap();
+    let others = run.left();
+    let text = run.checked("type = \"tcp\"");
+    fs::write(run.weir.config(), text).unwrap();
+    run.weir.reload().unwrap();
+    run.comes_to(VIP_V4, &[true; 2]);
+    let made = run.left();
+    // Two rules, two ends, a route for each family.
+    assert!(made.lines().count() >= others.lines().count() + 6, "{made}");
+
+    // A killed daemon leaves it; the next one goes on with one of each.
+    run.weir.end_by(Signal::KILL).unwrap();
+    assert_eq!(run.left().lines().count(), made.lines().count());
+    run.weir
+        .restart()
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    run.comes_to(VIP_V4, &[true; 2]);
+    let again = eventually("the way to be made again", PATIENCE, || {
+        let again = run.left();
+        ensure!(again.lines().count() >= made.lines().count(), "{again}");
+        Ok(again)
+    });
+    let again = again.unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(again.lines().count(), made.lines().count(), "{again}");
+
+    // Somebody takes a part away. Nobody fails for it, and it is made again.
+    for damage in ["link del", "link set down dev"] {
+        let near = near(&run.left());
+        lb.ip(&format!("{damage} {near}")).unwrap();
+        run.hold(0, VIP_V4, "del");
+        run.comes_to(VIP_V4, &[false, true]);
+        run.hold(0, VIP_V4, "add");
+        run.comes_to(VIP_V4, &[true; 2]);
+    }
+
+    run.weir.terminate().unwrap();
+    assert_eq!(run.left(), others);
+    run.weir.restart().unwrap();
+    run.comes_to(VIP_V4, &[true; 2]);
+    run.weir.end_by(Signal::KILL).unwrap();
+    run.weir.detach().unwrap();
+    assert_eq!(run.left(), others);
+}
+
+/// The end of the veth that probes leave by, in what `ip` tells.
+fn near(left: &str) -> String {
+    let start = left.find("weir-dsr0-").unwrap();
+    left[start..]
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect()
+}
+
+#[test]
+fn a_vip_that_the_node_holds_itself_is_refused() {
+    let run = Run::start("l2", 1);
+    let lb = &run.topology.lb.namespace;
+    lb.ip(&format!("address add {VIP_V4}/32 dev lo")).unwrap();
+    let file = run
+        .lab
+        .write("local.toml", &run.checked("type = \"tcp\""))
+        .unwrap();
+    let path = file.display().to_string();
+    for verb in ["apply", "check"] {
+        let error = match verb {
+            "apply" => run.weir.ask(&["apply", &path]),
+            _ => run.weir.cli(&["check", &path]),
+        };
+        let said = format!("{:#}", error.unwrap_err());
+        assert!(said.contains("vip[0].health.via: found \"dsr\""), "{said}");
+        assert!(
+            said.contains(&format!("ip address del {VIP_V4}/32 dev lo")),
+            "{said}"
+        );
+    }
+    // The remedy helps.
+    lb.ip(&format!("address del {VIP_V4}/32 dev lo")).unwrap();
+    run.weir.ask(&["apply", &path]).unwrap();
+    run.comes_to(VIP_V4, &[true]);
+    // Should it come back, nobody fails for it, and nothing of this node answers in the backend's place.
+    run.hold(0, VIP_V4, "del");
+    run.comes_to(VIP_V4, &[false]);
+    lb.ip(&format!("address add {VIP_V4}/32 dev lo")).unwrap();
+    let told = eventually("the reason in the log", PATIENCE, || {
+        let log = run.log();
+        ensure!(log.contains("is an address of this node itself"), "{log}");
+        Ok(())
+    });
+    told.unwrap_or_else(|error| panic!("{error:#}"));
+    run.comes_to(VIP_V4, &[false]);
 }
