@@ -7,11 +7,22 @@
     reason = "helpers of tests fail like tests"
 )]
 
-use std::{fs, net::IpAddr, time::Duration};
+#[path = "../../lb-userspace/tests/health/server.rs"]
+#[expect(dead_code, reason = "the unit tests of the checks use the rest")]
+mod server;
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv6Addr},
+    thread,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use rustix::process::Signal;
 use serde_json::Value;
+use server::Server;
+use tokio::sync::oneshot;
 use xtask::lab::{Lab, Namespace, Plan, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,7 +76,7 @@ impl Run {
     fn checked(&self, keys: &str) -> String {
         let text = fs::read_to_string(self.weir.config()).unwrap();
         let section = format!(
-            "[vip.health]\nvia = \"dsr\"\ninterval = \"300ms\"\ntimeout = \"200ms\"\nrise = 2\nfall = 2\n{keys}\n"
+            "[vip.health]\nvia = \"dsr\"\ninterval = \"500ms\"\ntimeout = \"400ms\"\nrise = 2\nfall = 2\n{keys}\n"
         );
         let vips = text.split("[[vip]]");
         let checked: Vec<_> = vips
@@ -113,7 +124,8 @@ impl Run {
     /// The last thing that the log says of a failed backend.
     fn last_failure(&self, backend: IpAddr) -> String {
         let log = self.log();
-        let address = std::net::SocketAddr::new(backend, 80).to_string();
+        let address = std::net::SocketAddr::new(backend, 0).to_string();
+        let address = format!("backend={}", address.trim_end_matches('0'));
         let mut lines = log.lines().rev();
         let line = lines.find(|line| line.contains("backend failed") && line.contains(&address));
         line.unwrap_or_else(|| panic!("{address} did not fail:\n{log}"))
@@ -319,10 +331,38 @@ fn what_it_takes_is_made_once_mended_and_removed_and_others_rules_stay() {
     run.weir.terminate().unwrap();
     assert_eq!(run.left(), others);
     run.weir.restart().unwrap();
-    run.comes_to(VIP_V4, &[true; 2]);
+    let near = near(&eventually_made(&run));
     run.weir.end_by(Signal::KILL).unwrap();
     run.weir.detach().unwrap();
     assert_eq!(run.left(), others);
+
+    // What is somebody else's under that name is left alone, and named.
+    lb.ip(&format!("link add {near} type veth peer name other"))
+        .unwrap();
+    run.weir.restart().unwrap();
+    let said = eventually("the problem", PATIENCE, || {
+        let problems = run.weir.status()?.problems;
+        ensure!(
+            problems.iter().any(|said| said.contains(&near)),
+            "{problems:?}"
+        );
+        Ok(())
+    });
+    said.unwrap_or_else(|error| panic!("{error:#}"));
+    lb.ip("link show dev other").unwrap();
+    run.comes_to(VIP_V4, &[true; 2]);
+}
+
+fn eventually_made(run: &Run) -> String {
+    let made = eventually("the way to be made", PATIENCE, || {
+        let left = run.left();
+        ensure!(
+            left.contains("weir-dsr0") && left.contains("default"),
+            "{left}"
+        );
+        Ok(left)
+    });
+    made.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// The end of the veth that probes leave by, in what `ip` tells.
@@ -371,4 +411,65 @@ fn a_vip_that_the_node_holds_itself_is_refused() {
     });
     told.unwrap_or_else(|error| panic!("{error:#}"));
     run.comes_to(VIP_V4, &[false]);
+}
+
+/// Where backends answer checks over TLS and gRPC, for every address that they hold.
+const CHECKED_PORT: u16 = 8443;
+
+/// Starts a server of its own on every backend; they end when what is returned is dropped.
+fn serve<F: Future<Output = Server>>(
+    run: &Run,
+    server: impl Fn() -> F + Copy + Send + 'static,
+) -> Vec<oneshot::Sender<()>> {
+    let backends = run.topology.backends.iter();
+    let started = backends.map(|backend| {
+        let (end, ended) = oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        // The thread, and what it opens, belong to the host.
+        let start = || {
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(async {
+                    let everywhere = (Ipv6Addr::UNSPECIFIED, CHECKED_PORT).into();
+                    let _server = server().await.moved_to(everywhere).await;
+                    ready.send(()).unwrap();
+                    // An error says that the test is over.
+                    ended.await.ok();
+                });
+            });
+            Ok(())
+        };
+        backend.namespace.inside(start).unwrap();
+        is_ready.recv_timeout(PATIENCE).unwrap();
+        end
+    });
+    started.collect()
+}
+
+#[test]
+fn l2_https() {
+    let run = Run::start("l2", 3);
+    let _servers = serve(&run, || async { Server::https(server::tls()).await });
+    run.check(&format!(
+        "type = \"https\"\nport = {CHECKED_PORT}\nhost = \"www.example.com\""
+    ));
+    for vip in [VIP_V4, VIP_V6] {
+        run.assert_finds_out(vip);
+    }
+}
+
+#[test]
+fn l2_grpc() {
+    let run = Run::start("l2", 3);
+    let _servers = serve(&run, || async { Server::grpc(None).await });
+    run.check(&format!(
+        "type = \"grpc\"\nport = {CHECKED_PORT}\nservice = \"{}\"",
+        server::SERVICE
+    ));
+    for vip in [VIP_V4, VIP_V6] {
+        run.assert_finds_out(vip);
+    }
 }

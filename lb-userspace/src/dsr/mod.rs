@@ -152,7 +152,7 @@ impl ProbePath {
         if let Some(error) = made.no_ipv6.as_ref().filter(|_| vip.is_ipv6()) {
             return Err(Failure::NotAsked(error.clone()));
         }
-        let source = source::toward(&made.network, vip, through.backend).await?;
+        let source = source::toward(&made.network, vip, through.backend).await;
         let mark = self.names.mark(id);
         match made.network.route(vip, Some(mark), source).await {
             Ok(route) if route.is_local => Err(Failure::NotAsked(source::refusal(vip))),
@@ -174,6 +174,14 @@ impl ProbePath {
 impl Forwarding for ProbePath {
     fn aim(&self, vip: IpAddr, through: Through) -> BoxFuture<'_, Result<Aim, Failure>> {
         Box::pin(self.find(vip, through))
+    }
+
+    fn deafness(&self, vip: IpAddr, through: Through) -> BoxFuture<'_, Option<String>> {
+        let made = match &*self.state.borrow() {
+            State::Made(made) => Some(Arc::clone(made)),
+            State::Nothing | State::Failed(_) => None,
+        };
+        Box::pin(async move { source::deafness(&made?.network, vip, through.backend).await })
     }
 }
 

@@ -230,6 +230,18 @@ impl Network {
         Ok(read(&answer))
     }
 
+    /// The name of an interface.
+    pub(super) async fn name(&self, ifindex: u32) -> Option<String> {
+        let request = self.handle.link().get().match_index(ifindex);
+        let link = request.execute().try_next().await.ok()??;
+        link.attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+    }
+
     async fn link(&self, name: &str) -> anyhow::Result<Option<LinkMessage>> {
         let request = self.handle.link().get().match_name(name.to_owned());
         match request.execute().try_next().await {

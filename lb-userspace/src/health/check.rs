@@ -172,4 +172,44 @@ mod tests {
         let other = Check::new(health, [10, 0, 0, 2].into(), ForwardMode::L2);
         assert!(!check.asks_the_same(&other));
     }
+
+    #[test]
+    fn checks_of_one_vip_address_by_one_way_are_one() {
+        let vip = |name: &str, address: &str, port: u16, backend: &str| {
+            format!(
+                "[[vip]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\nprotocol = \"tcp\"\n\
+                 health = {{ type = \"tcp\", port = 8080, via = \"dsr\" }}\nbackend = [{{ {backend} }}]\n"
+            )
+        };
+        let backend = "address = \"10.0.0.1\"";
+        let text = [
+            "[node]\ninterfaces = [\"eth0\"]\nseed = \"x\"\nencap_source = [\"10.0.0.9\"]\n"
+                .to_owned(),
+            vip("a", "203.0.113.1", 80, backend),
+            vip("b", "203.0.113.1", 443, backend),
+            vip("c", "203.0.113.2", 80, backend),
+            vip(
+                "d",
+                "203.0.113.1",
+                81,
+                "address = \"10.0.0.1\", forward = \"gue\"",
+            ),
+        ];
+        let config = Config::parse(&text.concat(), "f").unwrap();
+        let checks = checks_of(&config);
+        let distinct: BTreeSet<&Check> = checks.values().collect();
+        let told = distinct.iter().map(|check| {
+            let through = check.through.unwrap();
+            assert_eq!(check.backend().to_string(), "10.0.0.1:8080");
+            format!("{} {}", check.target, through.forward.as_str())
+        });
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                "203.0.113.1:8080 l2",
+                "203.0.113.1:8080 gue",
+                "203.0.113.2:8080 l2"
+            ]
+        );
+    }
 }

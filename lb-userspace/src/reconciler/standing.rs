@@ -9,9 +9,9 @@ use std::{
 use lb_common::backend::Backend;
 
 use crate::{
-    config::{Config, Health, Vip},
+    config::{Config, Health, Vip, health::Via},
     dsr::Asked,
-    health::{Check, Snapshot, Verdict, usable},
+    health::{Check, Snapshot, Through, Verdict, usable},
     model::{
         forward_of, ip_address,
         overrides::BackendName,
@@ -217,25 +217,28 @@ pub(super) fn checks(
 /// Under which ids the backends are in the maps that are checked through the forwarding path.
 pub(super) fn ids(config: &Config, wanted: &Wanted) -> HashMap<Asked, u16> {
     let mut ids = HashMap::new();
-    let mut insert = |vip: &Vip, id: u16, entry: &Backend| {
-        if let Some(check) = vip
-            .health
-            .as_ref()
-            .and_then(|health| check_of(health, entry))
-            && let Some(through) = check.through
-        {
-            // Several VIPs of one address lead the same way; so does a backend that is leaving, and is there again.
-            ids.entry((check.target.ip(), through)).or_insert(id);
-        }
-    };
-    for (vip, wanted) in config.vips.iter().zip(&wanted.vips) {
-        for backend in &wanted.backends {
-            insert(vip, backend.id, &backend.entry);
-        }
+    let by_id = config.vips.iter().zip(&wanted.vips);
+    let asked: HashMap<u32, IpAddr> = by_id
+        .filter_map(|(vip, wanted)| match vip.health.as_ref()?.via {
+            Via::Direct => None,
+            Via::Dsr { vip } => Some((wanted.entry.id, vip)),
+        })
+        .collect();
+    if asked.is_empty() {
+        return ids;
     }
-    for (id, entry) in &wanted.leaving {
-        if let Some(vip) = vip_of(config, wanted, entry) {
-            insert(vip, *id, entry);
+    let own = wanted.vips.iter().flat_map(|vip| &vip.backends);
+    let own = own.map(|backend| (backend.id, &backend.entry));
+    // The living first: who died and is there again is leaving under the id of before.
+    let leaving = wanted.leaving.iter().map(|(id, entry)| (*id, entry));
+    for (id, entry) in own.chain(leaving) {
+        if let Some(vip) = asked.get(&u32::from(entry.vip))
+            && let Some(forward) = forward_of(entry.mode)
+        {
+            let backend = ip_address(entry.address);
+            // Several VIPs of one address lead the same way.
+            ids.entry((*vip, Through { backend, forward }))
+                .or_insert(id);
         }
     }
     ids

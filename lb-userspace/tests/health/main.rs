@@ -19,7 +19,7 @@ use std::{
 };
 
 use lb_userspace::{
-    config::Config,
+    config::{Config, ForwardMode},
     health::{Check, Health, Snapshot, State, Verdict},
 };
 use server::{Mood, Server};
@@ -36,7 +36,8 @@ fn check(protocol: &str, section: &str, server: SocketAddr) -> Check {
         server.port()
     );
     let config = Config::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}"));
-    Check::new(config.vips[0].health.as_ref().unwrap(), server.ip())
+    let health = config.vips[0].health.as_ref().unwrap();
+    Check::new(health, server.ip(), ForwardMode::L2)
 }
 
 struct Checker {
@@ -245,7 +246,8 @@ async fn udp() {
 #[tokio::test]
 async fn udp_over_ipv6() {
     let answerer = |question: &[u8]| question.to_vec();
-    let mut server = Server::udp_at(Ipv6Addr::LOCALHOST.into(), answerer).await;
+    let server = Server::udp(answerer).await;
+    let mut server = server.moved_to((Ipv6Addr::LOCALHOST, 0).into()).await;
     let section = "type = \"udp\"\nsend = \"PING\"";
     let check = check("udp", section, server.address());
     Checker::new(check).follows(&mut server, &[REFUSED]).await;

@@ -32,6 +32,9 @@ use tls::Connectors;
 pub trait Forwarding: std::fmt::Debug + Send + Sync {
     /// What a socket needs so that what it sends to a VIP's address goes to this backend, and to no other.
     fn aim(&self, vip: IpAddr, through: Through) -> BoxFuture<'_, Result<Aim, Failure>>;
+
+    /// Why this node would not hear what the backend answers, if that is so.
+    fn deafness(&self, vip: IpAddr, through: Through) -> BoxFuture<'_, Option<String>>;
 }
 
 /// What a socket needs to go another way than its destination tells.
@@ -116,6 +119,12 @@ impl Sockets {
                 },
             },
         };
+        // One that serves at its own address is not blamed for what this node throws away.
+        if matches!((&failure, &itself), (Failure::TimedOut(_), Ok(())))
+            && let Some(why) = forwarding.deafness(check.target.ip(), through).await
+        {
+            return Err(Failure::NotAsked(why));
+        }
         Err(failure.beside(check.backend(), itself))
     }
 }
@@ -190,18 +199,4 @@ fn failed(doing: &str, error: &dyn std::error::Error) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_this_node_lacks_is_no_failure_of_the_backend() {
-        let of = |errno: Errno| failure("connect", &io::Error::from(errno));
-        assert_eq!(
-            of(Errno::CONNREFUSED),
-            Failure::Failed("connect: connection refused".to_owned())
-        );
-        for errno in [Errno::MFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL] {
-            assert!(matches!(of(errno), Failure::NotAsked(_)), "{errno}");
-        }
-    }
-}
+mod tests;
