@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use server::Server;
@@ -349,7 +349,8 @@ fn what_it_takes_is_made_once_mended_and_removed_and_others_rules_stay() {
         Ok(())
     });
     said.unwrap_or_else(|error| panic!("{error:#}"));
-    lb.ip("link show dev other").unwrap();
+    // Once it is gone, all is well.
+    lb.ip("link del other").unwrap();
     run.comes_to(VIP_V4, &[true; 2]);
 }
 
@@ -413,13 +414,37 @@ fn a_vip_that_the_node_holds_itself_is_refused() {
     run.comes_to(VIP_V4, &[false]);
 }
 
+#[test]
+fn no_backend_is_blamed_for_answers_that_the_node_throws_away() {
+    let run = Run::start("l2", 1);
+    run.check("type = \"http\"");
+    run.comes_to(VIP_V4, &[true]);
+    // Nothing leads to the VIP, so that a strict filter takes its answers for forged.
+    let lb = &run.topology.lb.namespace;
+    lb.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
+    let remedy = eventually("the reason in the log", PATIENCE, || {
+        let log = run.log();
+        let (_, after) = log
+            .split_once("by rp_filter = 1, since there is no route to it: `")
+            .with_context(|| log.clone())?;
+        Ok(after.split('`').next().unwrap_or_default().to_owned())
+    });
+    let remedy = remedy.unwrap_or_else(|error| panic!("{error:#}"));
+    run.comes_to(VIP_V4, &[true]);
+    lb.run("sh", ["-c", &remedy]).unwrap();
+    run.hold(0, VIP_V4, "del");
+    run.comes_to(VIP_V4, &[false]);
+    run.hold(0, VIP_V4, "add");
+    run.comes_to(VIP_V4, &[true]);
+}
+
 /// Where backends answer checks over TLS and gRPC, for every address that they hold.
 const CHECKED_PORT: u16 = 8443;
 
 /// Starts a server of its own on every backend; they end when what is returned is dropped.
 fn serve<F: Future<Output = Server>>(
     run: &Run,
-    server: impl Fn() -> F + Copy + Send + 'static,
+    server: impl Fn() -> F + Copy + Send + Sync + 'static,
 ) -> Vec<oneshot::Sender<()>> {
     let backends = run.topology.backends.iter();
     let started = backends.map(|backend| {

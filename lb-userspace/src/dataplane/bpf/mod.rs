@@ -18,6 +18,7 @@ mod value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -470,13 +471,31 @@ impl DataPlane for BpfDataPlane {
 }
 
 /// The one value of a pinned inner map.
-fn read_pinned<T: Copy>(path: &Path) -> anyhow::Result<Option<Box<T>>>
+fn read_pinned<T: Copy + Send>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
+    /// aya hands values from function to function, each with copies of its own: without optimisation those of the
+    /// table of VIPs alone fill a main thread's 8 MiB. What is not touched costs nothing.
+    const COPIES: usize = 64;
     if !path.exists() {
         return Ok(None);
     }
+    let reader = thread::Builder::new().stack_size(COPIES * size_of::<T>() + (1 << 20));
+    let value = thread::scope(|scope| {
+        let thread = reader.spawn_scoped(scope, || read_pinned_here(path));
+        match thread.context("starting a thread to read a table")?.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    value.map(Some)
+}
+
+fn read_pinned_here<T: Copy>(path: &Path) -> anyhow::Result<Box<T>>
+where
+    Value<T>: aya::Pod,
+{
     let shown = path.display();
     let name = path.file_name().unwrap_or_default();
     layout::inner(&name.to_string_lossy()).check(path)?;
@@ -487,7 +506,7 @@ where
     let Value(value) = map
         .get(&0, 0)
         .with_context(|| format!("reading the pin {shown}"))?;
-    Ok(Some(Box::new(value)))
+    Ok(Box::new(value))
 }
 
 fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
