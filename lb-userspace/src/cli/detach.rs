@@ -65,13 +65,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         None => None,
     };
     let pin_path = args.pin_path.as_ref().unwrap_or(&configured.pin_path);
-    let detached = match by_daemon {
-        Some(detached) => detached,
-        None => {
-            let detached = bpf::detach(pin_path)?;
-            runtime()?.block_on(dsr::remove(pin_path))?;
-            detached
-        }
+    let detached = if let Some(detached) = by_daemon {
+        detached
+    } else {
+        let detached = bpf::detach(pin_path)?;
+        runtime()?.block_on(dsr::remove(pin_path))?;
+        detached
     };
     output::message(sentence(&detached));
     Ok(Outcome::Done)

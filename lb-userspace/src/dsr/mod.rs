@@ -37,7 +37,7 @@ use names::Names;
 use network::{Family, Network};
 use task::{Command, State, Task};
 
-/// How long a probe waits until its way is made, or its backend is in the maps.
+/// How long a probe waits until its way is made, its backend is in the maps, and the kernel has told where packets go.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whom a probe asks, and for which VIP's address: it has one backend id, or several that lead the same way.
@@ -141,14 +141,9 @@ impl ProbePath {
     }
 
     async fn find(&self, vip: IpAddr, through: Through) -> Result<Aim, Failure> {
-        let prepared = timeout(PATIENCE, async {
-            let id = self.id((vip, through)).await;
-            Ok((id.ok_or("the daemon ends")?, self.made().await?))
-        });
-        let (id, made) = prepared
-            .await
-            .map_err(|_elapsed| Failure::NotAsked("its way is not made yet".to_owned()))?
-            .map_err(Failure::NotAsked)?;
+        let id = self.id((vip, through)).await;
+        let id = id.ok_or_else(|| Failure::NotAsked("the daemon ends".to_owned()))?;
+        let made = self.made().await.map_err(Failure::NotAsked)?;
         if let Some(error) = made.no_ipv6.as_ref().filter(|_| vip.is_ipv6()) {
             return Err(Failure::NotAsked(error.clone()));
         }
@@ -173,7 +168,11 @@ impl ProbePath {
 
 impl Forwarding for ProbePath {
     fn aim(&self, vip: IpAddr, through: Through) -> BoxFuture<'_, Result<Aim, Failure>> {
-        Box::pin(self.find(vip, through))
+        let found = timeout(PATIENCE, self.find(vip, through));
+        Box::pin(async {
+            let late = |_elapsed| Failure::NotAsked("its way is not made yet".to_owned());
+            found.await.map_err(late)?
+        })
     }
 
     fn deafness(&self, vip: IpAddr, through: Through) -> BoxFuture<'_, Option<String>> {

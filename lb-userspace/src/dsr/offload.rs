@@ -106,10 +106,10 @@ fn ask(
     message.extend(payload);
     socket.send_to(&message, &SocketAddr::new(0, 0), 0)?;
     let (answer, _) = socket.recv_from_full()?;
-    let kind = answer.get(4..6).map(|bytes| bytes.try_into());
-    let Some(Ok(kind)) = kind.map(|bytes| bytes.map(u16::from_ne_bytes)) else {
+    let Some(kind) = answer.get(4..).and_then(<[u8]>::first_chunk) else {
         bail!("the kernel's answer is cut short");
     };
+    let kind = u16::from_ne_bytes(*kind);
     let body = answer.get(HEADER_LEN..).unwrap_or_default();
     if kind == ERROR {
         let number = body

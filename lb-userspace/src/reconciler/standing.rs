@@ -204,10 +204,9 @@ pub(super) fn checks(
     if let Some(wanted) = wanted {
         for backend in wanted.leaving.values() {
             let vip = vip_of(config, wanted, backend);
-            if let Some(health) = vip.and_then(|vip| vip.health.as_ref()) {
-                if let Some(check) = check_of(health, backend) {
-                    checks.entry(check).or_insert(Verdict::Unknown);
-                }
+            let health = vip.and_then(|vip| vip.health.as_ref());
+            if let Some(check) = health.and_then(|health| check_of(health, backend)) {
+                checks.entry(check).or_insert(Verdict::Unknown);
             }
         }
     }
