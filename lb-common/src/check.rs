@@ -202,6 +202,18 @@ mod tests {
     }
 
     #[test]
+    fn and_with_the_tag_of_its_way() {
+        let frame = frame(0x1234);
+        let mut tagged = tables(mode::L2);
+        tagged.backend.flags |= flags::VLANS_SET;
+        tagged.backend.vlan_count = 1;
+        tagged.backend.vlans = [7_u16.to_be_bytes(), [0; 2]];
+        let out = sent(&frame, &tagged).unwrap();
+        assert_eq!(out[12..18], [0x81, 0, 0, 7, 8, 0]);
+        assert_eq!(out[18..], frame[14..]);
+    }
+
+    #[test]
     fn nothing_else_goes_anywhere() {
         let good = tables(mode::L2);
         assert_eq!(sent(&frame(0), &good), Err(Reason::NoBackend));

@@ -13,7 +13,7 @@ mod server;
 
 use std::{
     fs,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     thread,
     time::Duration,
 };
@@ -23,7 +23,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use server::Server;
 use tokio::sync::oneshot;
-use xtask::lab::{Lab, Namespace, Plan, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually};
+use xtask::lab::{
+    Lab, Namespace, Plan, Protocol, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -100,7 +102,7 @@ impl Run {
             .map(|healthy| Value::Bool(*healthy))
             .collect();
         let what = format!("{name} {healthy:?}");
-        let waited = eventually(&what, PATIENCE, || {
+        let reached = eventually(&what, PATIENCE, || {
             // Where all are drained it ends with 3, and tells all the same.
             let socket = self.weir.socket().display().to_string();
             let told = self
@@ -114,7 +116,7 @@ impl Run {
             ensure!(found == wanted, "{found:?}\n{}", self.log());
             Ok(())
         });
-        waited.unwrap_or_else(|error| panic!("{error:#}"));
+        reached.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     fn log(&self) -> String {
@@ -124,7 +126,7 @@ impl Run {
     /// The last thing that the log says of a failed backend.
     fn last_failure(&self, backend: IpAddr) -> String {
         let log = self.log();
-        let address = std::net::SocketAddr::new(backend, 0).to_string();
+        let address = SocketAddr::new(backend, 0).to_string();
         let address = format!("backend={}", address.trim_end_matches('0'));
         let mut lines = log.lines().rev();
         let line = lines.find(|line| line.contains("backend failed") && line.contains(&address));
@@ -413,6 +415,30 @@ fn a_vip_that_the_node_holds_itself_is_refused() {
     told.unwrap_or_else(|error| panic!("{error:#}"));
     run.comes_to(VIP_V4, &[false]);
 }
+
+/// The lab's UDP servers have the VIPs' addresses alone, so that there is nobody to vouch for a backend that lacks one.
+#[test]
+fn l2_udp() {
+    let run = Run::start_with("l2", 2, |config| {
+        for vip in &mut config.vips {
+            (vip.port, vip.protocol) = (UDP_PORT, Protocol::Udp);
+        }
+    });
+    run.check("type = \"udp\"\nsend = \"are you there?\"");
+    for vip in [VIP_V4, VIP_V6] {
+        run.comes_to(vip, &[true; 2]);
+        run.hold(0, vip, "del");
+        run.comes_to(vip, &[false, true]);
+        let itself: SocketAddr = (run.topology.backends[0].address(vip), UDP_PORT).into();
+        let said = run.last_failure(itself.ip());
+        let both = format!("no answer within 400ms; {itself} itself: ask: connection refused");
+        assert!(said.contains(&both), "{said}");
+        run.hold(0, vip, "add");
+        run.comes_to(vip, &[true; 2]);
+    }
+}
+
+const UDP_PORT: u16 = 9000;
 
 #[test]
 fn no_backend_is_blamed_for_answers_that_the_node_throws_away() {
