@@ -162,6 +162,8 @@ fn help_and_version_are_data() {
         "drain",
         "undrain",
         "weight",
+        "trace",
+        "flows",
         "events",
         "detach",
         "completions",
@@ -330,6 +332,7 @@ async fn how_far_a_drain_and_a_move_have_come_is_shown() {
         id: 9,
         address: "10.0.0.19".parse().unwrap(),
         alive: true,
+        health: Some(common::health(true)),
         packets: 1234,
         pins: 3,
     });
@@ -338,6 +341,58 @@ async fn how_far_a_drain_and_a_move_have_come_is_shown() {
     assert!(!vip.contains("slots:"), "{vip}");
     let leaving = "10.0.0.19 (id 9): leaving; 3 flows remembered, 1234 packets";
     assert!(vip.contains(leaving), "{vip}");
+    let row = list.lines().find(|line| line.contains("10.0.0.19"));
+    let row: Vec<&str> = row.unwrap().split_whitespace().collect();
+    assert_eq!(
+        row.join(" "),
+        "web 10.0.0.19 leaving, 3 flows - - 1234",
+        "{list}"
+    );
+    let json = ask(status, &["backend", "list", "-o", "json"]).await;
+    assert!(!out(&json).contains("10.0.0.19"), "{}", out(&json));
+}
+
+#[tokio::test]
+async fn how_health_checks_do_is_shown() {
+    let mut status = common::status();
+    let backends = &mut status.vips[0].backends;
+    backends[1].resolved = true;
+    let long = "the answer is 500 Internal Server Error, and so on and so forth for many words";
+    backends[1].health.as_mut().unwrap().reason = Some(long.to_owned());
+    let shaky = backends[0].health.as_mut().unwrap();
+    (shaky.flaps, shaky.in_a_row) = (0, 1);
+    shaky.last_error = Some("no answer within 1s".to_owned());
+    status.vips[1].backends[0].health = None;
+    status.vips[1].backends[0].healthy = None;
+    let list = ask(status.clone(), &["backend", "list"]).await;
+    let state = |address: &str| -> String {
+        let row = out(&list).lines().find(|line| line.contains(address));
+        row.unwrap().split_whitespace().nth(2).unwrap().to_owned()
+    };
+    assert_eq!(
+        (state("10.0.0.11"), state("10.0.0.12")),
+        ("ok".to_owned(), "failed".to_owned())
+    );
+    let shown = ask(status.clone(), &["status"]).await;
+    let table = out(&shown);
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    for text in [
+        "HEALTH",
+        "  10.0.0.11: healthy, but failed 1 in a row: no answer within 1s\n",
+        "  10.0.0.12: failed at 2026-11-23T21:14:12 (3 flaps): the answer is 500 Interna…\n",
+    ] {
+        assert!(table.contains(text), "{text} in\n{table}");
+    }
+    // Where nothing is checked there is no such column.
+    let of_v6 = ask(status.clone(), &["vip", "show", "web.v6"]).await;
+    assert!(!out(&of_v6).contains("HEALTH"), "{}", out(&of_v6));
+
+    status.vips[0].fails_open = true;
+    let shown = ask(status, &["vip", "show", "web"]).await;
+    let text = "VIP web: too many backends fail their checks, so all are used\n";
+    assert!(out(&shown).contains(text), "{}", out(&shown));
 }
 
 #[tokio::test]

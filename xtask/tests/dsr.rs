@@ -158,6 +158,13 @@ impl Run {
         self.comes_to(vip, &[false, true, true]);
         let said = self.last_failure(lacking);
         assert!(said.contains(NOT_FOR_VIP), "{said}");
+        let shown = ["status", "backend list"].map(|verb| {
+            let words: Vec<_> = verb.split(' ').chain(["-o", "json"]).collect();
+            self.weir.ask(&words).unwrap()
+        });
+        for text in shown.iter().chain([&self.weir.ask(&["status"]).unwrap()]) {
+            assert!(text.contains(NOT_FOR_VIP), "{text}");
+        }
         self.backend(1).ip("link set eth0 down").unwrap();
         self.comes_to(vip, &[false, false, true]);
         let said = self.last_failure(down);

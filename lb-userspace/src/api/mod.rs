@@ -11,6 +11,7 @@ pub mod client;
 mod event;
 mod flows;
 mod handle;
+mod health;
 mod openapi;
 mod plan;
 mod request;
@@ -29,6 +30,7 @@ pub use flows::{
     DEFAULT_LIMIT as DEFAULT_FLOWS, FlowCount, FlowFilter, FlowStatus, Flows, FlowsBasis,
 };
 pub use handle::{Command, Handle, HandleError};
+pub use health::{HealthState, HealthStatus};
 pub use openapi::document;
 pub(crate) use plan::within;
 pub use plan::{Plan, PlanBasis};

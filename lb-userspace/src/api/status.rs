@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::HealthStatus;
 use crate::{
     config::{Config, ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -206,6 +207,8 @@ pub struct LeavingStatus {
     pub address: IpAddr,
     /// Whether it still serves its flows; else it waits for its number to be free.
     pub alive: bool,
+    /// How it does in its health checks; `null` where it is not checked.
+    pub health: Option<HealthStatus>,
     /// Frames forwarded to it.
     pub packets: u64,
     /// Flows that are remembered with it, as the last scan found them.
@@ -242,6 +245,8 @@ pub struct BackendStatus {
     pub slots: u32,
     /// Whether it passes its health checks; `null` where it is not checked, or nothing is known yet.
     pub healthy: Option<bool>,
+    /// How it does in its health checks; `null` where it is not checked.
+    pub health: Option<HealthStatus>,
     /// Flows that are remembered with it, as the last scan found them.
     pub pins: u64,
     /// Of a backend of weight 0: whether no slot and no flow names it any more, as the last scan found. `null` for others.

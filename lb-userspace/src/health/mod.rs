@@ -16,12 +16,12 @@ mod verdict;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use prometheus::Histogram;
+use prometheus::HistogramVec;
 use tokio::sync::{mpsc, watch};
 
 pub use check::{Check, Through, checks_of};
 pub use probe::{Aim, Forwarding};
-pub use record::{Failure, Record, Results};
+pub use record::{DURATIONS, DURATIONS_HELP, Failure, Record, Results};
 use task::Task;
 pub use usable::{Usable, usable};
 pub use verdict::Verdict;
@@ -62,7 +62,7 @@ pub struct State {
 #[derive(Debug)]
 pub struct Health {
     commands: mpsc::UnboundedSender<BTreeMap<Check, Verdict>>,
-    durations: Histogram,
+    durations: HistogramVec,
 }
 
 impl Health {
@@ -115,9 +115,9 @@ impl Health {
         }
     }
 
-    /// How long probes take, passed and failed ones, in seconds: `weir_health_check_duration_seconds`.
+    /// How long probes take, passed and failed ones, in seconds, by the type of check: [`DURATIONS`].
     #[must_use]
-    pub const fn durations(&self) -> &Histogram {
+    pub const fn durations(&self) -> &HistogramVec {
         &self.durations
     }
 }

@@ -1,5 +1,7 @@
 //! What the reconciler tells of the node.
 
+use std::net::IpAddr;
+
 use lb_common::{
     backend::Backend, fragment::MAX_FRAGMENTED, pin::Kind, tables::Counters, vip::MAX_VIPS,
 };
@@ -7,13 +9,14 @@ use lb_common::{
 use super::{Reconciler, sweep::milliseconds};
 use crate::{
     api::{
-        BackendStatus, LeavingStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus, Status,
-        VipStatus,
+        BackendStatus, HealthState, HealthStatus, LeavingStatus, MapStatus, OverrideStatus,
+        PinsStatus, ReasonStatus, Status, VipStatus,
     },
-    config,
+    config::{self, ForwardMode},
     dataplane::DataPlane,
-    health::{Check, Verdict},
+    health::Check,
     model::{
+        forward_of,
         ids::BACKEND_IDS,
         ip_address, mac_text,
         overrides::Override,
@@ -71,7 +74,7 @@ impl<D: DataPlane> Reconciler<D> {
                     .collect();
                 let leaving = self.leaving_of(vip).map(|(id, entry)| {
                     let count = counters(self.plane.backend_counters(id));
-                    self.leaving_status(id, entry, count)
+                    self.leaving_status(config, id, entry, count)
                 });
                 let leaving = leaving.collect();
                 let count = counters(self.plane.vip_counters(vip.entry.id));
@@ -150,11 +153,8 @@ impl<D: DataPlane> Reconciler<D> {
         if backend.weight != 0 {
             return None;
         }
-        let mut is_named = self.pins_of(backend.id) != 0;
-        self.held
-            .slots(vip.entry.id)?
-            .for_each_named(|id| is_named |= id == backend.id);
-        Some(!is_named)
+        let slots = self.held.slots(vip.entry.id)?;
+        Some(self.pins_of(backend.id) == 0 && slots.named().binary_search(&backend.id).is_err())
     }
 
     fn vip_status(
@@ -211,11 +211,7 @@ impl<D: DataPlane> Reconciler<D> {
         count: Counters,
     ) -> BackendStatus {
         let resolved = backend.entry.is_resolved();
-        let health = self.checked.borrow();
-        let check = vip
-            .health
-            .as_ref()
-            .map(|checks| Check::new(checks, backend.address, config.forward));
+        let health = self.health_of(vip, backend.address, config.forward);
         BackendStatus {
             id: backend.id,
             address: backend.address,
@@ -224,11 +220,12 @@ impl<D: DataPlane> Reconciler<D> {
             drained: command.is_drained,
             forward: config.forward,
             slots: backend.slots,
-            healthy: check.and_then(|check| match health.verdict(&check) {
-                Verdict::Healthy => Some(true),
-                Verdict::Failed => Some(false),
-                Verdict::Unknown => None,
+            healthy: health.as_ref().and_then(|health| match health.state {
+                HealthState::Healthy => Some(true),
+                HealthState::Failed => Some(false),
+                HealthState::Unknown => None,
             }),
+            health,
             pins: self.pins_of(backend.id),
             empty,
             resolved,
@@ -249,11 +246,32 @@ impl<D: DataPlane> Reconciler<D> {
             .map(|(id, entry)| (*id, entry))
     }
 
-    fn leaving_status(&self, id: u16, entry: &Backend, count: Counters) -> LeavingStatus {
+    /// What the checks of a VIP's backend have come to, where it is checked.
+    fn health_of(
+        &self,
+        vip: &config::Vip,
+        backend: IpAddr,
+        forward: ForwardMode,
+    ) -> Option<HealthStatus> {
+        let check = Check::new(vip.health.as_ref()?, backend, forward);
+        let snapshot = self.checked.borrow();
+        Some(HealthStatus::new(&check, snapshot.states.get(&check)?))
+    }
+
+    fn leaving_status(
+        &self,
+        vip: &config::Vip,
+        id: u16,
+        entry: &Backend,
+        count: Counters,
+    ) -> LeavingStatus {
+        let address = ip_address(entry.address);
         LeavingStatus {
             id,
-            address: ip_address(entry.address),
+            address,
             alive: entry.is_alive(),
+            health: forward_of(entry.mode)
+                .and_then(|forward| self.health_of(vip, address, forward)),
             packets: count.packets,
             pins: self.pins_of(id),
         }

@@ -4,8 +4,8 @@ use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AttachMode, BackendStatus, Base, Changed, Command, ConfigStatus, Detached, Handle,
-        InterfaceState, InterfaceStatus, MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus,
-        Status, VipStatus,
+        HealthState, HealthStatus, InterfaceState, InterfaceStatus, MapStatus, PinsStatus,
+        ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -22,6 +22,7 @@ pub(crate) fn status() -> Status {
         forward: ForwardMode::L2,
         slots: 32768,
         healthy: Some(resolved),
+        health: Some(health(resolved)),
         pins: 0,
         empty: None,
         resolved,
@@ -107,6 +108,32 @@ pub(crate) fn status() -> Status {
             over_budget: 3,
         }],
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
+    }
+}
+
+/// How the checks of a backend do.
+pub(crate) fn health(is_healthy: bool) -> HealthStatus {
+    let (state, error) = if is_healthy {
+        (HealthState::Healthy, None)
+    } else {
+        (HealthState::Failed, Some("connect: connection refused"))
+    };
+    HealthStatus {
+        check: "http".to_owned(),
+        port: 8080,
+        via: "direct".to_owned(),
+        state,
+        since: "2026-11-23T21:14:12.345Z".to_owned(),
+        reason: error.map(str::to_owned),
+        flaps: 3,
+        in_a_row: 4,
+        last_time: Some("2026-11-23T21:15:12.345Z".to_owned()),
+        last_seconds: Some(0.0025),
+        last_error: error.map(str::to_owned),
+        passed: 100,
+        failed: 20,
+        timed_out: 5,
+        not_asked: 1,
     }
 }
 

@@ -471,28 +471,29 @@ impl DataPlane for BpfDataPlane {
 }
 
 /// The one value of a pinned inner map.
+///
+/// aya hands values around by value. Of one of half a megabyte there may be fifteen copies on the stack where nothing is
+/// optimised away, as much as a thread has: so it is read on one that has more.
 fn read_pinned<T: Copy + Send>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
-    /// aya hands values from function to function, each with copies of its own: without optimisation those of the
-    /// table of VIPs alone fill a main thread's 8 MiB. What is not touched costs nothing.
-    const COPIES: usize = 64;
+    /// In bytes; what is not used of it costs nothing.
+    const STACK: usize = 64 * 1024 * 1024;
     if !path.exists() {
         return Ok(None);
     }
-    let reader = thread::Builder::new().stack_size(COPIES * size_of::<T>() + (1 << 20));
-    let value = thread::scope(|scope| {
-        let thread = reader.spawn_scoped(scope, || read_pinned_here(path));
-        match thread.context("starting a thread to read a table")?.join() {
+    thread::scope(|scope| {
+        let reader = thread::Builder::new().stack_size(STACK);
+        let reader = reader.spawn_scoped(scope, || read_value(path).map(Some));
+        match reader.context("starting a thread")?.join() {
             Ok(value) => value,
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    });
-    value.map(Some)
+    })
 }
 
-fn read_pinned_here<T: Copy>(path: &Path) -> anyhow::Result<Box<T>>
+fn read_value<T: Copy>(path: &Path) -> anyhow::Result<Box<T>>
 where
     Value<T>: aya::Pod,
 {
