@@ -9,9 +9,10 @@ use std::{
 };
 
 /// Binaries of lb-ebpf: the product, and what only measurements load.
-const OBJECTS: [&str; 4] = [
+const OBJECTS: [&str; 5] = [
     "weir-ebpf",
     "weir-decap-ebpf",
+    "weir-dsr-ebpf",
     "weir-bench-ebpf",
     "weir-bench-classic-ebpf",
 ];

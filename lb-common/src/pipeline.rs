@@ -50,7 +50,7 @@ pub const NO_VIP: u32 = u32::MAX;
 pub const NO_SLOT: u32 = u32::MAX;
 
 impl Outcome {
-    const UNKNOWN: Self = Self {
+    pub(crate) const UNKNOWN: Self = Self {
         reason: Reason::NotVip,
         is_redirect: false,
         backend: NOBODY,
@@ -290,7 +290,7 @@ pub fn message<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -
 
 /// The IP packet in a frame.
 #[inline(always)]
-fn network<P: Packet>(packet: &P) -> Result<Network, Reason> {
+pub(crate) fn network<P: Packet>(packet: &P) -> Result<Network, Reason> {
     let (tags, ether_type) = parse::link(packet)?;
     match ether_type {
         ethernet::IPV4 => parse::network(packet, tags, false),
@@ -637,7 +637,7 @@ fn forward<P: Packet, T: Tables>(
 
 /// Changes the frame's tags, and puts outer headers before the packet where the backend's mode wants them.
 #[inline(always)]
-fn wrap<P: Packet>(
+pub(crate) fn wrap<P: Packet>(
     packet: &mut P,
     ip: &Ip,
     hash: u32,

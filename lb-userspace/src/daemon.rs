@@ -127,7 +127,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
         }
         detached
     } else {
-        drop(reconciler);
+        reconciler.end().await;
         tracing::info!("ending; the program goes on forwarding (`weir detach` takes it off)");
         Ok(bpf::Detached::default())
     };

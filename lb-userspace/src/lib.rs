@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod doctor;
+pub mod dsr;
 pub mod health;
 mod http;
 mod interfaces;

@@ -29,7 +29,8 @@ use crate::{
     api::{Actor, Command, Detached, Events, FlowsBasis, PlanBasis, What},
     config::{Config, OnExit},
     dataplane::{DataPlane, apply::apply},
-    health::{self, Health, Verdict},
+    dsr::ProbePath,
+    health::{self, Forwarding, Health, Verdict},
     model::{
         ids::Ids,
         ip_address,
@@ -79,6 +80,8 @@ pub(crate) struct Reconciler<D> {
     /// Configurations whose backends have been looked for.
     prepared: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
     health: Health,
+    /// The way of health checks through the forwarding path.
+    probe_path: Arc<ProbePath>,
     checked: watch::Receiver<Arc<health::Snapshot>>,
     keeper: Keeper,
     sweeper: Sweeper,
@@ -142,7 +145,9 @@ impl<D: DataPlane> Reconciler<D> {
         }
         let mut held = Held::adopt(&vips, &backends, slots);
         held.adopt_interfaces(plane.interfaces()?);
-        let (health, checked) = Health::start().context("starting the health checks")?;
+        let probe_path = Arc::new(ProbePath::new(&config.node.pin_path));
+        let (health, checked) = Health::start_over(Arc::clone(&probe_path) as Arc<dyn Forwarding>)
+            .context("starting the health checks")?;
         let state_file = StateFile::new(&config.node.state_file);
         let (state, lost) = match past {
             Past::Kept => state_file.load(),
@@ -177,6 +182,7 @@ impl<D: DataPlane> Reconciler<D> {
             meter: Meter::new().context("counting what the daemon does")?,
             prepared: mpsc::channel(1),
             health,
+            probe_path,
             checked,
             keeper: Keeper::default(),
             sweeper: Sweeper::default(),
@@ -209,6 +215,8 @@ impl<D: DataPlane> Reconciler<D> {
     /// Where the configuration does not fit into the maps, the kernel refuses to write one, or the program could be
     /// attached to no interface at all.
     pub(crate) async fn start(&mut self) -> anyhow::Result<()> {
+        // What a killed daemon left leads into nothing now.
+        self.probe_path.remove().await;
         let addresses = self.desired.watched();
         self.neighbours.watch(addresses.clone());
         if !change::resolved(self.snapshots.clone(), &addresses).await? {
@@ -234,8 +242,14 @@ impl<D: DataPlane> Reconciler<D> {
         self.desired.file().node.on_exit
     }
 
+    /// Takes away what only a running daemon needs.
+    pub(crate) async fn end(self) {
+        self.probe_path.remove().await;
+    }
+
     /// Gives the data plane and the neighbours up, for when weir leaves for good.
     pub(crate) async fn release(self) {
+        self.probe_path.remove().await;
         drop(self.plane);
         self.neighbours.release().await;
     }
@@ -429,6 +443,8 @@ impl<D: DataPlane> Reconciler<D> {
             &mut self.ids,
             cause,
         )?;
+        self.probe_path
+            .follow(standing::ids(&self.desired.config, &wanted));
         // Packets come when the maps are filled, not before.
         let told = self.attachments.follow(
             &self.desired.config.node.interfaces,

@@ -217,7 +217,7 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json["vips"][0]["backends"][0]["health"]),
         sorted(
-            "check port state since reason flaps in_a_row last_time last_seconds last_error passed failed timed_out \
+            "check port via state since reason flaps in_a_row last_time last_seconds last_error passed failed timed_out \
              not_asked"
         )
     );

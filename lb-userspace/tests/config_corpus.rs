@@ -13,7 +13,7 @@ use std::{
 use lb_userspace::config::{
     Affinity, Announce, Config, Endpoint, ForwardMode, Health, OnExit, Protocol, Scope, XdpMode,
     check,
-    health::{Dns, Grpc, Host, Http, Probe, Tls, Udp},
+    health::{Dns, Grpc, Host, Http, Probe, Tls, Udp, Via},
 };
 
 const SECRET: &str = "do-not-print-this-seed";
@@ -212,6 +212,7 @@ fn reads_every_type_of_health_check() {
     let health: Vec<Option<Health>> = vips.into_iter().map(|vip| vip.health).collect();
     let plain = Health {
         probe: Probe::Tcp,
+        via: Via::Direct,
         port: 443,
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
@@ -230,6 +231,8 @@ fn reads_every_type_of_health_check() {
     );
     assert_eq!((http.port, http.rise, http.fall), (8080, 1, 5));
     assert_eq!(http.panic_threshold, 50);
+    let vip = [203, 0, 113, 3].into();
+    assert_eq!(http.via, Via::Dsr { vip });
     let Probe::Http(Http {
         tls: None,
         host,

@@ -13,6 +13,8 @@ pub struct HealthStatus {
     pub check: String,
     /// The port that is asked.
     pub port: u16,
+    /// What is asked: the backend's own address (`direct`), or the VIP's through the forwarding path (`dsr`).
+    pub via: String,
     /// What the checks have come to.
     pub state: HealthState,
     /// Since when, in UTC (RFC 3339, milliseconds).
@@ -81,6 +83,12 @@ impl HealthStatus {
         Self {
             check: check.probe.as_str().to_owned(),
             port: check.target.port(),
+            via: if check.through.is_some() {
+                "dsr"
+            } else {
+                "direct"
+            }
+            .to_owned(),
             state: state.verdict.into(),
             since: rfc3339(state.since),
             reason: state.reason.as_deref().map(str::to_owned),

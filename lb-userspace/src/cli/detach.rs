@@ -12,6 +12,7 @@ use crate::{
     },
     config::{self, DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths},
     dataplane::bpf,
+    dsr,
 };
 
 const EXAMPLES: &str = "\
@@ -64,9 +65,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         None => None,
     };
     let pin_path = args.pin_path.as_ref().unwrap_or(&configured.pin_path);
-    let detached = match by_daemon {
-        Some(detached) => detached,
-        None => bpf::detach(pin_path)?,
+    let detached = if let Some(detached) = by_daemon {
+        detached
+    } else {
+        let detached = bpf::detach(pin_path)?;
+        runtime()?.block_on(dsr::remove(pin_path))?;
+        detached
     };
     output::message(sentence(&detached));
     Ok(Outcome::Done)
@@ -74,14 +78,17 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 /// What a daemon has taken off, or `None` where there is no daemon.
 fn ask(client: &Client) -> anyhow::Result<Option<Detached>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    match runtime.block_on(client.detach()) {
+    match runtime()?.block_on(client.detach()) {
         Ok(detached) => Ok(Some(detached)),
         Err(ClientError::Away { .. }) => Ok(None),
         Err(error) => Err(error).context("ask the daemon (`--pin-path DIR` alone goes without it)"),
     }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
 fn sentence(detached: &Detached) -> String {

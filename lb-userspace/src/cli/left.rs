@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::IpAddr, path::Path};
 
 use comfy_table::Cell;
-use lb_common::{backend::mode, wire::protocol};
+use lb_common::wire::protocol;
 use serde::Serialize;
 
 use super::table::{bytes, count, number, share, table};
@@ -12,7 +12,7 @@ use crate::{
     config::{ForwardMode, Protocol},
     dataplane::bpf::{Left, LeftBackend, LeftVip},
     interfaces,
-    model::{ip_address, mac_text, slots::Slots},
+    model::{forward_of, ip_address, mac_text, slots::Slots},
 };
 
 /// What is known without a daemon, under the field names of [`crate::api::Status`]. Names, weights and health are not.
@@ -174,12 +174,7 @@ impl BackendLeft {
         Self {
             id: backend.id,
             address: ip_address(entry.address),
-            forward: match entry.mode {
-                mode::L2 => Some(ForwardMode::L2),
-                mode::IPIP => Some(ForwardMode::Ipip),
-                mode::GUE => Some(ForwardMode::Gue),
-                _ => None,
-            },
+            forward: forward_of(entry.mode),
             slots,
             alive: entry.is_alive(),
             resolved,

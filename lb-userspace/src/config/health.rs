@@ -15,6 +15,8 @@ pub(super) use read::{Of, read};
 pub struct Health {
     /// What is asked, and which answer passes.
     pub probe: Probe,
+    /// Which way the question goes.
+    pub via: Via,
     /// The backend's port that is asked, never 0.
     pub port: u16,
     /// From the beginning of one probe to that of the next.
@@ -27,6 +29,18 @@ pub struct Health {
     pub fall: u16,
     /// Share of failed backends, in percent from 1 to 100, from which on all are used as if all were healthy.
     pub panic_threshold: u8,
+}
+
+/// `via`: which way a check goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Via {
+    /// To the backend's own address, as any packet of this node.
+    Direct,
+    /// To the VIP, through the forwarding path, as clients' packets go.
+    Dsr {
+        /// The VIP's address.
+        vip: IpAddr,
+    },
 }
 
 /// `type`, with the keys that belong to it: what is asked of a backend.

@@ -1,6 +1,9 @@
 //! What a configuration says about this host, held against the host.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+};
 
 use super::{keys, load::Needed, node::NamedInterface, source::Report};
 
@@ -62,9 +65,31 @@ fn parse_dev(text: &str) -> Vec<String> {
     names.map(|(name, _)| name.trim().to_owned()).collect()
 }
 
+/// Whether an address is this node's own, by what the kernel would do.
+pub(super) fn is_own(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Nothing is sent: for a destination of its own the kernel chooses that very address as the source.
+    let source = || -> io::Result<IpAddr> {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect(SocketAddr::new(address, 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    source().is_ok_and(|source| source == address)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn knows_this_hosts_addresses() {
+        assert!(is_own(Ipv4Addr::LOCALHOST.into()));
+        assert!(is_own(Ipv6Addr::LOCALHOST.into()));
+        assert!(!is_own(Ipv4Addr::new(203, 0, 113, 10).into()));
+    }
 
     #[test]
     fn reads_the_kernels_list() {

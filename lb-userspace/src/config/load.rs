@@ -175,7 +175,7 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
         });
     let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);
     let redis = redis::read(&top, directory, scope, &mut report);
-    let vips = vip::read_all(&top, encap_source, &mut report);
+    let vips = vip::read_all(&top, encap_source, needed, &mut report);
     let node = settings.and_then(|settings| settings.node);
     let config = || {
         Some(Config {

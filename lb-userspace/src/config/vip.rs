@@ -6,6 +6,7 @@ use super::{
     Affinity, Announce, EncapSource, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend,
     encap::Needs,
     flows, health, keys, limits,
+    load::Needed,
     section::{Field, Section},
     source::Report,
 };
@@ -25,12 +26,15 @@ struct Taken {
     needs: Needs,
     /// Whether the fleet has a Redis.
     has_redis: bool,
+    /// Whether the VIPs are held against the host that reads them.
+    is_on_this_host: bool,
 }
 
 /// Reads every `[[vip]]`.
 pub(super) fn read_all(
     file: &Section<'_>,
     encap_source: Option<EncapSource>,
+    needed: Needed,
     report: &mut Report<'_>,
 ) -> Option<Vec<Vip>> {
     const WANTED: &str = "`[[vip]]` sections";
@@ -56,6 +60,7 @@ pub(super) fn read_all(
         backends: 0,
         needs: Needs::new(encap_source),
         has_redis: file.field("redis").is_some(),
+        is_on_this_host: needed != Needed::None,
     };
     let mut vips = Some(Vec::with_capacity(items.len()));
     for item in items {
@@ -111,6 +116,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         address,
         port,
         protocol,
+        is_on_this_host: taken.is_on_this_host,
     };
     let health = health::read(section, of, report);
     if let (Some(address), Some(port), Some(protocol)) = (address, port, protocol) {

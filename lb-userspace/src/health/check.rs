@@ -6,13 +6,18 @@ use std::{
     time::Duration,
 };
 
-use crate::config::{Config, Health, health::Probe};
+use crate::config::{
+    Config, ForwardMode, Health,
+    health::{Probe, Via},
+};
 
 /// A check. Equal checks of several VIPs are one, and run once.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Check {
-    /// Who is asked.
+    /// What is asked: the backend's own address, or the VIP's.
     pub target: SocketAddr,
+    /// Of a check that asks the VIP's address: whom the question is for. It goes there through the forwarding path.
+    pub through: Option<Through>,
     /// What is asked, and which answer passes.
     pub probe: Probe,
     /// From the beginning of one probe to that of the next, on the average.
@@ -25,12 +30,22 @@ pub struct Check {
     pub fall: u16,
 }
 
+/// A backend, by the way to it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Through {
+    /// Its own address.
+    pub backend: IpAddr,
+    /// How packets reach it.
+    pub forward: ForwardMode,
+}
+
 impl Check {
-    /// The check of one backend of a VIP, at its own address.
+    /// The check of one backend of a VIP, which packets reach by `forward`.
     #[must_use]
-    pub fn new(health: &Health, backend: IpAddr) -> Self {
+    pub fn new(health: &Health, backend: IpAddr, forward: ForwardMode) -> Self {
         let Health {
             probe,
+            via,
             port,
             interval,
             timeout,
@@ -38,8 +53,13 @@ impl Check {
             fall,
             panic_threshold: _,
         } = health;
+        let (address, through) = match via {
+            Via::Direct => (backend, None),
+            Via::Dsr { vip } => (*vip, Some(Through { backend, forward })),
+        };
         Self {
-            target: SocketAddr::new(backend, *port),
+            target: SocketAddr::new(address, *port),
+            through,
             probe: probe.clone(),
             interval: *interval,
             timeout: *timeout,
@@ -51,7 +71,19 @@ impl Check {
     /// Whether both ask the same of the same backend, however often.
     #[must_use]
     pub fn asks_the_same(&self, other: &Self) -> bool {
-        (self.target, &self.probe) == (other.target, &other.probe)
+        self.question() == other.question()
+    }
+
+    /// What is asked of whom. Checks are in the order of this first.
+    pub(super) const fn question(&self) -> (SocketAddr, Option<Through>, &Probe) {
+        (self.target, self.through, &self.probe)
+    }
+
+    /// The backend's own address, and the port that is asked.
+    #[must_use]
+    pub fn backend(&self) -> SocketAddr {
+        let address = self.through.map_or(self.target.ip(), |to| to.backend);
+        SocketAddr::new(address, self.target.port())
     }
 }
 
@@ -65,7 +97,7 @@ pub fn checks_of(config: &Config) -> BTreeMap<(String, IpAddr), Check> {
         };
         for backend in &vip.backends {
             let key = (vip.name.clone(), backend.address);
-            checks.insert(key, Check::new(health, backend.address));
+            checks.insert(key, Check::new(health, backend.address, backend.forward));
         }
     }
     checks
@@ -131,13 +163,53 @@ mod tests {
     fn another_interval_asks_the_same() {
         let config = Config::parse(CONFIG, "f").unwrap();
         let health = config.vips[0].health.as_ref().unwrap();
-        let check = Check::new(health, [10, 0, 0, 1].into());
+        let check = Check::new(health, [10, 0, 0, 1].into(), ForwardMode::L2);
         let slower = Check {
             interval: Duration::from_secs(9),
             ..check.clone()
         };
         assert!(check != slower && check.asks_the_same(&slower));
-        let other = Check::new(health, [10, 0, 0, 2].into());
+        let other = Check::new(health, [10, 0, 0, 2].into(), ForwardMode::L2);
         assert!(!check.asks_the_same(&other));
+    }
+
+    #[test]
+    fn checks_of_one_vip_address_by_one_way_are_one() {
+        let vip = |name: &str, address: &str, port: u16, backend: &str| {
+            format!(
+                "[[vip]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\nprotocol = \"tcp\"\n\
+                 health = {{ type = \"tcp\", port = 8080, via = \"dsr\" }}\nbackend = [{{ {backend} }}]\n"
+            )
+        };
+        let backend = "address = \"10.0.0.1\"";
+        let text = [
+            "[node]\ninterfaces = [\"eth0\"]\nseed = \"x\"\nencap_source = [\"10.0.0.9\"]\n"
+                .to_owned(),
+            vip("a", "203.0.113.1", 80, backend),
+            vip("b", "203.0.113.1", 443, backend),
+            vip("c", "203.0.113.2", 80, backend),
+            vip(
+                "d",
+                "203.0.113.1",
+                81,
+                "address = \"10.0.0.1\", forward = \"gue\"",
+            ),
+        ];
+        let config = Config::parse(&text.concat(), "f").unwrap();
+        let checks = checks_of(&config);
+        let distinct: BTreeSet<&Check> = checks.values().collect();
+        let told = distinct.iter().map(|check| {
+            let through = check.through.unwrap();
+            assert_eq!(check.backend().to_string(), "10.0.0.1:8080");
+            format!("{} {}", check.target, through.forward.as_str())
+        });
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                "203.0.113.1:8080 l2",
+                "203.0.113.1:8080 gue",
+                "203.0.113.2:8080 l2"
+            ]
+        );
     }
 }

@@ -19,7 +19,8 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use prometheus::HistogramVec;
 use tokio::sync::{mpsc, watch};
 
-pub use check::{Check, checks_of};
+pub use check::{Check, Through, checks_of};
+pub use probe::{Aim, Forwarding};
 pub use record::{DURATIONS, DURATIONS_HELP, Failure, Record, Results};
 use task::Task;
 pub use usable::{Usable, usable};
@@ -83,6 +84,19 @@ impl Health {
     /// Outside a tokio runtime with I/O and time.
     pub fn start() -> prometheus::Result<(Self, watch::Receiver<Arc<Snapshot>>)> {
         Self::start_with(Arc::new(probe::Sockets::default()))
+    }
+
+    /// The same, with a way for the checks that go through the forwarding path.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_over(
+        forwarding: Arc<dyn Forwarding>,
+    ) -> prometheus::Result<(Self, watch::Receiver<Arc<Snapshot>>)> {
+        Self::start_with(Arc::new(probe::Sockets::over(forwarding)))
     }
 
     fn start_with(

@@ -1,6 +1,7 @@
 //! What the probes of a check came to, readable at any moment: for status and metrics.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -16,9 +17,56 @@ pub enum Failure {
     /// The wrong answer, or a connection that was refused or broke.
     #[error("{0}")]
     Failed(String),
+    /// What it serves at its own address it does not serve for the VIP.
+    #[error("does not accept the VIP: {cause}, while {itself} answers as it should")]
+    NotForVip {
+        /// What came of asking for the VIP.
+        cause: Box<Self>,
+        /// The backend's own address.
+        itself: SocketAddr,
+    },
+    /// Neither for the VIP nor at its own address does it serve.
+    #[error("{cause}; {itself} itself: {itself_cause}")]
+    Neither {
+        /// What came of asking for the VIP.
+        cause: Box<Self>,
+        /// The backend's own address.
+        itself: SocketAddr,
+        /// What came of asking there.
+        itself_cause: Box<Self>,
+    },
     /// This node lacked what it takes to ask. It says nothing of the backend and changes no verdict.
     #[error("not asked: {0}")]
     NotAsked(String),
+}
+
+impl Failure {
+    /// A failure to be asked for the VIP, with what the backend said at its own address.
+    pub(super) fn beside(self, itself: SocketAddr, answer: Result<(), Self>) -> Self {
+        match (self, answer) {
+            (Self::NotAsked(error), _) => Self::NotAsked(error),
+            (cause, Ok(())) => Self::NotForVip {
+                cause: Box::new(cause),
+                itself,
+            },
+            // Of the backend's own address nothing is known, or nothing else.
+            (cause, Err(Self::NotAsked(_))) => cause,
+            (cause, Err(itself_cause)) if cause == itself_cause => cause,
+            (cause, Err(itself_cause)) => Self::Neither {
+                cause: Box::new(cause),
+                itself,
+                itself_cause: Box::new(itself_cause),
+            },
+        }
+    }
+
+    /// What went wrong with the question itself.
+    fn cause(&self) -> &Self {
+        match self {
+            Self::NotForVip { cause, .. } | Self::Neither { cause, .. } => cause.cause(),
+            other => other,
+        }
+    }
 }
 
 /// The metric of how long probes take: its name.
@@ -74,11 +122,11 @@ impl Record {
 
     pub(super) fn note(&self, result: &Result<(), Failure>, in_a_row: u32, latency: Duration) {
         let mut results = self.lock();
-        let count = match result {
+        let count = match result.as_ref().map_err(Failure::cause) {
             Ok(()) => &mut results.passed,
             Err(Failure::TimedOut(_)) => &mut results.timed_out,
-            Err(Failure::Failed(_)) => &mut results.failed,
             Err(Failure::NotAsked(_)) => &mut results.not_asked,
+            Err(_) => &mut results.failed,
         };
         *count += 1;
         if !matches!(result, Err(Failure::NotAsked(_))) {

@@ -84,6 +84,7 @@ mod tests {
     fn check(backend: u32, interval: Duration) -> Check {
         Check {
             target: (std::net::Ipv4Addr::from(0x0a00_0000 + backend), 80).into(),
+            through: None,
             probe: Probe::Tcp,
             interval,
             timeout: interval,

@@ -12,8 +12,9 @@ use prometheus::HistogramVec;
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, Id, JoinError, JoinSet},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
+use tracing::field;
 
 use super::{Check, Failure, Snapshot, State, Verdict, schedule::Schedule, verdict::Standing};
 
@@ -31,7 +32,7 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// Makes probes.
 pub(super) trait Prober: Send + Sync + 'static {
-    /// Asks once. The timeout is not its affair: it is dropped then.
+    /// Asks once, within the check's timeout.
     fn probe(&self, check: &Check) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
@@ -158,8 +159,7 @@ impl<P: Prober> Task<P> {
             record: Arc::default(),
         };
         // Checks are in the order of what they ask first, then of how often.
-        let asked = (check.target, &check.probe);
-        let at = left.partition_point(|(other, _)| (other.target, &other.probe) < asked);
+        let at = left.partition_point(|(other, _)| other.question() < check.question());
         if let Some((_, before)) = left.get(at).filter(|(other, _)| check.asks_the_same(other))
             && verdict == Verdict::Unknown
         {
@@ -200,8 +200,7 @@ impl<P: Prober> Task<P> {
             let prober = Arc::clone(&self.prober);
             let handle = self.probes.spawn(async move {
                 let began = Instant::now();
-                let result = timeout(check.timeout, prober.probe(&check)).await;
-                let result = result.unwrap_or(Err(Failure::TimedOut(check.timeout)));
+                let result = prober.probe(&check).await;
                 (result, began.elapsed())
             });
             self.under_way.insert(handle.id(), key);
@@ -253,7 +252,7 @@ impl<P: Prober> Task<P> {
             self.not_asked += 1;
             if now >= self.quiet {
                 let probes = std::mem::take(&mut self.not_asked);
-                tracing::warn!(backend = %check.target, probes, "health checks cannot be made: {error}");
+                tracing::warn!(backend = %check.backend(), probes, "health checks cannot be made: {error}");
                 self.quiet = now + COMPLAINT;
             }
         } else {
@@ -288,12 +287,13 @@ fn log_changes(changed: &[Arc<Check>], states: &BTreeMap<Arc<Check>, State>) {
         .iter()
         .filter_map(|check| Some((check, states.get(check)?)));
     for (check, state) in known.take(LINES) {
-        let (backend, probe) = (check.target, check.probe.as_str());
+        let (backend, probe) = (check.backend(), check.probe.as_str());
+        let vip = check.through.map(|_| field::display(check.target.ip()));
         match &state.reason {
-            Some(reason) => tracing::warn!(%backend, probe, %reason, "backend failed"),
+            Some(reason) => tracing::warn!(%backend, vip, probe, %reason, "backend failed"),
             // So begin all that are well.
-            None if state.flaps == 0 => tracing::debug!(%backend, probe, "backend is healthy"),
-            None => tracing::info!(%backend, probe, "backend is healthy"),
+            None if state.flaps == 0 => tracing::debug!(%backend, vip, probe, "backend is healthy"),
+            None => tracing::info!(%backend, vip, probe, "backend is healthy"),
         }
     }
     if changed.len() > LINES {

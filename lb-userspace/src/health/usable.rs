@@ -35,9 +35,10 @@ pub fn usable(vip: &Vip, verdict: impl Fn(&Check) -> Verdict) -> Usable {
     };
     let mut usable = Usable::default();
     let mut failed = 0;
-    for address in all() {
+    for backend in &vip.backends {
+        let address = backend.address;
         let counts = usize::from(weighted.contains(&address));
-        match verdict(&Check::new(health, address)) {
+        match verdict(&Check::new(health, address, backend.forward)) {
             Verdict::Failed => {
                 failed += counts;
                 continue;

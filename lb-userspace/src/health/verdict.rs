@@ -69,6 +69,7 @@ mod tests {
     fn check(rise: u16, fall: u16) -> Check {
         Check {
             target: "10.0.0.1:80".parse().unwrap(),
+            through: None,
             probe: Probe::Tcp,
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(1),

@@ -19,6 +19,8 @@ pub mod table;
 pub mod wanted;
 mod way;
 
+pub(crate) use way::forward_of;
+
 use std::net::IpAddr;
 
 use lb_common::flow::Address;

@@ -25,6 +25,16 @@ pub(super) const fn mode(forward: ForwardMode) -> u8 {
     }
 }
 
+/// The mode of a number in the maps; `None` for an entry that is no backend.
+pub(crate) const fn forward_of(mode: u8) -> Option<ForwardMode> {
+    match mode {
+        backend::mode::L2 => Some(ForwardMode::L2),
+        backend::mode::IPIP => Some(ForwardMode::Ipip),
+        backend::mode::GUE => Some(ForwardMode::Gue),
+        _ => None,
+    }
+}
+
 /// What packets find under the id of a backend that is leaving: as they find it now, by the way that is known now.
 pub(super) fn leaving(held: &Backend, inputs: &Inputs<'_>) -> Backend {
     let hop = inputs.next_hops.get(&ip_address(held.address));

@@ -1,7 +1,7 @@
 //! How the backends stand from moment to moment: who is dead, who starts slowly, whose time is up.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -9,10 +9,11 @@ use std::{
 use lb_common::backend::Backend;
 
 use crate::{
-    config::{Config, Vip},
-    health::{Check, Snapshot, Verdict, usable},
+    config::{Config, Health, Vip, health::Via},
+    dsr::Asked,
+    health::{Check, Snapshot, Through, Verdict, usable},
     model::{
-        ip_address,
+        forward_of, ip_address,
         overrides::BackendName,
         wanted::{Standing, Wanted},
     },
@@ -148,7 +149,7 @@ impl Keeper {
             let check = vip
                 .health
                 .as_ref()
-                .map(|checks| Check::new(checks, ip_address(backend.address)));
+                .and_then(|checks| check_of(checks, backend));
             let has_failed = check.is_some_and(|check| health.verdict(&check) == Verdict::Failed);
             let is_over = vip
                 .flows
@@ -203,13 +204,49 @@ pub(super) fn checks(
     if let Some(wanted) = wanted {
         for backend in wanted.leaving.values() {
             let vip = vip_of(config, wanted, backend);
-            if let Some(health) = vip.and_then(|vip| vip.health.as_ref()) {
-                let check = Check::new(health, ip_address(backend.address));
+            let health = vip.and_then(|vip| vip.health.as_ref());
+            if let Some(check) = health.and_then(|health| check_of(health, backend)) {
                 checks.entry(check).or_insert(Verdict::Unknown);
             }
         }
     }
     checks
+}
+
+/// Under which ids the backends are in the maps that are checked through the forwarding path.
+pub(super) fn ids(config: &Config, wanted: &Wanted) -> HashMap<Asked, u16> {
+    let mut ids = HashMap::new();
+    let by_id = config.vips.iter().zip(&wanted.vips);
+    let asked: HashMap<u32, IpAddr> = by_id
+        .filter_map(|(vip, wanted)| match vip.health.as_ref()?.via {
+            Via::Direct => None,
+            Via::Dsr { vip } => Some((wanted.entry.id, vip)),
+        })
+        .collect();
+    if asked.is_empty() {
+        return ids;
+    }
+    let own = wanted.vips.iter().flat_map(|vip| &vip.backends);
+    let own = own.map(|backend| (backend.id, &backend.entry));
+    // The living first: who died and is there again is leaving under the id of before.
+    let leaving = wanted.leaving.iter().map(|(id, entry)| (*id, entry));
+    for (id, entry) in own.chain(leaving) {
+        if let Some(vip) = asked.get(&u32::from(entry.vip))
+            && let Some(forward) = forward_of(entry.mode)
+        {
+            let backend = ip_address(entry.address);
+            // Several VIPs of one address lead the same way.
+            ids.entry((*vip, Through { backend, forward }))
+                .or_insert(id);
+        }
+    }
+    ids
+}
+
+/// The check of a backend that the maps hold.
+fn check_of(health: &Health, backend: &Backend) -> Option<Check> {
+    let forward = forward_of(backend.mode)?;
+    Some(Check::new(health, ip_address(backend.address), forward))
 }
 
 fn name(vip: &Vip, backend: IpAddr) -> BackendName {

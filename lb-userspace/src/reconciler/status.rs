@@ -12,10 +12,11 @@ use crate::{
         BackendStatus, HealthState, HealthStatus, LeavingStatus, LimitStatus, LimitsBasis,
         MapStatus, OverrideStatus, PinsStatus, ReasonStatus, Status, VipBasis, VipStatus,
     },
-    config,
+    config::{self, ForwardMode},
     dataplane::DataPlane,
     health::Check,
     model::{
+        forward_of,
         ids::BACKEND_IDS,
         ip_address, mac_text,
         overrides::Override,
@@ -31,6 +32,7 @@ impl<D: DataPlane> Reconciler<D> {
         let mut problems: Vec<String> = own.into_iter().flatten().cloned().collect();
         problems.extend(self.origin.problems());
         problems.extend(self.fleet_status().and_then(|fleet| fleet.problem()));
+        problems.extend(self.probe_path.problem());
         let interfaces = self.interfaces();
         problems.extend(
             interfaces
@@ -243,7 +245,7 @@ impl<D: DataPlane> Reconciler<D> {
         count: Counters,
     ) -> BackendStatus {
         let resolved = backend.entry.is_resolved();
-        let health = self.health_of(vip, backend.address);
+        let health = self.health_of(vip, backend.address, config.forward);
         BackendStatus {
             id: backend.id,
             address: backend.address,
@@ -279,8 +281,13 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     /// What the checks of a VIP's backend have come to, where it is checked.
-    fn health_of(&self, vip: &config::Vip, backend: IpAddr) -> Option<HealthStatus> {
-        let check = Check::new(vip.health.as_ref()?, backend);
+    fn health_of(
+        &self,
+        vip: &config::Vip,
+        backend: IpAddr,
+        forward: ForwardMode,
+    ) -> Option<HealthStatus> {
+        let check = Check::new(vip.health.as_ref()?, backend, forward);
         let snapshot = self.checked.borrow();
         Some(HealthStatus::new(&check, snapshot.states.get(&check)?))
     }
@@ -297,7 +304,8 @@ impl<D: DataPlane> Reconciler<D> {
             id,
             address,
             alive: entry.is_alive(),
-            health: self.health_of(vip, address),
+            health: forward_of(entry.mode)
+                .and_then(|forward| self.health_of(vip, address, forward)),
             packets: count.packets,
             pins: self.pins_of(id),
         }

@@ -61,7 +61,7 @@ impl<D: DataPlane> Reconciler<D> {
                 continue;
             };
             for backend in &vip.backends {
-                let check = Check::new(health, backend.address);
+                let check = Check::new(health, backend.address, backend.forward);
                 let Some(state) = snapshot.states.get(&check) else {
                     continue;
                 };

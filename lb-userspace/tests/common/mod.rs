@@ -135,6 +135,7 @@ pub(crate) fn health(is_healthy: bool) -> HealthStatus {
     HealthStatus {
         check: "http".to_owned(),
         port: 8080,
+        via: "direct".to_owned(),
         state,
         since: "2026-11-23T21:14:12.345Z".to_owned(),
         reason: error.map(str::to_owned),

@@ -19,7 +19,7 @@ use std::{
 };
 
 use lb_userspace::{
-    config::Config,
+    config::{Config, ForwardMode},
     health::{Check, Health, Snapshot, State, Verdict},
 };
 use server::{Mood, Server};
@@ -36,7 +36,8 @@ fn check(protocol: &str, section: &str, server: SocketAddr) -> Check {
         server.port()
     );
     let config = Config::parse(&text, "f").unwrap_or_else(|errors| panic!("{errors}"));
-    Check::new(config.vips[0].health.as_ref().unwrap(), server.ip())
+    let health = config.vips[0].health.as_ref().unwrap();
+    Check::new(health, server.ip(), ForwardMode::L2)
 }
 
 struct Checker {

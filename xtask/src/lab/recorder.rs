@@ -67,6 +67,15 @@ impl Recorder {
         found.with_context(|| format!("other frames came: {others:02x?}"))
     }
 
+    /// Returns the first 256 bytes of each frame that has arrived and was not returned before.
+    pub fn take(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.frames.next() {
+            frames.push(frame.to_vec());
+        }
+        frames
+    }
+
     pub(super) fn program_pin(&self) -> &Path {
         &self.pin
     }

@@ -6,11 +6,12 @@ use super::{
     super::{
         Protocol,
         duration::{self, Range},
+        host::is_own,
         keys,
         section::Section,
         source::Report,
     },
-    Health,
+    Health, Via,
     probe::{self, Kind},
 };
 
@@ -47,6 +48,8 @@ pub(in super::super) struct Of {
     pub(in super::super) address: Option<IpAddr>,
     pub(in super::super) port: Option<u16>,
     pub(in super::super) protocol: Option<Protocol>,
+    /// Whether it is held against the host that reads it.
+    pub(in super::super) is_on_this_host: bool,
 }
 
 /// It is wrong, and that has been reported.
@@ -87,15 +90,12 @@ fn checked(section: &Section<'_>, kind: Kind, of: Of, report: &mut Report<'_>) -
     let timeout = timeout(section, interval, report);
     let rise = in_a_row(section, "rise", DEFAULT_RISE, report);
     let fall = in_a_row(section, "fall", DEFAULT_FALL, report);
-    let via = match section.field("via") {
-        Some(field) => field.word(&[("direct", ())], &["dsr"], report),
-        None => Some(()),
-    };
+    let via = via(section, of, report);
     let panic_threshold = panic_threshold(section, report);
 
-    via?;
     Some(Health {
         probe: probe?,
+        via: via?,
         port: port?,
         interval: interval?,
         timeout: timeout?,
@@ -103,6 +103,34 @@ fn checked(section: &Section<'_>, kind: Kind, of: Of, report: &mut Report<'_>) -
         fall: fall?,
         panic_threshold: panic_threshold?,
     })
+}
+
+fn via(section: &Section<'_>, of: Of, report: &mut Report<'_>) -> Option<Via> {
+    let Some(field) = section.field("via") else {
+        return Some(Via::Direct);
+    };
+    let is_dsr = field.word(&[("direct", false), ("dsr", true)], &[], report)?;
+    if !is_dsr {
+        return Some(Via::Direct);
+    }
+    let vip = of.address?;
+    if of.is_on_this_host && is_own(vip) {
+        let found = format!("\"dsr\", and {vip} is an address of this host itself");
+        let bits = if vip.is_ipv4() { 32 } else { 128 };
+        let help = format!(
+            "take the address off this host (`ip address del {vip}/{bits} dev lo`, or what `ip address` shows), since what \
+             is sent to it never leaves; or write `via = \"direct\"`"
+        );
+        report.add(
+            field.offset,
+            &field.path,
+            found,
+            "a VIP that this host does not hold, or \"direct\"",
+            help,
+        );
+        return None;
+    }
+    Some(Via::Dsr { vip })
 }
 
 fn port(section: &Section<'_>, of: Of, report: &mut Report<'_>) -> Option<u16> {

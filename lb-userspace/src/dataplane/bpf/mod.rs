@@ -4,6 +4,7 @@
 mod attach;
 pub mod decap;
 pub mod driver;
+pub mod dsr;
 pub mod layout;
 mod left;
 mod limits;

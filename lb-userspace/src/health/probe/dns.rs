@@ -1,17 +1,15 @@
 //! A DNS query is answered without an error (RFC 1035), over what carries the VIP's own queries.
 
-use std::net::SocketAddr;
-
 use hickory_proto::{
     op::{Message, MessageType, Query, ResponseCode},
     rr::RecordType,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Failure, failed, failure, tcp, udp};
+use super::{Failure, Target, failed, failure, tcp, udp};
 use crate::config::{Protocol, health::Dns};
 
-pub(super) async fn probe(target: SocketAddr, dns: &Dns) -> Result<(), Failure> {
+pub(super) async fn probe(to: &Target, dns: &Dns) -> Result<(), Failure> {
     let mut query = Message::query();
     query.metadata.recursion_desired = true;
     query.add_query(Query::query(dns.query.clone(), RecordType::A));
@@ -19,8 +17,8 @@ pub(super) async fn probe(target: SocketAddr, dns: &Dns) -> Result<(), Failure> 
         .to_vec()
         .map_err(|error| Failure::NotAsked(error.to_string()))?;
     let answer = match dns.transport {
-        Protocol::Udp => udp::ask(target, &question).await?,
-        Protocol::Tcp => ask_by_tcp(target, &question).await?,
+        Protocol::Udp => udp::ask(to, &question).await?,
+        Protocol::Tcp => ask_by_tcp(to, &question).await?,
     };
     let answer = Message::from_vec(&answer).map_err(|error| failed("read the answer", &error))?;
     let is_ours = answer.metadata.id == query.metadata.id
@@ -38,8 +36,8 @@ pub(super) async fn probe(target: SocketAddr, dns: &Dns) -> Result<(), Failure> 
 }
 
 /// Over TCP, the length of a message precedes it.
-async fn ask_by_tcp(target: SocketAddr, question: &[u8]) -> Result<Vec<u8>, Failure> {
-    let mut stream = tcp::connect(target).await?;
+async fn ask_by_tcp(to: &Target, question: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut stream = tcp::connect(to).await?;
     let length = u16::try_from(question.len())
         .map_err(|error| Failure::NotAsked(format!("the question is too long: {error}")))?;
     let ask = async {

@@ -3,10 +3,7 @@
 //! tonic speaks gRPC, over a connection that is made here: its own transport would keep connections and dial again
 //! by itself, which is the opposite of a probe.
 
-use std::{
-    net::SocketAddr,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use hyper::{
@@ -22,17 +19,17 @@ use tonic_health::pb::{
 };
 
 use super::{
-    Failure, failed, over, tcp,
+    Failure, Target, failed, over, tcp,
     tls::{Alpn, Connectors},
 };
 use crate::config::health::Grpc;
 
 pub(super) async fn probe(
-    target: SocketAddr,
+    to: &Target,
     grpc: &Grpc,
     connectors: &Connectors,
 ) -> Result<(), Failure> {
-    let stream = tcp::connect(target).await?;
+    let stream = tcp::connect(to).await?;
     match grpc.tls {
         None => call(stream, grpc).await,
         Some(tls) => {

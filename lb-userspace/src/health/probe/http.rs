@@ -1,7 +1,5 @@
 //! An HTTP/1.1 GET, in the clear or over TLS.
 
-use std::net::SocketAddr;
-
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
     Request,
@@ -13,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Failure, failed, over, tcp,
+    Failure, Target, failed, over, tcp,
     tls::{Alpn, Connectors},
 };
 use crate::config::health::Http;
@@ -22,11 +20,11 @@ use crate::config::health::Http;
 const BODY: usize = 64 * 1024;
 
 pub(super) async fn probe(
-    target: SocketAddr,
+    to: &Target,
     http: &Http,
     connectors: &Connectors,
 ) -> Result<(), Failure> {
-    let stream = tcp::connect(target).await?;
+    let stream = tcp::connect(to).await?;
     match http.tls {
         None => get(stream, http).await,
         Some(tls) => {

@@ -10,32 +10,148 @@ mod tcp;
 mod tls;
 mod udp;
 
-use std::{io, pin::pin, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
+use futures_util::future::{BoxFuture, Either, select};
+use nix::sys::socket::{setsockopt, sockopt};
 use rustix::io::Errno;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Check, Failure, task::Prober};
+use super::{Check, Failure, check::Through, task::Prober};
 use crate::config::health::Probe;
 use tls::Connectors;
+
+/// The way of probes that go through the forwarding path.
+pub trait Forwarding: std::fmt::Debug + Send + Sync {
+    /// What a socket needs so that what it sends to a VIP's address goes to this backend, and to no other.
+    fn aim(&self, vip: IpAddr, through: Through) -> BoxFuture<'_, Result<Aim, Failure>>;
+
+    /// Why this node would not hear what the backend answers, if that is so.
+    fn deafness(&self, vip: IpAddr, through: Through) -> BoxFuture<'_, Option<String>>;
+}
+
+/// What a socket needs to go another way than its destination tells.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Aim {
+    /// The mark of its packets (`SO_MARK`).
+    pub mark: Option<u32>,
+    /// Its own address.
+    pub source: Option<IpAddr>,
+}
+
+impl Aim {
+    fn mark(&self, socket: &impl AsFd) -> io::Result<()> {
+        match &self.mark {
+            Some(mark) => Ok(setsockopt(socket, sockopt::Mark, mark)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whom a probe asks, and the way there.
+struct Target {
+    address: SocketAddr,
+    aim: Aim,
+}
 
 /// Makes probes with sockets of this node.
 #[derive(Default)]
 pub(super) struct Sockets {
     connectors: Connectors,
+    forwarding: Option<Arc<dyn Forwarding>>,
+}
+
+impl Sockets {
+    /// The same, with a way for probes that go through the forwarding path.
+    pub(super) fn over(forwarding: Arc<dyn Forwarding>) -> Self {
+        Self {
+            connectors: Connectors::default(),
+            forwarding: Some(forwarding),
+        }
+    }
+
+    /// On the heap: TLS and HTTP together take 18 KiB.
+    fn ask<'a>(&'a self, to: &'a Target, probe: &'a Probe) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            match probe {
+                Probe::Tcp => tcp::connect(to).await.map(drop),
+                Probe::Http(http) => http::probe(to, http, &self.connectors).await,
+                Probe::Grpc(grpc) => grpc::probe(to, grpc, &self.connectors).await,
+                Probe::Udp(udp) => udp::probe(to, udp).await,
+                Probe::Dns(dns) => dns::probe(to, dns).await,
+            }
+        })
+    }
+
+    /// Asks for the VIP. Where that goes wrong, the backend's own address is asked as well, in what is left of the time:
+    /// so one that does not accept the VIP is told from one that is down.
+    async fn ask_through(&self, check: &Check, through: Through) -> Result<(), Failure> {
+        let forwarding = self.forwarding.as_ref();
+        let forwarding = forwarding
+            .ok_or_else(|| Failure::NotAsked("there is no forwarding path".to_owned()))?;
+        let to = Target {
+            address: check.target,
+            aim: forwarding.aim(check.target.ip(), through).await?,
+        };
+        let itself = Target {
+            address: check.backend(),
+            aim: Aim::default(),
+        };
+        let end = Instant::now() + check.timeout;
+        let mut asked = pin!(within(check.timeout, self.ask(&to, &check.probe)));
+        let ask_itself = async {
+            let answered = timeout_at(end, self.ask(&itself, &check.probe)).await;
+            answered.unwrap_or(Err(Failure::TimedOut(check.timeout)))
+        };
+        let (failure, itself) = match timeout(check.timeout / 2, &mut asked).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failure)) => (failure, ask_itself.await),
+            Err(_half_time) => match select(asked, pin!(ask_itself)).await {
+                Either::Left((Ok(()), _)) => return Ok(()),
+                Either::Left((Err(failure), itself)) => (failure, itself.await),
+                Either::Right((itself, asked)) => match asked.await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => (failure, itself),
+                },
+            },
+        };
+        // One that serves at its own address is not blamed for what this node throws away.
+        if matches!((&failure, &itself), (Failure::TimedOut(_), Ok(())))
+            && let Some(why) = forwarding.deafness(check.target.ip(), through).await
+        {
+            return Err(Failure::NotAsked(why));
+        }
+        Err(failure.beside(check.backend(), itself))
+    }
 }
 
 impl Prober for Sockets {
     async fn probe(&self, check: &Check) -> Result<(), Failure> {
-        let target = check.target;
-        match &check.probe {
-            Probe::Tcp => tcp::connect(target).await.map(drop),
-            Probe::Http(http) => http::probe(target, http, &self.connectors).await,
-            Probe::Grpc(grpc) => grpc::probe(target, grpc, &self.connectors).await,
-            Probe::Udp(udp) => udp::probe(target, udp).await,
-            Probe::Dns(dns) => dns::probe(target, dns).await,
+        if let Some(through) = check.through {
+            return self.ask_through(check, through).await;
         }
+        let to = Target {
+            address: check.target,
+            aim: Aim::default(),
+        };
+        within(check.timeout, self.ask(&to, &check.probe)).await
     }
+}
+
+/// What comes of a probe that may take so long.
+pub(super) async fn within(
+    time: Duration,
+    probe: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let result = timeout(time, probe).await;
+    result.unwrap_or(Err(Failure::TimedOut(time)))
 }
 
 /// How long a connection may take to say goodbye (a TLS alert, HTTP/2's GOAWAY) when the answer is there.
@@ -86,18 +202,4 @@ fn failed(doing: &str, error: &dyn std::error::Error) -> Failure {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_this_node_lacks_is_no_failure_of_the_backend() {
-        let of = |errno: Errno| failure("connect", &io::Error::from(errno));
-        assert_eq!(
-            of(Errno::CONNREFUSED),
-            Failure::Failed("connect: connection refused".to_owned())
-        );
-        for errno in [Errno::MFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL] {
-            assert!(matches!(of(errno), Failure::NotAsked(_)), "{errno}");
-        }
-    }
-}
+mod tests;

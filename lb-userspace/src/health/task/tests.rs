@@ -8,8 +8,13 @@ use std::{
     },
 };
 
+use tokio::time::timeout;
+
 use super::*;
-use crate::{config::health::Probe, health::Health};
+use crate::{
+    config::health::Probe,
+    health::{Health, probe::within},
+};
 
 /// What a backend does with a probe.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,7 +65,7 @@ impl Prober for Backends {
         match answer.unwrap_or(Answer::Pass) {
             Answer::Pass => Ok(()),
             Answer::Fail => Err(Failure::Failed("no".to_owned())),
-            Answer::Silence => pending().await,
+            Answer::Silence => within(check.timeout, pending()).await,
             Answer::NotAsked => Err(Failure::NotAsked("no descriptors".to_owned())),
             Answer::Panic => panic!("a defect"),
         }
@@ -70,6 +75,7 @@ impl Prober for Backends {
 fn check(backend: u32) -> Check {
     Check {
         target: (Ipv4Addr::from(0x0a00_0000 + backend), 80).into(),
+        through: None,
         probe: Probe::Tcp,
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),

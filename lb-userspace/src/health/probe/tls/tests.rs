@@ -3,7 +3,10 @@ use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use tokio_rustls::TlsAcceptor;
 
-use super::{super::tcp, *};
+use super::{
+    super::{Aim, Target, tcp},
+    *,
+};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -51,7 +54,11 @@ async fn connect(
             stream.read_u8().await.ok();
         }
     });
-    let stream = tcp::connect(target).await.unwrap();
+    let to = Target {
+        address: target,
+        aim: Aim::default(),
+    };
+    let stream = tcp::connect(&to).await.unwrap();
     let host = Host {
         authority: host.to_owned(),
         name: host.to_owned(),
