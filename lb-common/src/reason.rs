@@ -121,6 +121,8 @@ reasons! {
     IcmpLimited = 22, "icmp_limited", Drop;
     /// A map lacks an entry that the daemon should have written: a defect, please report it.
     TableMissing = 23, "table_missing", Drop;
+    /// The source may not send to the VIP: it is blocked by command, or the access lists deny it.
+    Denied = 24, "denied", Drop;
 }
 
 impl Reason {

@@ -9,7 +9,7 @@ pub(super) struct Keys {
 }
 
 pub(super) const FILE: Keys = Keys {
-    known: &["node", "vip"],
+    known: &["node", "access", "vip"],
     later: &["redis"],
 };
 
@@ -49,9 +49,18 @@ pub(super) const VIP: Keys = Keys {
         "flow_idle",
         "drain_timeout",
         "slow_start",
+        "allow",
+        "allow_file",
+        "deny",
+        "deny_file",
         "backend",
     ],
-    later: &["min_healthy", "allow", "deny", "limit"],
+    later: &["min_healthy", "limit"],
+};
+
+pub(super) const ACCESS: Keys = Keys {
+    known: &["allow", "allow_file", "deny", "deny_file"],
+    later: &[],
 };
 
 pub(super) const HEALTH: Keys = Keys {
@@ -151,14 +160,14 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [FILE, NODE, VIP, HEALTH, BACKEND] {
+        for keys in [FILE, NODE, ACCESS, VIP, HEALTH, BACKEND] {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)));
         }
     }
 
     #[test]
     fn lists_read_as_a_sentence() {
-        assert_eq!(FILE.list(), "`node` or `vip`");
+        assert_eq!(FILE.list(), "`node`, `access` or `vip`");
         assert_eq!(BACKEND.list(), "`address`, `weight`, `mac` or `forward`");
     }
 }

@@ -8,7 +8,17 @@ use std::{
 
 use toml::de::DeTable;
 
-use super::{Config, error::Errors, host, keys, node, section::Section, source::Report, vip};
+use super::{
+    Config,
+    error::Errors,
+    host, keys,
+    list_file::Files,
+    lists::{self, Lists},
+    node,
+    section::Section,
+    source::Report,
+    vip,
+};
 
 /// Where maps, programs and links are pinned unless the file says otherwise.
 pub const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/weir";
@@ -50,6 +60,8 @@ pub struct Summary {
     pub backends: usize,
     /// Memory of the lookup tables, in bytes.
     pub table_bytes: usize,
+    /// How many prefixes all access lists have together.
+    pub prefixes: usize,
 }
 
 /// Where the running or left-behind data plane of a configuration is found.
@@ -102,7 +114,9 @@ pub fn check(path: &Path, scope: Scope) -> Result<Summary, Errors> {
         };
         read(text, file, scope, needed)
     })?;
+    let listed = config.lists().map(|(_, lists)| lists.entries.len());
     Ok(Summary {
+        prefixes: listed.sum(),
         node: config.node.name,
         vips: config.vips.len(),
         backends: config.vips.iter().map(|vip| vip.backends.len()).sum(),
@@ -164,10 +178,35 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
             settings
         });
     let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);
-    let vips = vip::read_all(&top, encap_source, &mut report);
+    let around = lists::Around { directory, scope };
+    let mut files = Files::default();
+    let access = access(&top, &around, &mut files, &mut report);
+    let vips = vip::read_all(&top, encap_source, (&around, &mut files), &mut report);
     let node = settings.and_then(|settings| settings.node);
-    let config = node.zip(vips).map(|(node, vips)| Config { node, vips });
-    report.finish(config)
+    let config = || {
+        Some(Config {
+            node: node?,
+            access: access?,
+            vips: vips?,
+        })
+    };
+    report.finish(config())
+}
+
+/// `[access]`, where the file has it.
+fn access(
+    top: &Section<'_>,
+    around: &lists::Around<'_>,
+    files: &mut Files,
+    report: &mut Report<'_>,
+) -> Option<Lists> {
+    const WANTED: &str = "a section `[access]`";
+    const HELP: &str = "write `[access]`, and below it `deny = [\"192.0.2.0/24\"]`";
+    let Some(field) = top.field("access") else {
+        return Some(Lists::default());
+    };
+    let section = field.section(WANTED, HELP, &keys::ACCESS, report)?;
+    lists::read(&section, None, around, files, report)
 }
 
 /// The TOML tree of a text, with a place for what is wrong with it; or what makes it no TOML.

@@ -13,8 +13,11 @@ mod flows;
 pub mod health;
 mod host;
 mod keys;
+pub mod list_file;
+mod lists;
 mod load;
 mod node;
+mod prefix;
 mod reload;
 mod section;
 mod source;
@@ -22,9 +25,11 @@ mod vip;
 
 pub use error::{Errors, Finding};
 pub use health::Health;
+pub use lists::{Entry, List, Lists};
 pub use load::{
     DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, DEFAULT_STATE_FILE, Paths, Scope, Summary, check, paths,
 };
+pub use prefix::{NotAPrefix, Prefix};
 
 use std::{
     fmt,
@@ -38,8 +43,18 @@ use std::{
 pub struct Config {
     /// Settings of this node.
     pub node: Node,
+    /// Who may send to any VIP, as far as the VIP's own lists do not tell.
+    pub access: Lists,
     /// The VIPs that it serves, in the file's order.
     pub vips: Vec<Vip>,
+}
+
+impl Config {
+    /// The access lists of all VIPs (`None`), then those of each VIP.
+    pub fn lists(&self) -> impl Iterator<Item = (Option<&Vip>, &Lists)> {
+        let own = self.vips.iter().map(|vip| (Some(vip), &vip.access));
+        std::iter::once((None, &self.access)).chain(own)
+    }
 }
 
 /// `[node]`: settings of this node.
@@ -187,6 +202,8 @@ pub struct Vip {
     pub health: Option<Health>,
     /// How flows outlive changes.
     pub flows: Flows,
+    /// Who may send to it.
+    pub access: Lists,
     /// Who serves, in the file's order; addresses are unique within the VIP.
     pub backends: Vec<Backend>,
 }

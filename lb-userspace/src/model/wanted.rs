@@ -7,6 +7,7 @@ use std::{
 };
 
 use lb_common::{
+    access::PrefixKey,
     backend::{self, Backend},
     flow::Address,
     pin::Idle,
@@ -17,7 +18,9 @@ use lb_common::{
 use zerocopy::FromZeros;
 
 use super::{
+    blocks::{self, Blocks},
     ids::{BackendKey, Exhausted, Ids},
+    listed::Listed,
     map_address,
     next_hop::{NextHop, Port},
     overrides::BackendName,
@@ -63,6 +66,8 @@ pub struct Standing {
     pub unnamed: BTreeSet<u16>,
     /// What a scan has shown that has just ended.
     pub settled: Option<Arc<Settled>>,
+    /// What commands block.
+    pub blocks: Arc<Blocks>,
 }
 
 /// What the data plane should hold.
@@ -74,6 +79,10 @@ pub struct Wanted {
     pub ports: BTreeSet<u32>,
     /// Interfaces that packets come by.
     pub interfaces: BTreeMap<u32, Interface>,
+    /// Prefixes that are blocked.
+    pub blocks: BTreeSet<PrefixKey>,
+    /// The configuration's access lists, which are written by a thread of their own.
+    pub listed: Listed,
     /// The VIPs, in the configuration's order.
     pub vips: Vec<WantedVip>,
     /// The same VIPs as packets find them.
@@ -97,6 +106,8 @@ pub struct WantedVip {
     pub table: Arc<Table>,
     /// Its backends, in the configuration's order.
     pub backends: Vec<WantedBackend>,
+    /// What is to be looked up among the blocks for its packets ([`lb_common::access::blocks`]).
+    pub blocks: u32,
     /// How long its flows may be silent.
     pub idle: Idle,
     /// How long its slots stay in the states that end by time.
@@ -178,13 +189,27 @@ impl Wanted {
             .collect::<Result<Vec<_>, _>>()?;
         let tables = tables(&named, held);
         let standing = inputs.standing;
+        let blocks = standing.blocks.keys(|name| {
+            let mut pairs = vips.iter().zip(&named);
+            let (_, named) = pairs.find(|(vip, _)| vip.name == name)?;
+            Some(named.id)
+        });
+        let blocked = blocks::owners(&blocks);
+        let mut ids = named.iter().map(|named| (named.id, named.table.vip));
+        let listed = Listed::new(inputs.config, |_| ids.next());
         let vips: Vec<_> = vips
             .iter()
             .zip(&named)
             .zip(tables)
-            .map(|((vip, named), table)| WantedVip::new(vip, named, table, inputs, held))
+            .map(|((vip, named), table)| {
+                let mut vip = WantedVip::new(vip, named, table, inputs, held);
+                vip.blocks = blocks::scopes(&blocked, named.id);
+                vip
+            })
             .collect();
         Ok(Self {
+            blocks,
+            listed,
             node: Node::new(inputs.keys.hash_keys),
             ports: ports(inputs),
             interfaces: interfaces(inputs),
@@ -345,6 +370,7 @@ impl WantedVip {
             },
             table,
             backends,
+            blocks: 0,
             idle: idle(&vip.flows),
             times: Times {
                 hold_ms: Times::HOLD_MS,

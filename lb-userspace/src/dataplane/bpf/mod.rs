@@ -6,6 +6,7 @@ pub mod decap;
 pub mod driver;
 pub mod layout;
 mod left;
+mod lists;
 mod migrate;
 mod object;
 mod pins;
@@ -22,6 +23,7 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData, MapError, PerCpuValues};
 use lb_common::{
+    access::{List, PrefixKey},
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
@@ -43,7 +45,7 @@ use self::{
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, ReasonCount, Scan};
+use super::{DataPlane, ListPlane, ReasonCount, Scan};
 use crate::{
     config::XdpMode,
     model::{
@@ -452,6 +454,36 @@ impl DataPlane for BpfDataPlane {
             over_budget: sum.over_budget.wrapping_add(value.over_budget),
         };
         Ok(values.iter().fold(PinCounters::default(), sum))
+    }
+
+    fn set_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        lists::block(&mut self.object.blocks, key)
+    }
+
+    fn clear_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        lists::clear(&mut self.object.blocks, key)
+    }
+
+    fn block_keys(&self) -> anyhow::Result<Vec<PrefixKey>> {
+        let all = lists::entries(&self.object.blocks)?;
+        Ok(all.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()> {
+        let set = self.object.block_scopes.set(vip, scopes, 0);
+        set.with_context(|| format!("writing what is blocked for VIP {vip}"))
+    }
+
+    fn list_plane(&self) -> anyhow::Result<Box<dyn ListPlane>> {
+        Ok(Box::new(lists::Kernel::new(&self.object)?))
+    }
+
+    fn access_counter(&self, vip: u32, list: List) -> anyhow::Result<u64> {
+        let values = self.object.access_counters.get(&list.counter(vip), 0);
+        let values = values.context("reading the counters of access lists")?;
+        Ok(values
+            .iter()
+            .fold(0, |sum: u64, count| sum.wrapping_add(*count)))
     }
 
     fn max_pins(&self) -> u32 {

@@ -10,7 +10,7 @@ use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{
         Array, ArrayOfMaps, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, ProgramArray,
-        xdp::DevMapHash,
+        lpm_trie::LpmTrie, xdp::DevMapHash,
     },
     programs::Xdp,
 };
@@ -49,6 +49,12 @@ const STEP_PROGRAMS: [&str; step::COUNT] = [
 /// The pins of one kind.
 pub(super) type PinMap = HashMap<MapData, Value<Flow>, Value<Pin>>;
 
+/// What a [`lb_common::access::PrefixKey`] has after its number of bits.
+pub(super) type PrefixBytes = [u8; 20];
+
+/// Prefixes with their verdicts.
+pub(super) type PrefixMap = LpmTrie<MapData, PrefixBytes, u32>;
+
 /// A lookup table or the VIP table: an inner map of one entry.
 pub(super) type Inner<T> = Array<MapData, Value<T>>;
 
@@ -82,6 +88,11 @@ pub(super) struct Object {
     pub(super) ports: DevMapHash<MapData>,
     pub(super) fragments: HashMap<MapData, Value<FragmentKey>, u32>,
     pub(super) idle: Array<MapData, Value<Idle>>,
+    pub(super) blocks: PrefixMap,
+    pub(super) block_scopes: Array<MapData, u32>,
+    pub(super) lists: PrefixMap,
+    pub(super) list_scopes: Array<MapData, u32>,
+    pub(super) access_counters: PerCpuArray<MapData, u64>,
     /// By [`lb_common::pin::Kind`].
     pub(super) pins: [PinMap; 3],
     /// How many pins of a kind fit.
@@ -190,6 +201,11 @@ impl Object {
             ports: take(&mut ebpf, "PORTS")?,
             fragments: take(&mut ebpf, "FRAGMENTS")?,
             idle: take(&mut ebpf, "IDLE")?,
+            blocks: take(&mut ebpf, "BLOCKS")?,
+            block_scopes: take(&mut ebpf, "BLOCK_SCOPES")?,
+            lists: take(&mut ebpf, "LISTS")?,
+            list_scopes: take(&mut ebpf, "LIST_SCOPES")?,
+            access_counters: take(&mut ebpf, "ACCESS_COUNTERS")?,
             pins: [
                 take(&mut ebpf, "PINS_SYN")?,
                 take(&mut ebpf, "PINS_PROVEN")?,
