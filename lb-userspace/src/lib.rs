@@ -11,6 +11,7 @@ pub mod dataplane;
 pub mod health;
 mod http;
 mod interfaces;
+pub mod lists;
 pub mod logging;
 pub mod metrics;
 pub mod model;

@@ -2,8 +2,10 @@
 //! answers commands. No map needs a lock.
 
 mod attachments;
+mod blocks;
 mod change;
 mod desired;
+mod lists;
 mod origin;
 mod standing;
 mod status;
@@ -27,6 +29,7 @@ use crate::{
     config::{Config, OnExit},
     dataplane::{DataPlane, apply::apply},
     health::{self, Health, Verdict},
+    lists::{watch::Watcher, writer::Writer},
     model::{
         ids::Ids,
         ip_address,
@@ -72,6 +75,11 @@ pub(crate) struct Reconciler<D> {
     prepared: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
     health: Health,
     checked: watch::Receiver<Arc<health::Snapshot>>,
+    /// Writes the access lists.
+    lists: Writer,
+    /// Watches their files.
+    files: Watcher,
+    refused_files: lists::Refused,
     keeper: Keeper,
     sweeper: Sweeper,
     /// Leaving backends that nothing names any more.
@@ -132,6 +140,8 @@ impl<D: DataPlane> Reconciler<D> {
         }
         let mut held = Held::adopt(&vips, &backends, slots);
         held.adopt_interfaces(plane.interfaces()?);
+        held.adopt_blocks(plane.block_keys()?);
+        let lists = Writer::start(plane.list_plane()?)?;
         let (health, checked) = Health::start().context("starting the health checks")?;
         let state_file = StateFile::new(&config.node.state_file);
         let (state, lost) = match past {
@@ -148,7 +158,7 @@ impl<D: DataPlane> Reconciler<D> {
             );
         }
         Ok(Self {
-            desired: Desired::new(config, state.overrides),
+            desired: Desired::new(config, state.overrides, Arc::new(state.blocks)),
             ids: Ids::adopt(&vips, &backends),
             held,
             plane,
@@ -166,6 +176,9 @@ impl<D: DataPlane> Reconciler<D> {
             prepared: mpsc::channel(1),
             health,
             checked,
+            lists,
+            files: Watcher::start(),
+            refused_files: lists::Refused::default(),
             keeper: Keeper::default(),
             sweeper: Sweeper::default(),
             unnamed: BTreeSet::new(),
@@ -193,6 +206,8 @@ impl<D: DataPlane> Reconciler<D> {
             );
         }
         self.adopt_verdicts().await?;
+        self.expire_blocks();
+        self.load_lists().await?;
         self.reconcile("start")?;
         if !self.attachments.is_any() {
             let names = self.interfaces().iter();
@@ -233,7 +248,11 @@ impl<D: DataPlane> Reconciler<D> {
                     None => return End::Abandoned,
                 },
                 Ok(()) = self.checked.changed() => self.follow("health"),
-                () = until(self.wake) => self.follow("time"),
+                () = until(self.wake) => {
+                    self.expire_blocks();
+                    self.follow("time");
+                }
+                reread = self.files.next() => self.reread(reread),
                 message = self.sweeper.next() => self.sweep(message),
             }
         }
@@ -325,6 +344,10 @@ impl<D: DataPlane> Reconciler<D> {
                 self.change(request, reply);
                 None
             }
+            Command::Blocks(sender) => {
+                drop(sender.send(self.block_list()));
+                None
+            }
             Command::PlanBasis(sender) => {
                 let basis = PlanBasis {
                     generation: self.generation,
@@ -367,6 +390,7 @@ impl<D: DataPlane> Reconciler<D> {
         );
         standing.unnamed.clone_from(&self.unnamed);
         standing.settled.clone_from(&self.settled);
+        standing.blocks = Arc::clone(self.desired.blocks());
         let inputs = Inputs {
             config: &self.desired.config,
             keys: &self.desired.keys,
@@ -393,10 +417,14 @@ impl<D: DataPlane> Reconciler<D> {
             self.events.tell(what);
         }
         let scan = self.sweeper.begin(&self.plane, &self.held, &wanted)?;
-        self.wake = [self.keeper.wake, scan, self.deadline(&wanted)]
-            .into_iter()
-            .flatten()
-            .min();
+        self.lists.want(wanted.listed.clone());
+        let times = [
+            self.keeper.wake,
+            scan,
+            self.deadline(&wanted),
+            self.block_deadline(),
+        ];
+        self.wake = times.into_iter().flatten().min();
         if let Some(before) = self.wanted.replace(wanted) {
             self.tell_next_hops(&before);
             self.follow_leaving(&before);

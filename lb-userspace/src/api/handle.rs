@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Changed, Detached, Event, FlowsBasis, PlanBasis, Refusal, Request, Status};
+use super::{BlockList, Changed, Detached, Event, FlowsBasis, PlanBasis, Refusal, Request, Status};
 
 /// How many commands wait before a sender does.
 const QUEUE: usize = 16;
@@ -19,6 +19,8 @@ pub enum Command {
     Status(oneshot::Sender<Status>),
     /// Tell the generation.
     Generation(oneshot::Sender<u64>),
+    /// Tell what is blocked.
+    Blocks(oneshot::Sender<BlockList>),
     /// Change what is wanted.
     Change(Request, oneshot::Sender<Result<Changed, Refusal>>),
     /// Tell what a new configuration is to be held against.
@@ -73,6 +75,14 @@ impl Handle {
     /// The task has ended or does not answer within `patience`.
     pub async fn generation(&self, patience: Duration) -> Result<u64, HandleError> {
         self.ask(Command::Generation, patience).await
+    }
+
+    /// Asks what is blocked.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub async fn blocks(&self, patience: Duration) -> Result<BlockList, HandleError> {
+        self.ask(Command::Blocks, patience).await
     }
 
     /// Asks the daemon to take the program off and to end.

@@ -42,6 +42,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     })?
 }
 
+/// What is blocked concerns one VIP, or all.
+fn of(vip: Option<&str>) -> String {
+    match vip {
+        Some(vip) => format!("for VIP {vip}"),
+        None => "for every VIP".to_owned(),
+    }
+}
+
 /// An event as a line for people.
 fn line(event: &Event) -> String {
     let what = match &event.what {
@@ -81,6 +89,36 @@ fn line(event: &Event) -> String {
                 |weight| format!("weight {weight}"),
             );
             format!("generation {generation}: {backend} of VIP {vip} has {weight} by {by}")
+        }
+        What::Blocked {
+            generation,
+            by,
+            prefix,
+            vip,
+            until,
+            ..
+        } => {
+            let until = until.as_ref().map(|until| format!(" until {until}"));
+            let until = until.unwrap_or_default();
+            format!(
+                "generation {generation}: {prefix} blocked {} by {by}{until}",
+                of(vip.as_deref())
+            )
+        }
+        What::Unblocked {
+            generation,
+            by,
+            prefix,
+            vip,
+        } => format!(
+            "generation {generation}: {prefix} blocked no longer {} by {by}",
+            of(vip.as_deref())
+        ),
+        What::ListRead { file, prefixes } => {
+            format!(
+                "{} has changed: {prefixes} prefixes are in force",
+                file.display()
+            )
         }
         What::NextHop {
             vip,

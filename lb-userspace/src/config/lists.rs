@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, path::Path, sync::Arc};
 
+use lb_common::access::MAX_LISTED;
+
 use super::{
     Errors, Finding, Prefix,
     list_file::{self, Contents, Files, Use},
@@ -46,9 +48,21 @@ impl List {
         !self.prefixes.is_empty() || self.file.is_some()
     }
 
+    /// How many prefixes it has, some perhaps twice.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.all().count()
+    }
+
+    /// Whether it names nobody.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all().next().is_none()
+    }
+
     /// Its prefixes, in no order, some perhaps twice.
     fn all(&self) -> impl Iterator<Item = Prefix> {
-        let file = self.file.iter().flat_map(|file| file.prefixes.iter());
+        let file: &[Prefix] = self.file.as_ref().map_or(&[], |file| &file.prefixes);
         self.prefixes.iter().chain(file).copied()
     }
 }
@@ -78,12 +92,7 @@ impl Lists {
             }),
         };
         let lists = Self::new(follow(&self.allow), follow(&self.deny));
-        match lists
-            .allow
-            .file
-            .as_ref()
-            .filter(|_| lists.allow.all().next().is_none())
-        {
+        match lists.allow.file.as_ref().filter(|_| lists.allow.is_empty()) {
             Some(file) => Err(Errors::Invalid(vec![allows_nobody(file)])),
             None => Ok(lists),
         }
@@ -143,6 +152,19 @@ pub(super) fn read(
     let allow = list("allow", Use::Allow);
     let deny = list("deny", Use::Deny);
     Some(Lists::new(allow?, deny?))
+}
+
+/// Refuses more prefixes than the maps have room for.
+pub(super) fn check_total(prefixes: usize, report: &mut Report<'_>) {
+    if prefixes > MAX_LISTED {
+        report.add(
+            0,
+            "access",
+            format!("{prefixes} prefixes in all lists together"),
+            format!("at most {MAX_LISTED}"),
+            "join neighbouring prefixes, or move what several VIPs share to `[access]`",
+        );
+    }
 }
 
 /// The prefixes that are written in the configuration itself.

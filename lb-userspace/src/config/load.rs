@@ -182,6 +182,9 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
     let mut files = Files::default();
     let access = access(&top, &around, &mut files, &mut report);
     let vips = vip::read_all(&top, encap_source, (&around, &mut files), &mut report);
+    let own = vips.iter().flatten().map(|vip| &vip.access);
+    let listed = access.iter().chain(own).map(|lists| lists.entries.len());
+    lists::check_total(listed.sum(), &mut report);
     let node = settings.and_then(|settings| settings.node);
     let config = || {
         Some(Config {

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, collections::BTreeMap, iter::Peekable, sync::Arc};
 
 use lb_common::{
-    access::{NODE, PrefixKey, lists, verdict},
+    access::{List, NODE, PrefixKey, blocks, lists, verdict},
     vip::VipKey,
 };
 
@@ -56,6 +56,12 @@ impl Listed {
         self.scopes.values().map(|entries| entries.len()).sum()
     }
 
+    /// What is to be looked up for a VIP.
+    #[must_use]
+    pub fn scopes_of(&self, vip: u32) -> u32 {
+        self.vips.get(&vip).map_or(0, |vip| vip.scopes)
+    }
+
     /// Whether two are the same lists: told by where they lie, not by what they hold.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -88,6 +94,18 @@ impl Listed {
             vips: scopes.into_iter().map(vip).collect(),
         }
     }
+}
+
+/// The lists that may decide on packets to a VIP, where these blocks and lists are looked up.
+pub fn concerning(blocks: u32, lists: u32) -> impl Iterator<Item = List> {
+    let has = move |list: &List| match list {
+        List::VipBlock => blocks & blocks::OF_VIP != 0,
+        List::NodeBlock => blocks & blocks::OF_NODE != 0,
+        List::VipAllow | List::VipDeny => lists & lists::OF_VIP != 0,
+        List::NodeAllow | List::NodeDeny => lists & lists::OF_NODE != 0,
+        List::Unlisted => lists & lists::CLOSED != 0,
+    };
+    List::ALL.into_iter().filter(has)
 }
 
 /// What is to be looked up in the lists for a VIP's packets.

@@ -13,7 +13,7 @@ use super::{
     seed::Keys,
     wanted::{Error, Inputs, Standing, Wanted, WantedVip},
 };
-use crate::config::{Backend, Config, Node, Vip};
+use crate::config::{Backend, Config, List, Lists, Node, Vip};
 
 /// What a configuration is held against.
 #[derive(Clone)]
@@ -105,6 +105,11 @@ const NODE: &[Field<Node>] = &[
     ("gue_port", |node| node.gue_port.to_string()),
 ];
 
+const ACCESS: &[Field<Lists>] = &[
+    ("access.allow", |lists| list(&lists.allow)),
+    ("access.deny", |lists| list(&lists.deny)),
+];
+
 const VIP: &[Field<Vip>] = &[
     ("address", |vip| vip.address.to_string()),
     ("port", |vip| vip.port.to_string()),
@@ -113,6 +118,8 @@ const VIP: &[Field<Vip>] = &[
     ("affinity", |vip| word(vip.affinity)),
     ("announce", |vip| word(vip.announce)),
     ("health", |vip| format!("{:?}", vip.health)),
+    ("allow", |vip| list(&vip.access.allow)),
+    ("deny", |vip| list(&vip.access.deny)),
     ("move_window", |vip| time(vip.flows.move_window)),
     ("flow_idle", |vip| time(vip.flows.flow_idle)),
     ("drain_timeout", |vip| {
@@ -157,6 +164,7 @@ impl Basis {
                 to: "another".to_owned(),
             });
         }
+        node.extend(differences(ACCESS, &self.file.access, &next.access));
         let before: BTreeMap<_, _> = by_name(&self.file, &now).collect();
         let mut vips: Vec<_> = by_name(next, &then)
             .filter_map(|(name, after)| match before.get(name) {
@@ -195,6 +203,20 @@ fn by_name<'a>(
 ) -> impl Iterator<Item = (&'a str, (&'a Vip, &'a WantedVip))> {
     let vips = config.vips.iter().zip(&wanted.vips);
     vips.map(|pair| (pair.0.name.as_str(), pair))
+}
+
+/// A list, in short where it is long.
+fn list(list: &List) -> String {
+    const SHOWN: usize = 8;
+    let own = list.prefixes.iter().take(SHOWN).map(ToString::to_string);
+    let more = list.prefixes.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let file = list.file.as_ref().map(|file| {
+        let path = file.path.display();
+        format!("{} of {path}", file.prefixes.len())
+    });
+    let parts: Vec<_> = own.chain(more).chain(file).collect();
+    parts.join(" ")
 }
 
 fn changed(

@@ -231,6 +231,13 @@ impl Wanted {
     }
 }
 
+/// What packets to a VIP are known by.
+#[must_use]
+pub fn vip_key(vip: &config::Vip) -> VipKey {
+    let port = vip.port.to_be_bytes();
+    VipKey::new(map_address(vip.address), port, vip.protocol.number())
+}
+
 /// The backends that are held and no VIP's own any more, without those that nothing names.
 fn leaving(vips: &[WantedVip], inputs: &Inputs<'_>, held: &Held) -> BTreeMap<u16, Backend> {
     let own: BTreeSet<u16> = vips
@@ -265,11 +272,7 @@ impl NamedVip {
         held: &Held,
         ids: &mut Ids,
     ) -> Result<Self, Error> {
-        let key = VipKey::new(
-            map_address(vip.address),
-            vip.port.to_be_bytes(),
-            vip.protocol.number(),
-        );
+        let key = vip_key(vip);
         let id = ids.vip(key).map_err(Error::Vips)?;
         let mut members = Vec::with_capacity(vip.backends.len());
         for backend in &vip.backends {
