@@ -19,9 +19,12 @@ use std::{path::PathBuf, str::FromStr};
 use anyhow::{Context as _, bail};
 use cases::{Case, Program};
 use clap::Parser;
-use lb_userspace::dataplane::bpf::{
-    BpfDataPlane,
-    driver::{Classic, Driver, Floor, Pinned},
+use lb_userspace::dataplane::{
+    Sizes,
+    bpf::{
+        BpfDataPlane,
+        driver::{Classic, Driver, Floor, Pinned},
+    },
 };
 
 /// Measures what a packet costs on this machine.
@@ -102,7 +105,10 @@ impl Row<'_> {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let mut driver = Driver::load()?;
-    let mut weir = BpfDataPlane::private_with(arguments.max_pins)?;
+    let mut weir = BpfDataPlane::private_with(Sizes {
+        max_pins: arguments.max_pins,
+        max_sources: 1 << 20,
+    })?;
     let mut cases = cases::prepare(&mut weir)?;
     if arguments.steady {
         return steady::run(&mut driver, &mut weir, &cases, arguments.rounds);

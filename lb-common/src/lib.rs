@@ -1,7 +1,7 @@
 //! weir's map types and packet pipeline, shared by the BPF program, the daemon, tests and fuzzers.
 //!
 //! Read from top to bottom, the modules are the packet's way through [`pipeline::run`]:
-//! parse → VIP → slot → pin → backend → encapsulate or rewrite. Everything is generic over a [`packet::Packet`] (who owns
+//! parse → VIP → limits → slot → pin → backend → encapsulate or rewrite. Everything is generic over a [`packet::Packet`] (who owns
 //! the bytes) and [`tables::Tables`] (who owns the maps), so that the very same source is compiled
 //! into the kernel and run on the host. What happens at the other end of a tunnel is in [`decap`].
 //!
@@ -29,6 +29,8 @@ pub mod vip;
 pub mod access;
 
 pub mod gcra;
+
+pub mod limit;
 
 pub mod slot;
 

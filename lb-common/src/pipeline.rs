@@ -1,22 +1,25 @@
-//! The packet's way, on one screen: parse → VIP → slot → backend → forward → count.
+//! The packet's way, on one screen: parse → VIP → limits → slot → backend → forward → count.
 //!
 //! Plain packets of a flow are judged inline; whatever is unusual (tags, options, extension headers, fragments,
-//! ICMP, ARP, packets too big, slots that change hands) is judged by functions of their own, so that the common case
+//! ICMP, ARP, packets too big, VIPs with limits, slots that change hands) is judged by functions of their own, so that the common case
 //! stays small.
 
 use crate::{
+    access::{self, Access},
     backend::{self, Backend},
     encap,
     flow::Flow,
     fragment::{self, FragmentKey},
-    icmp, neighbour,
+    icmp,
+    limit::{self, Sent},
+    neighbour,
     packet::Packet,
     parse::{self, Ip, Network, Parsed, Payload},
     pin::{self, Idle, Segment},
     reason::{Reason, Verdict},
     rewrite,
     slot::{NOBODY, Slot},
-    tables::{Answer, Chosen, Limited, Tables},
+    tables::{Answer, Chosen, Limited, Tables, chosen_flags},
     vip::{VipEntry, VipKey},
     wire::{ethernet, protocol, tcp::Tcp},
 };
@@ -74,6 +77,8 @@ struct Choice {
     /// Hash of the flow.
     hash: u32,
     is_syn: bool,
+    /// Whether access lists or limits must judge the packet first.
+    is_guarded: bool,
 }
 
 /// What a step leaves to a later one, untouched and not counted.
@@ -88,6 +93,8 @@ pub enum Step {
     Message,
     /// A packet that is to be answered with an ICMP error, to [`answer`].
     Answer,
+    /// A packet of a VIP with access lists or limits, to [`guard`].
+    Guard,
     /// A packet of a flow whose slot changes hands, to [`pins`].
     Pins,
     /// A packet whose backend is noted in [`Tables::chosen`], to [`chosen`].
@@ -106,6 +113,7 @@ pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Ou
             Step::Unusual => unusual(packet, tables, ingress),
             Step::Message => Step::Done(message(packet, tables, ingress)),
             Step::Answer => Step::Done(answer(packet, tables)),
+            Step::Guard => guard(packet, tables),
             Step::Pins => pins(packet, tables),
             Step::Chosen => chosen(packet, tables, ingress),
         };
@@ -125,10 +133,13 @@ pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> 
     {
         return Step::Unusual;
     }
-    if let Ok(choice) = &next
-        && !choice.slot.is_stable()
-    {
-        return Step::Pins;
+    if let Ok(choice) = &next {
+        if choice.is_guarded {
+            return Step::Guard;
+        }
+        if !choice.slot.is_stable() {
+            return Step::Pins;
+        }
     }
     if let Err(reason) =
         next.and_then(|choice| forward(packet, tables, ingress, &parsed.ip, &choice, &mut outcome))
@@ -156,11 +167,30 @@ pub fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -
     match result {
         Ok(Then::Done) => {}
         Ok(Then::Answer) => return Step::Answer,
+        Ok(Then::Guard) => return Step::Guard,
         Ok(Then::Pins) => return Step::Pins,
         Err(reason) => outcome.reason = reason,
     }
     tables.count_outcome(&outcome);
     Step::Done(outcome)
+}
+
+/// The step for packets of VIPs with access lists or limits, which it judges before they may be remembered or forwarded.
+#[inline(always)]
+pub fn guard<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Step {
+    let mut outcome = Outcome::UNKNOWN;
+    match network(packet).and_then(|network| guarded(packet, tables, &network, &mut outcome)) {
+        Ok(Some(chosen)) => {
+            tables.set_chosen(&chosen);
+            Step::Chosen
+        }
+        Ok(None) => Step::Pins,
+        Err(reason) => {
+            outcome.reason = reason;
+            tables.count_outcome(&outcome);
+            Step::Done(outcome)
+        }
+    }
 }
 
 /// The step for packets that are answered with an ICMP error, as [`Tables::answer`] says.
@@ -206,7 +236,7 @@ pub fn chosen<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) ->
     };
     match result {
         Ok(Then::Answer) => return Step::Answer,
-        Ok(Then::Done | Then::Pins) => {}
+        Ok(Then::Done | Then::Guard | Then::Pins) => {}
         Err(reason) => outcome.reason = reason,
     }
     tables.count_outcome(&outcome);
@@ -225,11 +255,17 @@ fn follow<P: Packet, T: Tables>(
     let chosen = tables.chosen().ok_or(Reason::TableMissing)?;
     outcome.vip = chosen.vip;
     outcome.slot = chosen.hash & 0xffff;
+    let is_orphan = chosen.flags & chosen_flags::ORPHAN != 0;
     let choice = Choice {
         slot: Slot::stable(chosen.backend as u16),
-        reason: Reason::Forwarded,
+        reason: if is_orphan {
+            Reason::FragmentOrphan
+        } else {
+            Reason::Forwarded
+        },
         hash: chosen.hash,
-        is_syn: chosen.is_syn != 0,
+        is_syn: chosen.flags & chosen_flags::SYN != 0,
+        is_guarded: false,
     };
     first_or_whole(packet, tables, ingress, network, &choice, outcome)
 }
@@ -301,6 +337,8 @@ enum Then {
     Done,
     /// [`Step::Answer`].
     Answer,
+    /// [`Step::Guard`].
+    Guard,
     /// [`Step::Pins`].
     Pins,
 }
@@ -317,12 +355,16 @@ fn transport<P: Packet, T: Tables>(
     let payload = &network.payload;
     if let Some(part) = network.fragment.filter(|part| !part.is_first) {
         let choice = later_fragment(tables, &fragment::key(payload, part.id), outcome)?;
+        if choice.is_guarded {
+            return Ok(Then::Guard);
+        }
         return forward(packet, tables, ingress, &network.ip, &choice, outcome)
             .map(|()| Then::Done);
     }
     let transport = payload.transport(packet, network.fragment.is_none())?;
     let parsed = payload.parsed(network.ip, &transport);
     let choice = match choose(tables, &parsed, outcome) {
+        Ok(choice) if choice.is_guarded => return Ok(Then::Guard),
         Ok(choice) if !choice.slot.is_stable() => return Ok(Then::Pins),
         Ok(choice) => choice,
         Err(Reason::NotVip) if icmp::is_traceroute(&parsed.flow) => {
@@ -340,7 +382,7 @@ fn transport<P: Packet, T: Tables>(
     first_or_whole(packet, tables, ingress, network, &choice, outcome)
 }
 
-/// Forwards a whole packet, or a first fragment, which the later ones then follow.
+/// Forwards a whole packet, or a first fragment, which the later ones then follow; or a later one.
 #[inline(always)]
 fn first_or_whole<P: Packet, T: Tables>(
     packet: &mut P,
@@ -350,8 +392,9 @@ fn first_or_whole<P: Packet, T: Tables>(
     choice: &Choice,
     outcome: &mut Outcome,
 ) -> Result<Then, Reason> {
+    let is_later = network.fragment.is_some_and(|part| !part.is_first);
     match forward(packet, tables, ingress, &network.ip, choice, outcome) {
-        Err(Reason::TooBig) => {
+        Err(Reason::TooBig) if !is_later => {
             tables.set_answer(&Answer {
                 vip: outcome.vip,
                 mtu: outcome.mtu,
@@ -361,7 +404,7 @@ fn first_or_whole<P: Packet, T: Tables>(
         Err(reason) => return Err(reason),
         Ok(()) => {}
     }
-    if let Some(part) = network.fragment {
+    if let Some(part) = network.fragment.filter(|part| part.is_first) {
         tables.pin_fragment(&fragment::key(&network.payload, part.id), outcome.backend);
     }
     Ok(Then::Done)
@@ -380,7 +423,47 @@ fn choose<T: Tables>(tables: &T, parsed: &Parsed, outcome: &mut Outcome) -> Resu
         reason: Reason::Forwarded,
         hash,
         is_syn: parsed.is_syn,
+        is_guarded: vip.is_guarded(parsed.is_syn),
     })
+}
+
+/// Judges a packet of a VIP with access lists or limits. Returns where it goes; `None` where its slot changes hands.
+#[inline(always)]
+fn guarded<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    network: &Network,
+    outcome: &mut Outcome,
+) -> Result<Option<Chosen>, Reason> {
+    let payload = &network.payload;
+    let choice = if let Some(part) = network.fragment.filter(|part| !part.is_first) {
+        later_fragment(tables, &fragment::key(payload, part.id), outcome)?
+    } else {
+        let transport = payload.transport(packet, network.fragment.is_none())?;
+        choose(tables, &payload.parsed(network.ip, &transport), outcome)?
+    };
+    if let Access::Denied = access::judge(tables, outcome.vip, payload.source) {
+        return Err(Reason::Denied);
+    }
+    let sent = Sent {
+        source: payload.source,
+        bytes: u64::from(network.ip.frame_len),
+        is_syn: choice.is_syn,
+    };
+    if !limit::admits(tables, outcome.vip, &sent) {
+        return Err(Reason::Limited);
+    }
+    let syn = if choice.is_syn { chosen_flags::SYN } else { 0 };
+    let orphan = match choice.reason {
+        Reason::FragmentOrphan => chosen_flags::ORPHAN,
+        _ => 0,
+    };
+    Ok(choice.slot.is_stable().then_some(Chosen {
+        vip: outcome.vip,
+        hash: choice.hash,
+        backend: u32::from(choice.slot.current),
+        flags: syn | orphan,
+    }))
 }
 
 /// A packet of a flow whose slot may change hands: its backend, by its pins.
@@ -405,7 +488,7 @@ fn pinned<P: Packet, T: Tables>(
         vip: outcome.vip,
         hash: choice.hash,
         backend: u32::from(backend),
-        is_syn: u32::from(parsed.is_syn),
+        flags: if parsed.is_syn { chosen_flags::SYN } else { 0 },
     })
 }
 
@@ -451,6 +534,7 @@ fn later_fragment<T: Tables>(
         reason,
         hash,
         is_syn: false,
+        is_guarded: vip.is_guarded(false),
     })
 }
 
@@ -466,6 +550,11 @@ fn error_about<T: Tables>(
     let vip = vips.find(&key).ok_or(Reason::IcmpOther)?;
     let hash = hash(tables, flow, vip)?;
     let slot = slot(tables, vip, hash, outcome)?;
+    if vip.has_access_lists()
+        && let Access::Denied = access::judge(tables, vip.id, flow.source)
+    {
+        return Err(Reason::Denied);
+    }
     let backend = if slot.is_stable() {
         slot.current
     } else {
@@ -480,6 +569,7 @@ fn error_about<T: Tables>(
         reason: Reason::IcmpError,
         hash,
         is_syn: false,
+        is_guarded: false,
     })
 }
 

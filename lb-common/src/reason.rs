@@ -123,6 +123,8 @@ reasons! {
     TableMissing = 23, "table_missing", Drop;
     /// The source may not send to the VIP: it is blocked by command, or the access lists deny it.
     Denied = 24, "denied", Drop;
+    /// Over a rate limit of its VIP whose action is `drop`.
+    Limited = 25, "limited", Drop;
 }
 
 impl Reason {

@@ -7,6 +7,7 @@ use crate::{
     backend::Backend,
     flow::HashKeys,
     fragment::FragmentKey,
+    limit::LimitTables,
     pin::{Idle, Pins},
     pipeline::Outcome,
     slot::SlotTable,
@@ -36,8 +37,10 @@ pub mod step {
     pub const PINS: u32 = 3;
     /// [`crate::pipeline::chosen`].
     pub const CHOSEN: u32 = 4;
+    /// [`crate::pipeline::guard`].
+    pub const GUARD: u32 = 5;
     /// How many there are.
-    pub const COUNT: usize = 5;
+    pub const COUNT: usize = 6;
 }
 
 /// Settings of the node that packets need. Host order.
@@ -152,8 +155,8 @@ pub struct Answer {
     pub mtu: u32,
 }
 
-/// Where a packet goes whose slot is changing hands: from [`crate::pipeline::pins`] to [`crate::pipeline::chosen`].
-/// Host order.
+/// Where a packet goes that a step has judged: from [`crate::pipeline::pins`] or [`crate::pipeline::guard`] to
+/// [`crate::pipeline::chosen`]. Host order.
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
 )]
@@ -165,8 +168,16 @@ pub struct Chosen {
     pub hash: u32,
     /// The backend's id.
     pub backend: u32,
-    /// Whether the packet is a SYN: 0 or 1.
-    pub is_syn: u32,
+    /// [`chosen_flags`].
+    pub flags: u32,
+}
+
+/// Facts about a packet that goes where [`Chosen`] says.
+pub mod chosen_flags {
+    /// It is a SYN.
+    pub const SYN: u32 = 1;
+    /// It is a later fragment whose first was not seen.
+    pub const ORPHAN: u32 = 2;
 }
 
 /// What is counted of the pins of a [`crate::pin::Kind`]. Host order; one value a CPU.
@@ -218,7 +229,7 @@ impl Traced {
 }
 
 /// The maps that the pipeline reads and counts in.
-pub trait Tables: Pins {
+pub trait Tables: Pins + LimitTables {
     /// Settings of the node.
     fn node(&self) -> Option<&Node>;
     /// All VIPs.

@@ -123,6 +123,22 @@ pub struct VipEntry {
 }
 
 impl VipEntry {
+    /// Whether a packet must pass access lists or limits. `is_syn`: whether it asks for a new connection.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_guarded(&self, is_syn: bool) -> bool {
+        // SYN_LIMITS counts for a SYN alone; no branch for packets of VIPs without any of it.
+        let asked = flags::ACCESS | flags::LIMITS | (flags::SYN_LIMITS * is_syn as u32);
+        self.flags & asked != 0
+    }
+
+    /// Whether access lists or blocks concern its packets.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_access_lists(&self) -> bool {
+        self.flags & flags::ACCESS != 0
+    }
+
     /// Hash of a flow of this VIP; the low 16 bits are its slot.
     #[must_use]
     #[inline(always)]
@@ -146,6 +162,12 @@ pub mod flags {
     pub const AFFINITY_SOURCE: u32 = 1;
     /// Answer ARP and neighbour solicitations for the address (`announce = "l2"`).
     pub const ANNOUNCE_L2: u32 = 2;
+    /// Access lists judge the sources of the VIP's packets, its own or those of all VIPs.
+    pub const ACCESS: u32 = 4;
+    /// Limits count every packet ([`crate::limit`]).
+    pub const LIMITS: u32 = 8;
+    /// Limits count TCP SYNs, and nothing else if [`LIMITS`] is not set.
+    pub const SYN_LIMITS: u32 = 16;
 }
 
 /// Two entries: one cache line.

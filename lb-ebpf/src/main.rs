@@ -3,6 +3,11 @@
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "core::sync::atomic has no compare_exchange on BPF; the intrinsics do"
+)]
 #![expect(
     missing_docs,
     unreachable_pub,
@@ -10,6 +15,7 @@
     reason = "the macro of an entry point makes a function of this form, and the loader finds it by its name"
 )]
 
+mod limits;
 mod maps;
 mod packet;
 mod section;
@@ -41,6 +47,7 @@ pub fn weir_xdp(ctx: XdpContext) -> u32 {
     );
     match step {
         Step::Done(outcome) => act(&ctx, &outcome),
+        Step::Guard => continue_in(&ctx, step::GUARD),
         Step::Pins => continue_in(&ctx, step::PINS),
         _ => continue_in(&ctx, step::UNUSUAL),
     }
@@ -57,8 +64,19 @@ pub fn weir_unusual(ctx: XdpContext) -> u32 {
     match step {
         Step::Done(outcome) => act(&ctx, &outcome),
         Step::Answer => continue_in(&ctx, step::ANSWER),
+        Step::Guard => continue_in(&ctx, step::GUARD),
         Step::Pins => continue_in(&ctx, step::PINS),
         _ => continue_in(&ctx, step::MESSAGE),
+    }
+}
+
+/// Judges packets of VIPs with access lists or limits.
+#[xdp(frags)]
+pub fn weir_guard(ctx: XdpContext) -> u32 {
+    match pipeline::guard(&mut XdpPacket::new(&ctx), &KernelTables) {
+        Step::Done(outcome) => act(&ctx, &outcome),
+        Step::Pins => continue_in(&ctx, step::PINS),
+        _ => continue_in(&ctx, step::CHOSEN),
     }
 }
 
@@ -71,7 +89,7 @@ pub fn weir_pins(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Sends a packet to the backend that `weir_pins` found.
+/// Sends a packet to the backend that `weir_guard` or `weir_pins` found.
 #[xdp(frags)]
 pub fn weir_chosen(ctx: XdpContext) -> u32 {
     let step = pipeline::chosen(

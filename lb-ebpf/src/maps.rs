@@ -17,7 +17,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
-    gcra::Limit,
+    gcra::{Limit, Ticks, ticks},
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
     slot::SlotTable,
@@ -34,7 +34,7 @@ use lb_common::{
 pub(crate) static TRACE: Global<u8> = Global::new(0);
 
 /// [`TRACE`] against the maps of a running daemon: nothing at all is written to them.
-const LIVE: u8 = 2;
+pub(crate) const LIVE: u8 = 2;
 
 /// Settings of the node.
 #[btf_map]
@@ -127,9 +127,9 @@ pub(crate) static PIN_COUNTERS: PerCpuArray<PinCounters, { Kind::ALL.len() }> = 
 #[btf_map]
 static CHOSEN: PerCpuArray<Chosen, 1> = PerCpuArray::new();
 
-/// Theoretical arrival times of the limits ([`Limited`]), in ns of the monotonic clock; each CPU has its own.
+/// Theoretical arrival times of the node's own limits ([`Limited`]); each CPU has its own.
 #[btf_map]
-pub(crate) static LIMIT_TATS: PerCpuArray<u64, { Limited::COUNT }> = PerCpuArray::new();
+pub(crate) static LIMIT_TATS: PerCpuArray<Ticks, { Limited::COUNT }> = PerCpuArray::new();
 
 /// How the packet at hand is to be answered: from one step to the next, on one CPU.
 #[btf_map]
@@ -166,7 +166,7 @@ macro_rules! on_pins {
 const EXISTS: i32 = -17;
 
 /// `BPF_NOEXIST` of linux/bpf.h.
-const IF_ABSENT: u64 = 1;
+pub(crate) const IF_ABSENT: u64 = 1;
 
 impl KernelTables {
     /// Counts what became of a pin.
@@ -253,16 +253,28 @@ impl KernelTables {
     /// Whether this CPU may make one more pin of [`Kind::Old`].
     #[inline(always)]
     fn admits_pin(now_ns: u64) -> bool {
-        let (Some(node), Some(tat)) = (NODE.get(0), LIMIT_TATS.get_ptr_mut(Limited::Pin as u32))
-        else {
+        let Some(node) = NODE.get(0) else {
+            return false;
+        };
+        Self::spend(
+            Limited::Pin,
+            now_ns,
+            node.pin_interval_ns,
+            node.pin_tolerance_ns,
+        )
+    }
+
+    /// Whether this CPU may do one more of what is limited.
+    #[inline(always)]
+    fn spend(what: Limited, now_ns: u64, interval_ns: u64, tolerance_ns: u64) -> bool {
+        let Some(tat) = LIMIT_TATS.get_ptr_mut(what as u32) else {
             return false;
         };
         let limit = Limit {
-            interval: node.pin_interval_ns,
-            tolerance: node.pin_tolerance_ns,
+            depth: ticks(tolerance_ns.wrapping_add(interval_ns)),
         };
         // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
-        match limit.admit(unsafe { *tat }, now_ns) {
+        match limit.admit(unsafe { *tat }, ticks(now_ns), ticks(interval_ns)) {
             Some(next) => {
                 // SAFETY: as above.
                 unsafe { *tat = next };
@@ -409,24 +421,12 @@ impl Tables for KernelTables {
         if TRACE.load() != 0 {
             return true;
         }
-        let (Some(node), Some(tat)) = (NODE.get(0), LIMIT_TATS.get_ptr_mut(what as u32)) else {
+        let Some(node) = NODE.get(0) else {
             return false;
-        };
-        let limit = Limit {
-            interval: node.icmp_interval_ns,
-            tolerance: node.icmp_tolerance_ns,
         };
         // SAFETY: the helper takes nothing and only reads the clock.
         let now = unsafe { bpf_ktime_get_ns() };
-        // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
-        match limit.admit(unsafe { *tat }, now) {
-            Some(next) => {
-                // SAFETY: as above.
-                unsafe { *tat = next };
-                true
-            }
-            None => false,
-        }
+        Self::spend(what, now, node.icmp_interval_ns, node.icmp_tolerance_ns)
     }
 
     #[inline(always)]

@@ -19,7 +19,10 @@ use tokio::{
 use crate::{
     api::{self, Access, Actor, Apply, Base, Change, Command, Handle, Refusal, Request},
     config::{self, Config, Errors, OnExit},
-    dataplane::bpf::{self, BpfDataPlane, ProgramLog},
+    dataplane::{
+        Sizes,
+        bpf::{self, BpfDataPlane, ProgramLog},
+    },
     metrics,
     neighbours::Neighbours,
     reconciler::{End, Past, Reconciler},
@@ -72,7 +75,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
             "fresh start: what an earlier daemon left is removed"
         );
     }
-    let mut plane = BpfDataPlane::open(&node.pin_path, start.program_log, node.max_pins)?;
+    let mut plane = BpfDataPlane::open(&node.pin_path, start.program_log, Sizes::of(&node))?;
     let program_log = match start.program_log {
         ProgramLog::Off => None,
         ProgramLog::Debug => Some(tokio::spawn(follow_log(plane.program_log()?))),

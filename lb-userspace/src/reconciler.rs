@@ -397,6 +397,7 @@ impl<D: DataPlane> Reconciler<D> {
             ports: &ports,
             next_hops: &next_hops,
             standing: &standing,
+            cpus: self.plane.cpus(),
         };
         let wanted = Wanted::new(&inputs, &self.held, &mut self.ids)?;
         apply(

@@ -16,7 +16,7 @@ use lb_common::{
     vip::{VipEntry, VipKey, VipTable},
 };
 use lb_userspace::dataplane::{
-    DataPlane as _, Remembered,
+    DataPlane as _, Remembered, Sizes,
     bpf::{
         BpfDataPlane,
         driver::{Driver, Flows, Sample},
@@ -53,7 +53,11 @@ impl Balancer {
             rustix::process::geteuid().is_root(),
             "this test loads BPF programs and must run as root"
         );
-        let mut plane = BpfDataPlane::private_with(max_pins).unwrap();
+        let mut plane = BpfDataPlane::private_with(Sizes {
+            max_pins,
+            max_sources: 1024,
+        })
+        .unwrap();
         let mut keys = [0; HASH_KEYS];
         for (key, index) in keys.iter_mut().zip(1u64..) {
             *key = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index);

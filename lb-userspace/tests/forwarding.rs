@@ -17,6 +17,7 @@ use lb_common::{
     backend::Backend as Entry,
     flow::Flow,
     fragment::FragmentKey,
+    limit::{Limits, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     reason::Reason,
     slot::SlotTable,
@@ -25,7 +26,7 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{Affinity, TableAlgorithm, Vip, XdpMode},
-    dataplane::{DataPlane, ReasonCount, Scan, apply::apply, memory::Memory},
+    dataplane::{DataPlane, Judged, ReasonCount, Scan, Sizes, apply::apply, memory::Memory},
     model::{
         attached::{AttachMode, Refused, Xdp},
         ids::Ids,
@@ -417,8 +418,23 @@ impl DataPlane for Failing {
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
         self.memory.pin_counters(kind)
     }
-    fn max_pins(&self) -> u32 {
-        self.memory.max_pins()
+    fn cpus(&self) -> usize {
+        self.memory.cpus()
+    }
+    fn sizes(&self) -> Sizes {
+        self.memory.sizes()
+    }
+    fn set_limits(&mut self, vip: u32, limits: &Limits) -> anyhow::Result<()> {
+        self.write()?.set_limits(vip, limits)
+    }
+    fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
+        self.write()?.clear_limits(vip)
+    }
+    fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
+        self.memory.judged(vip)
+    }
+    fn scan_sources(&self) -> anyhow::Result<Scan<(SourceKey, Source)>> {
+        self.memory.scan_sources()
     }
     fn now_ns(&self) -> u64 {
         DataPlane::now_ns(&self.memory)

@@ -19,7 +19,7 @@ use lb_common::{backend::Backend, reason::Reason};
 use lb_userspace::{
     config::{Config, XdpMode},
     dataplane::{
-        DataPlane,
+        DataPlane, Sizes,
         apply::apply,
         bpf::{self, BpfDataPlane, ProgramLog, layout::Layout},
     },
@@ -88,10 +88,15 @@ impl Drop for World {
     }
 }
 
+const SIZES: Sizes = Sizes {
+    max_pins: 4096,
+    max_sources: 4096,
+};
+
 /// Opens the pins as a daemon of this layout would, takes over what is there, and attaches; `there` is the program
 /// that the interface carries.
 fn start(world: &World, layout: Layout, there: Option<u32>) -> anyhow::Result<BpfDataPlane> {
-    let mut plane = BpfDataPlane::open_layout(&world.pin_path(), ProgramLog::Off, 4096, layout)?;
+    let mut plane = BpfDataPlane::open_layout(&world.pin_path(), ProgramLog::Off, SIZES, layout)?;
     let (vips, backends) = (plane.vips()?, plane.backends()?);
     let mut slots = Vec::new();
     for vip in &vips {
@@ -111,6 +116,7 @@ fn start(world: &World, layout: Layout, there: Option<u32>) -> anyhow::Result<Bp
         }],
         next_hops: &BTreeMap::new(),
         standing: &Standing::default(),
+        cpus: 1,
     };
     let wanted = Wanted::new(&inputs, &held, &mut ids)?;
     apply(&mut plane, &mut held, &wanted, &mut ids, "test")?;

@@ -30,6 +30,7 @@ pub(super) const NODE: Keys = Keys {
         "api_group",
         "api_admin_group",
         "max_pins",
+        "max_sources",
     ],
     later: &["max_vips", "max_backends"],
 };
@@ -53,14 +54,30 @@ pub(super) const VIP: Keys = Keys {
         "allow_file",
         "deny",
         "deny_file",
+        "limit",
         "backend",
     ],
-    later: &["min_healthy", "limit"],
+    later: &["min_healthy"],
 };
 
 pub(super) const ACCESS: Keys = Keys {
     known: &["allow", "allow_file", "deny", "deny_file"],
     later: &[],
+};
+
+pub(super) const LIMIT: Keys = Keys {
+    known: &[
+        "packets",
+        "bytes",
+        "new_connections",
+        "packets_per_source",
+        "new_connections_per_source",
+        "burst",
+        "action",
+        "source_prefix_v4",
+        "source_prefix_v6",
+    ],
+    later: &["cluster"],
 };
 
 pub(super) const HEALTH: Keys = Keys {
@@ -160,7 +177,7 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [FILE, NODE, ACCESS, VIP, HEALTH, BACKEND] {
+        for keys in [FILE, NODE, ACCESS, VIP, LIMIT, HEALTH, BACKEND] {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)));
         }
     }

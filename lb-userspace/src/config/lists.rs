@@ -210,9 +210,10 @@ fn prefix(item: &Field<'_>, vip: Option<IpAddr>, report: &mut Report<'_>) -> Opt
         }
     };
     if vip.is_some_and(|vip| vip.is_ipv4() != prefix.is_v4()) {
-        let (family, other) = match prefix.is_v4() {
-            true => ("IPv6", "IPv4"),
-            false => ("IPv4", "IPv6"),
+        let (family, other) = if prefix.is_v4() {
+            ("IPv6", "IPv4")
+        } else {
+            ("IPv4", "IPv6")
         };
         report.add(
             item.offset,

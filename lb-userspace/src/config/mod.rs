@@ -13,6 +13,7 @@ mod flows;
 pub mod health;
 mod host;
 mod keys;
+mod limits;
 pub mod list_file;
 mod lists;
 mod load;
@@ -32,6 +33,7 @@ pub use load::{
 pub use prefix::{NotAPrefix, Prefix};
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -82,6 +84,8 @@ pub struct Node {
     pub gue_port: u16,
     /// How many flows are remembered at most, in each of three maps, while slots change hands.
     pub max_pins: u32,
+    /// How many sources are remembered at most, of VIPs that limit them.
+    pub max_sources: u32,
     /// Where commands made through the API are kept.
     pub state_file: PathBuf,
     /// Who may read through the API, besides root; the group of the API's socket.
@@ -204,8 +208,53 @@ pub struct Vip {
     pub flows: Flows,
     /// Who may send to it.
     pub access: Lists,
+    /// How much it takes.
+    pub limits: Limits,
     /// Who serves, in the file's order; addresses are unique within the VIP.
     pub backends: Vec<Backend>,
+}
+
+/// The rate limits of a VIP (docs/limits.md).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// The limits, each kind once.
+    pub by_kind: BTreeMap<lb_common::limit::Kind, Limit>,
+    /// How many bits of an IPv4 address tell one source from another.
+    pub source_prefix_v4: u8,
+    /// How many bits of an IPv6 address tell one source from another.
+    pub source_prefix_v6: u8,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            by_kind: BTreeMap::new(),
+            source_prefix_v4: 32,
+            source_prefix_v6: 64,
+        }
+    }
+}
+
+/// One rate limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limit {
+    /// How much is let through.
+    pub rate: Rate,
+    /// How much may come at once: packets, bytes or connections.
+    pub burst: u64,
+    /// Whether what is over it is only counted.
+    pub is_observed: bool,
+    /// Whether it holds for the whole fleet.
+    pub is_cluster: bool,
+}
+
+/// How many packets, bytes or connections in a time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rate {
+    /// How many.
+    pub count: u64,
+    /// In which time: a second, a minute or an hour.
+    pub period: Duration,
 }
 
 /// How a VIP's flows outlive changes (docs/consistency.md).

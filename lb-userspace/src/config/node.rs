@@ -24,6 +24,9 @@ const LONGEST_SOCKET_PATH: usize = 107;
 /// 91 MiB in three maps, at the 121 bytes an entry that docs/tables.md measured.
 const DEFAULT_MAX_PINS: u32 = 262_144;
 
+/// How many sources are remembered where it is not written.
+const DEFAULT_MAX_SOURCES: u32 = 262_144;
+
 /// A seed file is a line of text; more than this is not one.
 const LARGEST_SEED_FILE: u64 = 64 * 1024;
 
@@ -85,6 +88,7 @@ pub(super) fn read(
     let encap_source = encap::source(section, report);
     let gue_port = encap::gue_port(section, report);
     let max_pins = max_pins(section, report);
+    let max_sources = max_sources(section, report);
     let state_file = control::state_file(section, report);
     let groups = control::groups(section, scope, report);
 
@@ -102,6 +106,7 @@ pub(super) fn read(
             encap_source: encap_source?,
             gue_port: gue_port?,
             max_pins: max_pins?,
+            max_sources: max_sources?,
             state_file: state_file?,
             api_group: groups.readers,
             api_admin_group: groups.admins,
@@ -189,14 +194,43 @@ fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Name
 
 /// `max_pins`, or its default.
 fn max_pins(section: &Section<'_>, report: &mut Report<'_>) -> Option<u32> {
-    const WANTED: &str = "a number of flows from 1024 to 16777216";
     const HELP: &str = "write `max_pins = 262144`: as many flows are remembered in each of three maps, about 121 bytes each";
-    let Some(field) = section.field("max_pins") else {
-        return Some(DEFAULT_MAX_PINS);
+    map_size(
+        section,
+        ("max_pins", DEFAULT_MAX_PINS),
+        "flows",
+        HELP,
+        report,
+    )
+}
+
+/// `max_sources`, or its default.
+fn max_sources(section: &Section<'_>, report: &mut Report<'_>) -> Option<u32> {
+    const HELP: &str = "write `max_sources = 262144`: as many sources of VIPs that limit them are remembered, about 128 bytes each";
+    map_size(
+        section,
+        ("max_sources", DEFAULT_MAX_SOURCES),
+        "sources",
+        HELP,
+        report,
+    )
+}
+
+/// How many entries fit into a map.
+fn map_size(
+    section: &Section<'_>,
+    (key, usual): (&str, u32),
+    what: &str,
+    help: &str,
+    report: &mut Report<'_>,
+) -> Option<u32> {
+    let wanted = format!("a number of {what} from 1024 to 16777216");
+    let Some(field) = section.field(key) else {
+        return Some(usual);
     };
-    let count = field.number(WANTED, HELP, report)?;
+    let count = field.number(&wanted, help, report)?;
     if !(1024..=1 << 24).contains(&count) {
-        field.refuse(WANTED, HELP, report);
+        field.refuse(&wanted, help, report);
         return None;
     }
     Some(count)

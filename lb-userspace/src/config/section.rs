@@ -218,6 +218,11 @@ impl<'t> Field<'t> {
         })
     }
 
+    /// Whether the value is a list.
+    pub(super) const fn is_list(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
+    }
+
     /// The items of a list.
     pub(super) fn items(
         &self,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{
     Affinity, Announce, EncapSource, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend,
     encap::Needs,
-    flows, health, keys,
+    flows, health, keys, limits,
     list_file::Files,
     lists,
     section::{Field, Section},
@@ -122,6 +122,7 @@ fn read(
     if let (Some(address), Some(port), Some(protocol)) = (address, port, protocol) {
         take_service(section, (address, port, protocol), taken, report);
     }
+    let limits = limits::read(section, protocol, report);
     let backends = backends(section, address, forward, taken, report);
 
     Some(Vip {
@@ -135,6 +136,7 @@ fn read(
         flows: flows?,
         access: access?,
         health: health.ok()?,
+        limits: limits?,
         backends: backends?,
     })
 }

@@ -73,9 +73,11 @@ fn write_one(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> 
         Step::Block(key) => data_plane.set_block(key),
         Step::Unblock(key) => data_plane.clear_block(key),
         Step::BlockScopes(vip, scopes) => data_plane.set_block_scopes(*vip, *scopes),
+        Step::Limits(vip, limits) => data_plane.set_limits(*vip, limits),
         Step::Table(vip, _, slots) => set_slots(data_plane, *vip, slots),
         Step::ClearInterface(ifindex) => data_plane.clear_interface(*ifindex),
         Step::Vips(vips) => data_plane.set_vips(&vips.table),
+        Step::ClearLimits(vip) => data_plane.clear_limits(*vip),
         Step::ClearTable(vip) => data_plane.clear_table(*vip),
         Step::ClearBackend(id) => data_plane.set_backend(*id, &Backend::default()),
     }
@@ -107,6 +109,7 @@ fn log(cause: &str, step: &Step) {
             tracing::info!(cause, scope = key.owner(), prefix = %Prefix::of_key(key), "blocked no longer");
         }
         Step::BlockScopes(vip, scopes) => tracing::debug!(cause, vip, scopes, "blocks looked up"),
+        Step::Limits(vip, _) => tracing::info!(cause, vip, "limits written"),
         Step::Table(vip, table, slots) => {
             let Census {
                 stable,
@@ -118,6 +121,7 @@ fn log(cause: &str, step: &Step) {
         }
         Step::Vips(vips) => tracing::info!(cause, vips = vips.entries.len(), "VIPs swapped in"),
         Step::ClearInterface(ifindex) => tracing::info!(cause, ifindex, "interface forgotten"),
+        Step::ClearLimits(vip) => tracing::info!(cause, vip, "limits taken away"),
         Step::ClearTable(vip) => tracing::info!(cause, vip, "lookup table taken away"),
         Step::ClearBackend(id) => tracing::info!(cause, backend = id, "backend taken away"),
     }

@@ -29,18 +29,18 @@ impl Remembered {
 }
 
 /// Takes what a scan finds; [`ControlFlow::Break`] ends the scan.
-pub type Visit<'a> = dyn FnMut(Remembered) -> ControlFlow<()> + 'a;
+pub type Visit<'a, T = Remembered> = dyn FnMut(T) -> ControlFlow<()> + 'a;
 
-/// All that the maps remember: pins in the order of [`Kind::ALL`], then fragmented packets. What is there from
-/// beginning to end is seen; what comes or goes meanwhile may be, and anything may be seen twice.
-pub struct Scan(Walk);
+/// All that the maps remember, be it of flows: pins in the order of [`Kind::ALL`], then fragmented packets. What is
+/// there from beginning to end is seen; what comes or goes meanwhile may be, and anything may be seen twice.
+pub struct Scan<T = Remembered>(Walk<T>);
 
-type Walk = Box<dyn FnOnce(&mut Visit<'_>) -> anyhow::Result<()> + Send>;
+type Walk<T> = Box<dyn FnOnce(&mut Visit<'_, T>) -> anyhow::Result<()> + Send>;
 
-impl Scan {
+impl<T> Scan<T> {
     /// A scan that is done by `walk`.
     pub(super) fn new(
-        walk: impl FnOnce(&mut Visit<'_>) -> anyhow::Result<()> + Send + 'static,
+        walk: impl FnOnce(&mut Visit<'_, T>) -> anyhow::Result<()> + Send + 'static,
     ) -> Self {
         Self(Box::new(walk))
     }
@@ -49,7 +49,7 @@ impl Scan {
     ///
     /// # Errors
     /// Where a map cannot be read, or changes faster than it can be read: then the scan is not complete.
-    pub fn walk(self, visit: &mut Visit<'_>) -> anyhow::Result<()> {
+    pub fn walk(self, visit: &mut Visit<'_, T>) -> anyhow::Result<()> {
         (self.0)(visit)
     }
 }

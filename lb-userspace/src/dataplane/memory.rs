@@ -1,5 +1,7 @@
 //! A data plane in host memory, on which the packet pipeline runs as it does in the kernel.
 
+mod limits;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -12,6 +14,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
+    limit::{self, Judgement, LimitTables, Limits, Source, SourceKey},
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
     slot::SlotTable,
@@ -22,7 +25,7 @@ use lb_common::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DataPlane, ListPlane, ReasonCount, Remembered, Scan};
+use super::{DataPlane, Judged, ListPlane, ReasonCount, Remembered, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -48,6 +51,7 @@ pub struct Memory {
     block_scopes: BTreeMap<u32, u32>,
     lists: MemoryLists,
     counts: RefCell<Counts>,
+    limits: limits::Maps,
     now_ns: u64,
 }
 
@@ -331,8 +335,41 @@ impl DataPlane for Memory {
         Ok(count.copied().unwrap_or_default())
     }
 
-    fn max_pins(&self) -> u32 {
-        u32::MAX
+    fn cpus(&self) -> usize {
+        1
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            max_pins: u32::MAX,
+            max_sources: u32::MAX,
+        }
+    }
+
+    fn set_limits(&mut self, vip: u32, limits: &Limits) -> anyhow::Result<()> {
+        self.limits.set(vip, limits);
+        Ok(())
+    }
+
+    fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
+        self.limits.clear(vip);
+        Ok(())
+    }
+
+    fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
+        Ok(self.limits.judged(vip))
+    }
+
+    fn scan_sources(&self) -> anyhow::Result<Scan<(SourceKey, Source)>> {
+        let sources = self.limits.sources();
+        Ok(Scan::new(move |visit| {
+            for source in sources {
+                if visit(source).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        }))
     }
 
     fn now_ns(&self) -> u64 {
@@ -377,6 +414,39 @@ impl Pins for Memory {
 
     fn is_alive(&self, backend: u16) -> bool {
         self.backends.get(&backend).is_some_and(Backend::is_alive)
+    }
+}
+
+impl LimitTables for Memory {
+    type Tat = limits::Word;
+    type Known = limits::Known;
+
+    fn precise_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    fn limits(&self, vip: u32) -> Option<&Limits> {
+        self.limits.get(vip)
+    }
+
+    fn source(&self, key: &SourceKey) -> Option<limits::Known> {
+        Some(self.limits.source(key))
+    }
+
+    fn total(&self, vip: u32, kind: limit::Kind) -> Option<limits::Word> {
+        Some(self.limits.total(vip, kind))
+    }
+
+    fn credit(&self, vip: u32, kind: limit::Kind) -> u64 {
+        self.limits.credit(vip, kind).get()
+    }
+
+    fn set_credit(&self, vip: u32, kind: limit::Kind, credit: u64) {
+        self.limits.credit(vip, kind).set(credit);
+    }
+
+    fn count_judged(&self, vip: u32, kind: limit::Kind, judgement: Judgement) {
+        self.limits.count(vip, kind, judgement);
     }
 }
 

@@ -11,6 +11,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
+    limit::{Judgement, Kind as LimitKind, Limits, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     reason::{REDIRECT, Reason, Verdict},
     slot::SlotTable,
@@ -19,7 +20,7 @@ use lb_common::{
 };
 
 use crate::{
-    config::XdpMode,
+    config::{self, XdpMode},
     model::{
         attached::{AttachMode, Refused, Xdp},
         slots::{Since, Slots},
@@ -115,8 +116,18 @@ pub trait DataPlane {
     fn list_plane(&self) -> anyhow::Result<Box<dyn ListPlane>>;
     /// Packets to a VIP on which a list has decided, summed over the CPUs.
     fn access_counter(&self, vip: u32, list: List) -> anyhow::Result<u64>;
-    /// How many pins of a kind fit.
-    fn max_pins(&self) -> u32;
+    /// How many CPUs may run the program.
+    fn cpus(&self) -> usize;
+    /// How much fits into the maps whose size is the operator's choice.
+    fn sizes(&self) -> Sizes;
+    /// Writes a VIP's limits. What was counted and used goes on.
+    fn set_limits(&mut self, vip: u32, limits: &Limits) -> anyhow::Result<()>;
+    /// Takes a VIP's limits away, with all that was counted and used.
+    fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()>;
+    /// What became of a VIP's packets at its limits, summed over the CPUs.
+    fn judged(&self, vip: u32) -> anyhow::Result<Judged>;
+    /// The sources of VIPs that limit them, read as [`Self::scan`] is.
+    fn scan_sources(&self) -> anyhow::Result<Scan<(SourceKey, Source)>>;
     /// Now, in ns of the clock that pins are stamped with.
     fn now_ns(&self) -> u64;
 }
@@ -135,6 +146,29 @@ pub trait ListPlane: Send {
     /// The VIPs for which lists are looked up, by id.
     fn list_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>>;
 }
+
+/// How many entries fit into the maps whose size is the operator's choice. One that is pinned keeps its size.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sizes {
+    /// Pins of each kind.
+    pub max_pins: u32,
+    /// Sources of VIPs that limit them.
+    pub max_sources: u32,
+}
+
+impl Sizes {
+    /// What the configuration asks for.
+    #[must_use]
+    pub const fn of(node: &config::Node) -> Self {
+        Self {
+            max_pins: node.max_pins,
+            max_sources: node.max_sources,
+        }
+    }
+}
+
+/// Packets by limit and judgement, in the order of [`LimitKind::ALL`] and [`Judgement::ALL`].
+pub type Judged = [[u64; Judgement::ALL.len()]; LimitKind::ALL.len()];
 
 /// Swaps in a VIP's table with the note of its times.
 fn set_slots(

@@ -11,6 +11,7 @@ use std::{
 use lb_common::{
     access::PrefixKey,
     backend::Backend,
+    limit::Limits,
     pin::Idle,
     tables::{Interface, Node},
     vip::VipEntry,
@@ -40,6 +41,8 @@ pub enum Step {
     Block(PrefixKey),
     /// What is to be looked up among the blocks for a VIP's packets, by the VIP's id.
     BlockScopes(u32, u32),
+    /// A VIP's limits, by the VIP's id.
+    Limits(u32, Arc<Limits>),
     /// A VIP's lookup table and its slots on the way there, by the VIP's id.
     Table(u32, Arc<Table>, Arc<Slots>),
     /// All VIPs.
@@ -48,6 +51,8 @@ pub enum Step {
     Unblock(PrefixKey),
     /// The facts of an interface go: packets come by it no more.
     ClearInterface(u32),
+    /// A VIP's limits go.
+    ClearLimits(u32),
     /// A VIP's lookup table goes.
     ClearTable(u32),
     /// A backend goes.
@@ -64,6 +69,7 @@ pub struct Held {
     idle: BTreeMap<u32, Idle>,
     blocks: BTreeSet<PrefixKey>,
     block_scopes: BTreeMap<u32, u32>,
+    limits: BTreeMap<u32, Arc<Limits>>,
     /// `None`: there may be a table, but of what is not known.
     tables: BTreeMap<u32, Option<Arc<Table>>>,
     slots: BTreeMap<u32, Arc<Slots>>,
@@ -188,6 +194,12 @@ impl Held {
             Step::BlockScopes(vip, scopes) => {
                 self.block_scopes.insert(*vip, *scopes);
             }
+            Step::Limits(vip, limits) => {
+                self.limits.insert(*vip, Arc::clone(limits));
+            }
+            Step::ClearLimits(vip) => {
+                self.limits.remove(vip);
+            }
             Step::Table(vip, table, slots) => {
                 self.tables.insert(*vip, Some(Arc::clone(table)));
                 self.slots.insert(*vip, Arc::clone(slots));
@@ -290,6 +302,15 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     let scopes = wanted.vips.iter().map(|vip| (vip.entry.id, vip.blocks));
     let changed = scopes.filter(|(id, scopes)| held.block_scopes.get(id) != Some(scopes));
     steps.extend(changed.map(|(id, scopes)| Step::BlockScopes(id, scopes)));
+    let limits = wanted
+        .vips
+        .iter()
+        .filter_map(|vip| Some((vip.entry.id, vip.limits.as_ref()?)));
+    let limits: BTreeMap<_, _> = limits.collect();
+    let changed = limits
+        .iter()
+        .filter(|(id, limits)| held.limits.get(id) != Some(limits));
+    steps.extend(changed.map(|(id, limits)| Step::Limits(*id, Arc::clone(limits))));
     // One after the other: the data plane writes them at once.
     for vip in &wanted.vips {
         let id = vip.entry.id;
@@ -313,6 +334,8 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     let gone = held.interfaces.keys();
     let gone = gone.filter(|ifindex| !wanted.interfaces.contains_key(ifindex));
     steps.extend(gone.copied().map(Step::ClearInterface));
+    let gone = held.limits.keys().filter(|id| !limits.contains_key(id));
+    steps.extend(gone.copied().map(Step::ClearLimits));
     let gone = held.tables.keys().filter(|id| !tables.contains(id));
     steps.extend(gone.copied().map(Step::ClearTable));
     let gone = held.backends.keys().filter(|id| !backends.contains_key(id));

@@ -191,6 +191,7 @@ impl Basis {
             ports: &[],
             next_hops: &BTreeMap::new(),
             standing: &Standing::default(),
+            cpus: 1,
         };
         Wanted::new(&inputs, &self.held, &mut self.ids.clone())
     }

@@ -10,6 +10,7 @@ use lb_common::{
     access::PrefixKey,
     backend::{self, Backend},
     flow::Address,
+    limit::Limits,
     pin::Idle,
     slot::NOBODY,
     tables::{Interface, Node},
@@ -20,6 +21,7 @@ use zerocopy::FromZeros;
 use super::{
     blocks::{self, Blocks},
     ids::{BackendKey, Exhausted, Ids},
+    limits,
     listed::Listed,
     map_address,
     next_hop::{NextHop, Port},
@@ -49,6 +51,8 @@ pub struct Inputs<'a> {
     pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
     /// How the backends stand.
     pub standing: &'a Standing,
+    /// How many CPUs may run the program: the possible ones.
+    pub cpus: usize,
 }
 
 /// How backends stand at a moment: what neither the configuration nor the network tells.
@@ -112,6 +116,8 @@ pub struct WantedVip {
     pub idle: Idle,
     /// How long its slots stay in the states that end by time.
     pub times: Times,
+    /// How much it takes.
+    pub limits: Option<Arc<Limits>>,
 }
 
 /// A backend of a VIP.
@@ -204,6 +210,9 @@ impl Wanted {
             .map(|((vip, named), table)| {
                 let mut vip = WantedVip::new(vip, named, table, inputs, held);
                 vip.blocks = blocks::scopes(&blocked, named.id);
+                if vip.blocks | listed.scopes_of(named.id) != 0 {
+                    vip.entry.flags |= vip::flags::ACCESS;
+                }
                 vip
             })
             .collect();
@@ -375,6 +384,7 @@ impl WantedVip {
             backends,
             blocks: 0,
             idle: idle(&vip.flows),
+            limits: limits::limits(&vip.limits, inputs.cpus).map(Arc::new),
             times: Times {
                 hold_ms: Times::HOLD_MS,
                 move_ms: u32::try_from(vip.flows.move_window.as_millis()).unwrap_or(u32::MAX / 2),
@@ -479,7 +489,8 @@ fn interfaces(inputs: &Inputs<'_>) -> BTreeMap<u32, Interface> {
 }
 
 /// What a VIP asks of the pipeline.
-const fn flags(vip: &config::Vip) -> u32 {
+fn flags(vip: &config::Vip) -> u32 {
+    let limits = limits::vip_flags(&vip.limits);
     let affinity = match vip.affinity {
         Affinity::Flow => 0,
         Affinity::Source => vip::flags::AFFINITY_SOURCE,
@@ -488,5 +499,5 @@ const fn flags(vip: &config::Vip) -> u32 {
         Announce::None => 0,
         Announce::L2 => vip::flags::ANNOUNCE_L2,
     };
-    affinity | announce
+    affinity | announce | limits
 }

@@ -136,7 +136,7 @@ impl<D: DataPlane> Reconciler<D> {
             ),
         ];
         let own = own.map(|(map, entries, max_entries)| (map.to_owned(), entries, max_entries));
-        let max_pins = u64::from(self.plane.max_pins());
+        let max_pins = u64::from(self.plane.sizes().max_pins);
         let pins = Kind::ALL.into_iter().zip(tally.by_kind);
         let pins =
             pins.map(|(kind, entries)| (format!("pins_{}", kind.as_str()), entries, max_pins));

@@ -164,6 +164,7 @@ impl Tracer {
             }],
             next_hops: &BTreeMap::new(),
             standing: &Standing::default(),
+            cpus: plane.cpus(),
         };
         let (mut held, mut ids) = (Held::default(), Ids::default());
         let wanted = Wanted::new(&inputs, &held, &mut ids)?;

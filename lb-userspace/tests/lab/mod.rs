@@ -79,6 +79,7 @@ impl Lab {
             ports: &self.ports,
             next_hops: &self.next_hops,
             standing: &self.standing,
+            cpus: 1,
         };
         Wanted::new(&inputs, &self.held, &mut self.ids).unwrap()
     }
@@ -191,6 +192,7 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
             },
             gue_port: 6080,
             max_pins: 65_536,
+            max_sources: 65_536,
             state_file: PathBuf::from("/var/lib/weir/state.json"),
             api_group: None,
             api_admin_group: None,

@@ -14,7 +14,7 @@ use lb_common::{fragment::FragmentKey, tables::Counters};
 use lb_userspace::{
     config::Config,
     dataplane::{
-        DataPlane as _, ReasonCount,
+        DataPlane as _, ReasonCount, Sizes,
         apply::apply,
         bpf::{self, BpfDataPlane, ProgramLog},
     },
@@ -290,7 +290,15 @@ pub(crate) struct State {
 impl Daemon {
     pub(crate) fn start(files: &Workspace) -> Self {
         let pin_path = files.path("bpf");
-        let mut plane = BpfDataPlane::open(Path::new(&pin_path), ProgramLog::Off, 65_536).unwrap();
+        let mut plane = BpfDataPlane::open(
+            Path::new(&pin_path),
+            ProgramLog::Off,
+            Sizes {
+                max_pins: 65_536,
+                max_sources: 65_536,
+            },
+        )
+        .unwrap();
         let config = Config::parse(CONFIG, "weir.toml").unwrap();
         let keys = Keys::derive(config.node.seed.expose());
         let inputs = Inputs {
@@ -302,6 +310,7 @@ impl Daemon {
             }],
             next_hops: &BTreeMap::new(),
             standing: &Standing::default(),
+            cpus: 1,
         };
         let (mut held, mut ids) = (Held::default(), Ids::default());
         let wanted = Wanted::new(&inputs, &held, &mut ids).unwrap();

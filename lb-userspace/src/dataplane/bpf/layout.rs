@@ -13,6 +13,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
+    limit::{Limits, Share, Source, SourceKey, Totals},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Interface, MAX_PORTS, Node, PinCounters, REASON_COUNTERS},
@@ -105,16 +106,11 @@ const fn counters(name: &'static str, value: usize, entries: usize) -> Shape {
     )
 }
 
-const fn pins(name: &'static str) -> Shape {
+/// A map whose size is the operator's choice.
+const fn lru(name: &'static str, sizes: (usize, usize), carry: Carry) -> Shape {
     Shape {
         entries: None,
-        ..shape(
-            name,
-            MapType::LruHash,
-            (size_of::<Flow>(), size_of::<Pin>()),
-            0,
-            Carry::Needed,
-        )
+        ..shape(name, MapType::LruHash, sizes, 0, carry)
     }
 }
 
@@ -123,11 +119,19 @@ const fn prefixes(name: &'static str, entries: usize) -> Shape {
     shape(name, MapType::LpmTrie, (key, 4), entries, Carry::Wished)
 }
 
+const fn pins(name: &'static str) -> Shape {
+    let sizes = (size_of::<Flow>(), size_of::<Pin>());
+    lru(name, sizes, Carry::Needed)
+}
+
 /// The maps of pins, by [`Kind`].
 pub(super) const PIN_MAPS: [&str; 3] = ["PINS_SYN", "PINS_PROVEN", "PINS_OLD"];
 
+/// The map of limited sources.
+pub(super) const SOURCES: &str = "SOURCES";
+
 /// Every map that is pinned by its name.
-pub(super) const MAPS: [Shape; 20] = [
+pub(super) const MAPS: [Shape; 24] = [
     array("NODE", size_of::<Node>(), 1, Carry::Written),
     shape("VIPS", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
     shape(
@@ -172,6 +176,14 @@ pub(super) const MAPS: [Shape; 20] = [
     pins(PIN_MAPS[0]),
     pins(PIN_MAPS[1]),
     pins(PIN_MAPS[2]),
+    array("LIMITS", size_of::<Limits>(), MAX_VIPS, Carry::Written),
+    array("LIMIT_TOTALS", size_of::<Totals>(), MAX_VIPS, Carry::Wished),
+    counters("LIMIT_SHARES", size_of::<Share>(), MAX_VIPS),
+    lru(
+        SOURCES,
+        (size_of::<SourceKey>(), size_of::<Source>()),
+        Carry::Wished,
+    ),
 ];
 
 /// The table of all VIPs.

@@ -3,15 +3,45 @@
 use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
-use aya::maps::{Array, IterableMap as _, Map, MapData, MapError, lpm_trie::Key};
+use aya::{
+    Ebpf,
+    maps::{
+        Array, IterableMap as _, Map, MapData, MapError, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
+};
 use lb_common::access::{PrefixKey, verdict};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::{
-    ignore_absent,
-    object::{Object, PrefixBytes, PrefixMap},
-};
+use super::{ignore_absent, object::take};
 use crate::{config::Prefix, dataplane::ListPlane};
+
+/// What a key has after its number of bits.
+type PrefixBytes = [u8; 20];
+
+/// Prefixes with their verdicts.
+type PrefixMap = LpmTrie<MapData, PrefixBytes, u32>;
+
+/// The maps of blocks and lists.
+pub(super) struct Maps {
+    pub(super) blocks: PrefixMap,
+    pub(super) block_scopes: Array<MapData, u32>,
+    lists: PrefixMap,
+    list_scopes: Array<MapData, u32>,
+    pub(super) counters: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        Ok(Self {
+            blocks: take(ebpf, "BLOCKS")?,
+            block_scopes: take(ebpf, "BLOCK_SCOPES")?,
+            lists: take(ebpf, "LISTS")?,
+            list_scopes: take(ebpf, "LIST_SCOPES")?,
+            counters: take(ebpf, "ACCESS_COUNTERS")?,
+        })
+    }
+}
 
 /// A key as aya takes it.
 fn trie_key(key: &PrefixKey) -> Key<PrefixBytes> {
@@ -68,17 +98,17 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn new(object: &Object) -> anyhow::Result<Self> {
+    pub(super) fn new(maps: &Maps) -> anyhow::Result<Self> {
         const OPENING: &str = "another handle to the access lists";
         let reopen = |data: &MapData| {
             let fd = data.fd().as_fd().try_clone_to_owned().context(OPENING)?;
             MapData::from_fd(fd).context(OPENING)
         };
         Ok(Self {
-            lists: Map::LpmTrie(reopen(object.lists.map())?)
+            lists: Map::LpmTrie(reopen(maps.lists.map())?)
                 .try_into()
                 .context(OPENING)?,
-            scopes: Map::Array(reopen(object.list_scopes.map())?)
+            scopes: Map::Array(reopen(maps.list_scopes.map())?)
                 .try_into()
                 .context(OPENING)?,
         })

@@ -6,6 +6,7 @@ pub mod decap;
 pub mod driver;
 pub mod layout;
 mod left;
+mod limits;
 mod lists;
 mod migrate;
 mod object;
@@ -21,12 +22,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aya::maps::{Array, Map, MapData, MapError, PerCpuValues};
+use aya::{
+    maps::{Array, Map, MapData, MapError, PerCpuValues},
+    util::nr_cpus,
+};
 use lb_common::{
     access::{List, PrefixKey},
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
+    limit::{Limits, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Interface, Node, PinCounters},
@@ -45,7 +50,7 @@ use self::{
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, ListPlane, ReasonCount, Scan};
+use super::{DataPlane, Judged, ListPlane, ReasonCount, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -57,8 +62,11 @@ use crate::{
 /// Name under which the table of VIPs is pinned.
 const VIPS_PIN: &str = "vips";
 
-/// How many pins of a kind fit into a private copy of the maps.
-const PRIVATE_PINS: u32 = 65_536;
+/// How much fits into a private copy of the maps.
+const PRIVATE: Sizes = Sizes {
+    max_pins: 65_536,
+    max_sources: 65_536,
+};
 
 /// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -85,8 +93,8 @@ impl BpfDataPlane {
     ///
     /// # Errors
     /// Where another daemon holds `pin_path`, its maps are of another layout, or the kernel refuses.
-    pub fn open(pin_path: &Path, log: ProgramLog, max_pins: u32) -> anyhow::Result<Self> {
-        Self::open_layout(pin_path, log, max_pins, Layout::CURRENT)
+    pub fn open(pin_path: &Path, log: ProgramLog, sizes: Sizes) -> anyhow::Result<Self> {
+        Self::open_layout(pin_path, log, sizes, Layout::CURRENT)
     }
 
     /// The same, with the maps under another layout's name. What an older one has pinned is taken over.
@@ -96,7 +104,7 @@ impl BpfDataPlane {
     pub fn open_layout(
         pin_path: &Path,
         log: ProgramLog,
-        max_pins: u32,
+        sizes: Sizes,
         layout: Layout,
     ) -> anyhow::Result<Self> {
         let pins = Pins::open(pin_path, layout)?;
@@ -106,7 +114,7 @@ impl BpfDataPlane {
             Some(&pins.maps()),
             log as u8 * aya_log::Level::Debug as u8,
             Tracing::Off,
-            max_pins,
+            sizes,
         )?;
         migration.fill(&mut object)?;
         object.pin_steps(&pins.steps())?;
@@ -118,15 +126,15 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn private() -> anyhow::Result<Self> {
-        Self::private_with(PRIVATE_PINS)
+        Self::private_with(PRIVATE)
     }
 
-    /// The same, with room for so many pins of a kind.
+    /// The same, with maps of other sizes.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn private_with(max_pins: u32) -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Off, max_pins)?, None)
+    pub fn private_with(sizes: Sizes) -> anyhow::Result<Self> {
+        Self::new(Object::load(None, 0, Tracing::Off, sizes)?, None)
     }
 
     /// A private copy, as [`Self::private`], whose program tells what became of each packet ([`Self::trace`]) and
@@ -135,7 +143,7 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn tracer() -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Private, PRIVATE_PINS)?, None)
+        Self::new(Object::load(None, 0, Tracing::Private, PRIVATE)?, None)
     }
 
     /// A program that traces against the maps of the daemon that holds `pin_path`, and writes to none of them.
@@ -146,7 +154,7 @@ impl BpfDataPlane {
     /// Where nothing is pinned there, or the kernel refuses.
     pub fn live_tracer(pin_path: &Path, ingress: u32) -> anyhow::Result<Self> {
         let plane = Self::new(
-            Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live, PRIVATE_PINS)?,
+            Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live, PRIVATE)?,
             None,
         )?;
         Ok(Self {
@@ -457,37 +465,58 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn set_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
-        lists::block(&mut self.object.blocks, key)
+        lists::block(&mut self.object.access.blocks, key)
     }
 
     fn clear_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
-        lists::clear(&mut self.object.blocks, key)
+        lists::clear(&mut self.object.access.blocks, key)
     }
 
     fn block_keys(&self) -> anyhow::Result<Vec<PrefixKey>> {
-        let all = lists::entries(&self.object.blocks)?;
+        let all = lists::entries(&self.object.access.blocks)?;
         Ok(all.into_iter().map(|(key, _)| key).collect())
     }
 
     fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()> {
-        let set = self.object.block_scopes.set(vip, scopes, 0);
+        let set = self.object.access.block_scopes.set(vip, scopes, 0);
         set.with_context(|| format!("writing what is blocked for VIP {vip}"))
     }
 
     fn list_plane(&self) -> anyhow::Result<Box<dyn ListPlane>> {
-        Ok(Box::new(lists::Kernel::new(&self.object)?))
+        Ok(Box::new(lists::Kernel::new(&self.object.access)?))
     }
 
     fn access_counter(&self, vip: u32, list: List) -> anyhow::Result<u64> {
-        let values = self.object.access_counters.get(&list.counter(vip), 0);
+        let values = self.object.access.counters.get(&list.counter(vip), 0);
         let values = values.context("reading the counters of access lists")?;
         Ok(values
             .iter()
             .fold(0, |sum: u64, count| sum.wrapping_add(*count)))
     }
 
-    fn max_pins(&self) -> u32 {
-        self.object.max_pins
+    fn cpus(&self) -> usize {
+        // Where the kernel does not say, the batches of a large machine are right on any other.
+        nr_cpus().unwrap_or(256)
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.object.sizes
+    }
+
+    fn set_limits(&mut self, vip: u32, limits: &Limits) -> anyhow::Result<()> {
+        limits::set(&mut self.object, vip, limits)
+    }
+
+    fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
+        limits::clear(&mut self.object, vip)
+    }
+
+    fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
+        limits::judged(&self.object, vip)
+    }
+
+    fn scan_sources(&self) -> anyhow::Result<Scan<(SourceKey, Source)>> {
+        scan::sources(&self.object)
     }
 
     fn now_ns(&self) -> u64 {

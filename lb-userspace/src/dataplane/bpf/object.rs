@@ -10,7 +10,7 @@ use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{
         Array, ArrayOfMaps, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, ProgramArray,
-        lpm_trie::LpmTrie, xdp::DevMapHash,
+        xdp::DevMapHash,
     },
     programs::Xdp,
 };
@@ -18,6 +18,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
+    limit::{Limits, Share, Source, SourceKey, Totals},
     pin::{Idle, Pin},
     slot::SlotTable,
     tables::{Counters, Interface, Node, PinCounters, Traced, step},
@@ -25,10 +26,12 @@ use lb_common::{
 };
 
 use super::{
-    layout::{MAPS, PIN_MAPS},
+    layout::{MAPS, PIN_MAPS, SOURCES},
+    lists,
     test_run::xdp,
     value::Value,
 };
+use crate::dataplane::Sizes;
 
 /// The object that lb-userspace/build.rs made.
 pub(super) static OBJECT: &[u8] =
@@ -44,16 +47,14 @@ const STEP_PROGRAMS: [&str; step::COUNT] = [
     "weir_answer",
     "weir_pins",
     "weir_chosen",
+    "weir_guard",
 ];
+
+/// What is known of the sources of VIPs that limit them.
+pub(super) type SourceMap = HashMap<MapData, Value<SourceKey>, Value<Source>>;
 
 /// The pins of one kind.
 pub(super) type PinMap = HashMap<MapData, Value<Flow>, Value<Pin>>;
-
-/// What a [`lb_common::access::PrefixKey`] has after its number of bits.
-pub(super) type PrefixBytes = [u8; 20];
-
-/// Prefixes with their verdicts.
-pub(super) type PrefixMap = LpmTrie<MapData, PrefixBytes, u32>;
 
 /// A lookup table or the VIP table: an inner map of one entry.
 pub(super) type Inner<T> = Array<MapData, Value<T>>;
@@ -88,22 +89,20 @@ pub(super) struct Object {
     pub(super) ports: DevMapHash<MapData>,
     pub(super) fragments: HashMap<MapData, Value<FragmentKey>, u32>,
     pub(super) idle: Array<MapData, Value<Idle>>,
-    pub(super) blocks: PrefixMap,
-    pub(super) block_scopes: Array<MapData, u32>,
-    pub(super) lists: PrefixMap,
-    pub(super) list_scopes: Array<MapData, u32>,
-    pub(super) access_counters: PerCpuArray<MapData, u64>,
+    pub(super) access: lists::Maps,
     /// By [`lb_common::pin::Kind`].
     pub(super) pins: [PinMap; 3],
-    /// How many pins of a kind fit.
-    pub(super) max_pins: u32,
+    /// How much fits.
+    pub(super) sizes: Sizes,
     pub(super) pin_counters: PerCpuArray<MapData, Value<PinCounters>>,
+    pub(super) limits: Array<MapData, Value<Limits>>,
+    pub(super) limit_totals: Array<MapData, Value<Totals>>,
+    pub(super) limit_shares: PerCpuArray<MapData, Value<Share>>,
+    pub(super) sources: SourceMap,
 }
 
 impl Object {
     /// Loads maps and program. With `maps_dir`, maps pinned there are reused and new ones are pinned there.
-    ///
-    /// `max_pins` is how many pins of each kind fit.
     ///
     /// # Errors
     /// Where the kernel refuses a map or the program, or a pinned map has another size.
@@ -111,13 +110,13 @@ impl Object {
         maps_dir: Option<&Path>,
         log_level: u8,
         trace: Tracing,
-        max_pins: u32,
+        wanted: Sizes,
     ) -> anyhow::Result<Self> {
         let paths: Vec<_> = maps_dir
             .iter()
             .flat_map(|dir| MAPS.map(|shape| (shape, dir.join(shape.name))))
             .collect();
-        let mut held = None;
+        let mut sizes = wanted;
         for (shape, path) in &paths {
             if path.exists() {
                 shape.check(path)?;
@@ -129,21 +128,19 @@ impl Object {
                     path.display()
                 );
             }
-            if PIN_MAPS.contains(&shape.name) && path.exists() {
-                held = Some(
-                    MapInfo::from_pin(path)
-                        .with_context(|| format!("opening the pinned map {}", path.display()))?
-                        .max_entries(),
-                );
+            if let Some(size) = size_of_map(&mut sizes, shape.name).filter(|_| path.exists()) {
+                *size = MapInfo::from_pin(path)
+                    .with_context(|| format!("opening the pinned map {}", path.display()))?
+                    .max_entries();
             }
         }
-        let wanted_pins = max_pins;
-        let max_pins = held.unwrap_or(max_pins);
-        if trace == Tracing::Off && max_pins != wanted_pins {
+        if trace == Tracing::Off && sizes != wanted {
             tracing::warn!(
-                held = max_pins,
-                wanted = wanted_pins,
-                "the maps of pins keep their size, for the flows in them: `weir detach` and a new start change it"
+                held_pins = sizes.max_pins,
+                wanted_pins = wanted.max_pins,
+                held_sources = sizes.max_sources,
+                wanted_sources = wanted.max_sources,
+                "maps keep their size, for what is in them: `weir detach` and a new start change it"
             );
         }
         let trace = trace as u8;
@@ -154,8 +151,9 @@ impl Object {
             .override_global("TRACE", &trace, true)
             .verifier_log_level(VerifierLogLevel::STATS);
         for name in PIN_MAPS {
-            loader.map_max_entries(name, max_pins);
+            loader.map_max_entries(name, sizes.max_pins);
         }
+        loader.map_max_entries(SOURCES, sizes.max_sources);
         for (shape, path) in &paths {
             loader.map_pin_path(shape.name, path.as_path());
         }
@@ -201,18 +199,18 @@ impl Object {
             ports: take(&mut ebpf, "PORTS")?,
             fragments: take(&mut ebpf, "FRAGMENTS")?,
             idle: take(&mut ebpf, "IDLE")?,
-            blocks: take(&mut ebpf, "BLOCKS")?,
-            block_scopes: take(&mut ebpf, "BLOCK_SCOPES")?,
-            lists: take(&mut ebpf, "LISTS")?,
-            list_scopes: take(&mut ebpf, "LIST_SCOPES")?,
-            access_counters: take(&mut ebpf, "ACCESS_COUNTERS")?,
+            access: lists::Maps::take(&mut ebpf)?,
             pins: [
                 take(&mut ebpf, "PINS_SYN")?,
                 take(&mut ebpf, "PINS_PROVEN")?,
                 take(&mut ebpf, "PINS_OLD")?,
             ],
-            max_pins,
+            sizes,
             pin_counters: take(&mut ebpf, "PIN_COUNTERS")?,
+            limits: take(&mut ebpf, "LIMITS")?,
+            limit_totals: take(&mut ebpf, "LIMIT_TOTALS")?,
+            limit_shares: take(&mut ebpf, "LIMIT_SHARES")?,
+            sources: take(&mut ebpf, SOURCES)?,
             ebpf,
         })
     }
@@ -242,6 +240,17 @@ impl Object {
     /// The program.
     pub(super) fn program(&mut self) -> anyhow::Result<&mut Xdp> {
         xdp(&mut self.ebpf, PROGRAM)
+    }
+}
+
+/// How many entries fit into a map whose size is the operator's choice.
+fn size_of_map<'a>(sizes: &'a mut Sizes, name: &str) -> Option<&'a mut u32> {
+    if PIN_MAPS.contains(&name) {
+        Some(&mut sizes.max_pins)
+    } else if name == SOURCES {
+        Some(&mut sizes.max_sources)
+    } else {
+        None
     }
 }
 

@@ -4,7 +4,11 @@ use std::{ops::ControlFlow, os::fd::AsFd as _};
 
 use anyhow::{Context as _, ensure};
 use aya::maps::{HashMap, IterableMap as _, Map, MapData, MapError};
-use lb_common::{fragment::MAX_FRAGMENTED, pin::Kind};
+use lb_common::{
+    fragment::MAX_FRAGMENTED,
+    limit::{Source, SourceKey},
+    pin::Kind,
+};
 
 use super::{object::Object, value::Value};
 use crate::dataplane::{Remembered, Scan};
@@ -21,7 +25,7 @@ pub(super) fn scan(object: &Object) -> anyhow::Result<Scan> {
         (Kind::Proven, reopen(proven)?),
         (Kind::Old, reopen(old)?),
     ];
-    let max_pins = object.max_pins as usize;
+    let max_pins = object.sizes.max_pins as usize;
     let fragments = reopen(&object.fragments)?;
     Ok(Scan::new(move |visit| {
         for (kind, map) in pins {
@@ -35,6 +39,16 @@ pub(super) fn scan(object: &Object) -> anyhow::Result<Scan> {
     }))
 }
 
+/// The same of the sources of VIPs that limit them.
+pub(super) fn sources(object: &Object) -> anyhow::Result<Scan<(SourceKey, Source)>> {
+    let max_sources = object.sizes.max_sources as usize;
+    let sources = reopen(&object.sources)?;
+    Ok(Scan::new(move |visit| {
+        let mut visit = |Value(key), Value(source)| visit((key, source));
+        walk(&sources, max_sources, &mut visit).map(|_| ())
+    }))
+}
+
 fn walk<K: aya::Pod, V: aya::Pod>(
     map: &HashMap<MapData, K, V>,
     capacity: usize,
@@ -42,17 +56,14 @@ fn walk<K: aya::Pod, V: aya::Pod>(
 ) -> anyhow::Result<ControlFlow<()>> {
     let mut left = capacity.saturating_mul(PATIENCE);
     for key in map.keys() {
-        let key = key.context("walking through a map of flows")?;
-        ensure!(
-            left > 0,
-            "a map of flows changes faster than it can be read"
-        );
+        let key = key.context("walking through a map")?;
+        ensure!(left > 0, "a map changes faster than it can be read");
         left -= 1;
         let value = match map.get(&key, 0) {
             Ok(value) => value,
             // It went just now.
             Err(MapError::KeyNotFound) => continue,
-            Err(error) => return Err(error).context("reading a map of flows"),
+            Err(error) => return Err(error).context("reading a map"),
         };
         if visit(key, value).is_break() {
             return Ok(ControlFlow::Break(()));

@@ -208,6 +208,7 @@ fn after_leaving(config: &Config) -> Wanted {
         ports: &[port],
         next_hops: &BTreeMap::new(),
         standing: &Standing::default(),
+        cpus: 1,
     };
     let mut wanted = Wanted::new(&inputs, &Held::default(), &mut Ids::default()).unwrap();
     let vip: &WantedVip = wanted.vips.first().unwrap();

@@ -193,6 +193,7 @@ impl World {
             ports: &[PORT],
             next_hops: &self.next_hops,
             standing,
+            cpus: 1,
         };
         Wanted::new(&inputs, &self.held, &mut self.ids).unwrap()
     }

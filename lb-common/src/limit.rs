@@ -1,0 +1,452 @@
+//! Rate limits of VIPs: in total, and for each source, by the [`crate::gcra`].
+//!
+//! A VIP without limits never gets here. One with limits pays for a clock read, and for one lookup of the source
+//! where sources are limited. Limits of sources are judged first, so that what a heavy source sends in vain is not
+//! taken from what all share.
+//!
+//! The limit of a whole VIP is one TAT for all CPUs, which take credit from it in batches: the word is contended once
+//! a batch, and not by packets that are over the limit, which only read it.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    flow::Address,
+    gcra::{Limit, Ticks, ticks},
+};
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u32)]
+pub enum Kind {
+    /// Packets of the VIP.
+    Packets = 0,
+    /// Bytes of its frames, as received, without the FCS.
+    Bytes = 1,
+    /// TCP SYNs.
+    NewConnections = 2,
+    /// Packets of each source prefix.
+    PacketsPerSource = 3,
+    /// TCP SYNs of each source prefix.
+    NewConnectionsPerSource = 4,
+}
+
+impl Kind {
+    /// Every kind, by number.
+    pub const ALL: [Self; 5] = [
+        Self::Packets,
+        Self::Bytes,
+        Self::NewConnections,
+        Self::PacketsPerSource,
+        Self::NewConnectionsPerSource,
+    ];
+
+    /// How many kinds hold for a VIP as a whole; they come first.
+    pub const TOTALS: usize = 3;
+
+    /// Name in the configuration, metrics, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Packets => "packets",
+            Self::Bytes => "bytes",
+            Self::NewConnections => "new_connections",
+            Self::PacketsPerSource => "packets_per_source",
+            Self::NewConnectionsPerSource => "new_connections_per_source",
+        }
+    }
+
+    /// Whether each source has a limit of its own.
+    #[must_use]
+    pub const fn is_per_source(self) -> bool {
+        matches!(self, Self::PacketsPerSource | Self::NewConnectionsPerSource)
+    }
+
+    /// Whether only TCP SYNs count.
+    #[must_use]
+    pub const fn is_of_connections(self) -> bool {
+        matches!(self, Self::NewConnections | Self::NewConnectionsPerSource)
+    }
+}
+
+/// What became of a packet at a limit.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u32)]
+pub enum Judgement {
+    /// Within the limit.
+    Allowed = 0,
+    /// Over it, and thrown away.
+    Dropped = 1,
+    /// Over it, and only counted.
+    Observed = 2,
+}
+
+impl Judgement {
+    /// Every judgement, by number.
+    pub const ALL: [Self; 3] = [Self::Allowed, Self::Dropped, Self::Observed];
+
+    /// Name in metrics, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Dropped => "dropped",
+            Self::Observed => "observed",
+        }
+    }
+}
+
+/// One limit of a VIP. Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Rate {
+    /// Time that one packet, byte or connection takes at the rate; 0 where there is no limit of this kind.
+    pub interval: Ticks,
+    /// Time that the burst takes at the rate, at most [`crate::gcra::MAX_DEPTH`].
+    pub depth: Ticks,
+    /// Of a limit in total: how much credit a CPU takes at a time, at most the depth.
+    pub batch: Ticks,
+    /// [`rate_flags`].
+    pub flags: u64,
+}
+
+/// Facts about a [`Rate`].
+pub mod rate_flags {
+    /// What is over the limit is counted and goes on.
+    pub const OBSERVE: u64 = 1;
+}
+
+/// The limits of a VIP. Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Limits {
+    /// The limits, by [`Kind`].
+    pub rates: [Rate; Kind::ALL.len()],
+    /// Which bits of an IPv6 source tell one from another.
+    pub mask_v6: Address,
+    /// Which bits of an IPv4 source, in its mapped form, tell one from another.
+    pub mask_v4: Address,
+}
+
+/// What a source is known by: the prefix of its address, for one VIP.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct SourceKey {
+    /// The first address of the prefix.
+    pub prefix: Address,
+    /// The VIP's id. Host order.
+    pub vip: u64,
+}
+
+/// What is known of a source. Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Source {
+    /// TAT of [`Kind::PacketsPerSource`].
+    pub packets_tat: Ticks,
+    /// TAT of [`Kind::NewConnectionsPerSource`].
+    pub connections_tat: Ticks,
+    /// Packets that were judged; CPUs that count at the same time may lose some.
+    pub packets: u64,
+    /// TCP SYNs among them.
+    pub new_connections: u64,
+    /// Packets that were over a limit of the source.
+    pub over: u64,
+}
+
+/// What a CPU knows of the limits of a VIP. Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Share {
+    /// Credit that it has taken and not used, by [`Kind`].
+    pub credit: [Ticks; Kind::TOTALS],
+    /// Packets, by [`Kind`] and [`Judgement`].
+    pub judged: [[u64; Judgement::ALL.len()]; Kind::ALL.len()],
+}
+
+/// The TATs of a VIP's limits in total, by [`Kind`]: a cache line, so that two VIPs do not contend.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Totals {
+    /// By [`Kind`]; the others are unused.
+    pub tats: [Ticks; 8],
+}
+
+const _: () = assert!(size_of::<Totals>() == 64);
+
+/// A TAT that several CPUs may change.
+pub trait Tat {
+    /// What it is.
+    fn load(&self) -> Ticks;
+    /// Makes it `next` if it is `seen`; else tells what it is.
+    ///
+    /// # Errors
+    /// What it is instead.
+    fn exchange(&self, seen: Ticks, next: Ticks) -> Result<(), Ticks>;
+    /// Adds to it, whatever it is.
+    fn add(&self, cost: Ticks);
+}
+
+/// What is known of a source, where the maps keep it.
+pub trait Known {
+    /// How its TATs are changed.
+    type Tat: Tat;
+    /// Its TAT of packets, or of connections.
+    fn tat(&self, kind: Kind) -> Self::Tat;
+    /// Counts a packet.
+    fn count(&self, is_syn: bool, is_over: bool);
+}
+
+/// The maps of the limits.
+pub trait LimitTables {
+    /// How TATs are changed.
+    type Tat: Tat;
+    /// Where a source is kept.
+    type Known: Known;
+    /// ns of the monotonic clock.
+    fn precise_ns(&self) -> u64;
+    /// A VIP's limits.
+    fn limits(&self, vip: u32) -> Option<&Limits>;
+    /// What is known of a source; it is made where nothing is. `None` where there is no room, which the map counts.
+    fn source(&self, key: &SourceKey) -> Option<Self::Known>;
+    /// The TAT of a limit in total.
+    fn total(&self, vip: u32, kind: Kind) -> Option<Self::Tat>;
+    /// This CPU's credit of a limit in total.
+    fn credit(&self, vip: u32, kind: Kind) -> Ticks;
+    /// Sets [`Self::credit`].
+    fn set_credit(&self, vip: u32, kind: Kind, credit: Ticks);
+    /// Counts what became of a packet at a limit.
+    fn count_judged(&self, vip: u32, kind: Kind, judgement: Judgement);
+}
+
+/// A packet as limits see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Who sent it.
+    pub source: Address,
+    /// Length of its frame, in bytes, without the FCS.
+    pub bytes: u64,
+    /// Whether it asks for a new connection.
+    pub is_syn: bool,
+}
+
+/// How often a TAT that others change at the same moment is tried. Beyond that the packet passes, and is paid for all the
+/// same.
+const TRIES: usize = 4;
+
+/// Whether a packet is within all limits of its VIP, which it then is paid for in.
+#[inline(always)]
+pub fn admits<T: LimitTables>(tables: &T, vip: u32, sent: &Sent) -> bool {
+    let Some(limits) = tables.limits(vip) else {
+        return true;
+    };
+    // A VIP that has only access lists reads no clock.
+    if limits.is_empty() {
+        return true;
+    }
+    let now = ticks(tables.precise_ns());
+    of_source(tables, limits, vip, sent, now) && in_total(tables, limits, vip, sent, now)
+}
+
+#[inline(always)]
+fn of_source<T: LimitTables>(
+    tables: &T,
+    limits: &Limits,
+    vip: u32,
+    sent: &Sent,
+    now: Ticks,
+) -> bool {
+    let [.., packets, connections] = &limits.rates;
+    let counts_connection = sent.is_syn && connections.interval != 0;
+    if packets.interval == 0 && !counts_connection {
+        return true;
+    }
+    let key = limits.key(sent.source, vip);
+    // Where there is no room for one more source, limits in total hold.
+    let Some(known) = tables.source(&key) else {
+        return true;
+    };
+    let mut judged = true;
+    let mut is_over = false;
+    if packets.interval != 0 {
+        let is_within = spend(
+            &known.tat(Kind::PacketsPerSource),
+            packets,
+            now,
+            packets.interval,
+        );
+        is_over |= !is_within;
+        judged &= packets.judge(tables, vip, Kind::PacketsPerSource, is_within);
+    }
+    if judged && counts_connection {
+        let is_within = spend(
+            &known.tat(Kind::NewConnectionsPerSource),
+            connections,
+            now,
+            connections.interval,
+        );
+        is_over |= !is_within;
+        judged &= connections.judge(tables, vip, Kind::NewConnectionsPerSource, is_within);
+    }
+    known.count(sent.is_syn, is_over);
+    judged
+}
+
+#[inline(always)]
+fn in_total<T: LimitTables>(
+    tables: &T,
+    limits: &Limits,
+    vip: u32,
+    sent: &Sent,
+    now: Ticks,
+) -> bool {
+    let [packets, bytes, connections, ..] = &limits.rates;
+    let counts_connection = sent.is_syn && connections.interval != 0;
+    (packets.interval == 0 || total(tables, packets, (vip, Kind::Packets), now, packets.interval))
+        && (bytes.interval == 0
+            || total(
+                tables,
+                bytes,
+                (vip, Kind::Bytes),
+                now,
+                bytes.interval.wrapping_mul(sent.bytes),
+            ))
+        && (!counts_connection
+            || total(
+                tables,
+                connections,
+                (vip, Kind::NewConnections),
+                now,
+                connections.interval,
+            ))
+}
+
+/// Judges by a limit in total.
+#[inline(always)]
+fn total<T: LimitTables>(
+    tables: &T,
+    rate: &Rate,
+    (vip, kind): (u32, Kind),
+    now: Ticks,
+    cost: Ticks,
+) -> bool {
+    let credit = tables.credit(vip, kind);
+    let is_within = if credit >= cost {
+        tables.set_credit(vip, kind, credit.wrapping_sub(cost));
+        true
+    } else if let Some(tat) = tables.total(vip, kind) {
+        // What is left of the last batch counts, so that no credit gets lost.
+        let lacking = cost.wrapping_sub(credit);
+        if spend(&tat, rate, now, lacking.wrapping_add(rate.batch)) {
+            tables.set_credit(vip, kind, rate.batch);
+            true
+        } else if rate.batch != 0 && spend(&tat, rate, now, lacking) {
+            tables.set_credit(vip, kind, 0);
+            true
+        } else {
+            false
+        }
+    } else {
+        true
+    };
+    rate.judge(tables, vip, kind, is_within)
+}
+
+impl Rate {
+    /// Counts a packet, and tells whether it goes on.
+    #[inline(always)]
+    fn judge<T: LimitTables>(&self, tables: &T, vip: u32, kind: Kind, is_within: bool) -> bool {
+        let judgement = if is_within {
+            Judgement::Allowed
+        } else if self.flags & rate_flags::OBSERVE != 0 {
+            Judgement::Observed
+        } else {
+            Judgement::Dropped
+        };
+        tables.count_judged(vip, kind, judgement);
+        !matches!(judgement, Judgement::Dropped)
+    }
+}
+
+/// Pays from a TAT, if it bears that.
+#[inline(always)]
+fn spend<T: Tat>(tat: &T, rate: &Rate, now: Ticks, cost: Ticks) -> bool {
+    let limit = Limit { depth: rate.depth };
+    let mut seen = tat.load();
+    for _ in 0..TRIES {
+        let Some(next) = limit.admit(seen, now, cost) else {
+            return false;
+        };
+        match tat.exchange(seen, next) {
+            Ok(()) => return true,
+            Err(other) => seen = other,
+        }
+    }
+    tat.add(cost);
+    true
+}
+
+impl Limits {
+    /// Whether there is no limit at all.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        let [
+            packets,
+            bytes,
+            connections,
+            of_source,
+            connections_of_source,
+        ] = &self.rates;
+        let any = packets.interval | bytes.interval | connections.interval;
+        (any | of_source.interval | connections_of_source.interval) == 0
+    }
+
+    /// What a source of a VIP is known by.
+    #[must_use]
+    #[inline(always)]
+    pub const fn key(&self, source: Address, vip: u32) -> SourceKey {
+        let mask = if source.is_v4() {
+            &self.mask_v4
+        } else {
+            &self.mask_v6
+        };
+        SourceKey {
+            prefix: Address {
+                high: source.high & mask.high,
+                low: source.low & mask.low,
+            },
+            vip: vip as u64,
+        }
+    }
+
+    /// The limit of a kind; its interval is 0 where there is none.
+    #[must_use]
+    pub const fn rate(&self, kind: Kind) -> &Rate {
+        let [
+            packets,
+            bytes,
+            connections,
+            per_source,
+            connections_per_source,
+        ] = &self.rates;
+        match kind {
+            Kind::Packets => packets,
+            Kind::Bytes => bytes,
+            Kind::NewConnections => connections,
+            Kind::PacketsPerSource => per_source,
+            Kind::NewConnectionsPerSource => connections_per_source,
+        }
+    }
+}

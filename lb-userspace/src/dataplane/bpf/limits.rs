@@ -1,0 +1,42 @@
+//! The maps of rate limits.
+
+use anyhow::Context as _;
+use aya::{maps::PerCpuValues, util::nr_cpus};
+use lb_common::limit::{Limits, Share, Totals};
+
+use super::{object::Object, value::Value};
+use crate::dataplane::Judged;
+
+/// Writes a VIP's limits.
+pub(super) fn set(object: &mut Object, vip: u32, limits: &Limits) -> anyhow::Result<()> {
+    let set = object.limits.set(vip, Value::from_ref(limits), 0);
+    set.with_context(|| format!("writing the limits of VIP {vip}"))
+}
+
+/// Forgets a VIP's limits, what CPUs took of them, and what was counted. Sources are forgotten as others come.
+pub(super) fn clear(object: &mut Object, vip: u32) -> anyhow::Result<()> {
+    let failed = || format!("clearing the limits of VIP {vip}");
+    set(object, vip, &Limits::default())?;
+    object
+        .limit_totals
+        .set(vip, Value::from_ref(&Totals::default()), 0)
+        .with_context(failed)?;
+    let cpus = nr_cpus().map_err(|(_, error)| error).with_context(failed)?;
+    let none = PerCpuValues::try_from(vec![Value(Share::default()); cpus]).with_context(failed)?;
+    object.limit_shares.set(vip, none, 0).with_context(failed)
+}
+
+/// What became of a VIP's packets at its limits.
+pub(super) fn judged(object: &Object, vip: u32) -> anyhow::Result<Judged> {
+    let shares = object.limit_shares.get(&vip, 0);
+    let shares = shares.with_context(|| format!("reading the counts of VIP {vip}'s limits"))?;
+    let mut sums = Judged::default();
+    for Value(share) in shares.iter() {
+        for (sums, counts) in sums.iter_mut().zip(&share.judged) {
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum = sum.wrapping_add(*count);
+            }
+        }
+    }
+    Ok(sums)
+}
