@@ -140,7 +140,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
         let mut held = Held::adopt(&vips, &backends, slots);
         held.adopt_interfaces(plane.interfaces()?);
-        held.adopt_blocks(plane.block_keys()?);
+        held.adopt_blocks(plane.block_keys()?, plane.block_scopes()?);
         let lists = Writer::start(plane.list_plane()?)?;
         let (health, checked) = Health::start().context("starting the health checks")?;
         let state_file = StateFile::new(&config.node.state_file);

@@ -320,6 +320,12 @@ impl DataPlane for Memory {
         Ok(self.blocks.keys().copied().collect())
     }
 
+    fn block_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>> {
+        let scopes = self.block_scopes.iter();
+        let set = scopes.filter(|(_, scopes)| **scopes != 0);
+        Ok(set.map(|(vip, scopes)| (*vip, *scopes)).collect())
+    }
+
     fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()> {
         self.block_scopes.insert(vip, scopes);
         Ok(())

@@ -110,6 +110,8 @@ pub trait DataPlane {
     fn clear_block(&mut self, key: &PrefixKey) -> anyhow::Result<()>;
     /// The prefixes that are blocked, be it by an earlier daemon.
     fn block_keys(&self) -> anyhow::Result<Vec<PrefixKey>>;
+    /// The VIPs for which blocks are looked up, by id.
+    fn block_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>>;
     /// Writes what is to be looked up among the blocks for a VIP's packets ([`lb_common::access::blocks`]).
     fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()>;
     /// The maps of the configuration's access lists, for the one thread that writes them.

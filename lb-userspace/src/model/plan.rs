@@ -68,6 +68,7 @@ pub struct Held {
     backends: BTreeMap<u16, Backend>,
     idle: BTreeMap<u32, Idle>,
     blocks: BTreeSet<PrefixKey>,
+    /// VIPs for which no blocks are looked up are not in it.
     block_scopes: BTreeMap<u32, u32>,
     limits: BTreeMap<u32, Arc<Limits>>,
     /// `None`: there may be a table, but of what is not known.
@@ -103,9 +104,19 @@ impl Held {
         self.interfaces.extend(ifindexes.into_iter().map(unknown));
     }
 
-    /// Notes prefixes that the maps hold as blocked.
-    pub fn adopt_blocks(&mut self, keys: impl IntoIterator<Item = PrefixKey>) {
+    /// Notes prefixes that the maps hold as blocked, and for which VIPs blocks are looked up.
+    pub fn adopt_blocks(
+        &mut self,
+        keys: impl IntoIterator<Item = PrefixKey>,
+        scopes: impl IntoIterator<Item = (u32, u32)>,
+    ) {
         self.blocks.extend(keys);
+        self.block_scopes.extend(scopes);
+    }
+
+    /// What is looked up among the blocks for a VIP.
+    fn block_scopes(&self, vip: u32) -> u32 {
+        self.block_scopes.get(&vip).copied().unwrap_or_default()
     }
 
     /// How many prefixes are blocked.
@@ -190,6 +201,9 @@ impl Held {
             }
             Step::Unblock(key) => {
                 self.blocks.remove(key);
+            }
+            Step::BlockScopes(vip, 0) => {
+                self.block_scopes.remove(vip);
             }
             Step::BlockScopes(vip, scopes) => {
                 self.block_scopes.insert(*vip, *scopes);
@@ -300,7 +314,7 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
             .map(Step::Block),
     );
     let scopes = wanted.vips.iter().map(|vip| (vip.entry.id, vip.blocks));
-    let changed = scopes.filter(|(id, scopes)| held.block_scopes.get(id) != Some(scopes));
+    let changed = scopes.filter(|(id, scopes)| held.block_scopes(*id) != *scopes);
     steps.extend(changed.map(|(id, scopes)| Step::BlockScopes(id, scopes)));
     let limits = wanted
         .vips
@@ -331,6 +345,8 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
             .map(Step::Unblock),
     );
     let tables: BTreeSet<_> = wanted.vips.iter().map(|vip| vip.entry.id).collect();
+    let gone = held.block_scopes.keys().filter(|id| !tables.contains(id));
+    steps.extend(gone.map(|id| Step::BlockScopes(*id, 0)));
     let gone = held.interfaces.keys();
     let gone = gone.filter(|ifindex| !wanted.interfaces.contains_key(ifindex));
     steps.extend(gone.copied().map(Step::ClearInterface));

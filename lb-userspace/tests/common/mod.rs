@@ -3,9 +3,9 @@
 use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
-        AttachMode, BackendStatus, Base, Changed, Command, ConfigStatus, Detached, Handle,
-        InterfaceState, InterfaceStatus, MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus,
-        Status, VipStatus,
+        AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
+        ConfigStatus, Detached, Handle, InterfaceState, InterfaceStatus, ListStatus, MapStatus,
+        PinsStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -97,6 +97,23 @@ pub(crate) fn status() -> Status {
             entries: 7,
             max_entries: 262_144,
         }],
+        access: AccessStatus {
+            in_force: true,
+            blocks: 2,
+            refused_files: 1,
+            lists: vec![ListStatus {
+                vip: Some("web".to_owned()),
+                list: "deny".to_owned(),
+                prefixes: 9,
+                file: Some("/etc/weir/feed.txt".into()),
+            }],
+            counts: vec![AccessCount {
+                vip: "web".to_owned(),
+                list: "vip_deny".to_owned(),
+                result: "denied".to_owned(),
+                packets: 13,
+            }],
+        },
         pins: vec![PinsStatus {
             kind: "old".to_owned(),
             made: 11,
@@ -132,6 +149,7 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                 Command::FlowsBasis(answer) => {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
+                Command::Blocks(answer) => answer.send(BlockList::default()).unwrap(),
                 Command::PlanBasis(_) | Command::ReloadFailed(..) | Command::Events(_) => {
                     panic!("nobody asks for that")
                 }

@@ -91,6 +91,19 @@ pub(super) fn entries(map: &PrefixMap) -> anyhow::Result<Vec<(PrefixKey, u32)>> 
     Ok(entries)
 }
 
+/// The VIPs for which something is looked up, by id.
+pub(super) fn scopes(map: &Array<MapData, u32>) -> anyhow::Result<Vec<(u32, u32)>> {
+    let mut found = Vec::new();
+    for vip in 0..map.len() {
+        let scopes = map.get(&vip, 0);
+        let scopes = scopes.context("reading which VIPs access lists concern")?;
+        if scopes != 0 {
+            found.push((vip, scopes));
+        }
+    }
+    Ok(found)
+}
+
 /// The maps of the configuration's lists, by handles of their own.
 pub(super) struct Kernel {
     lists: PrefixMap,
@@ -134,17 +147,7 @@ impl ListPlane for Kernel {
     }
 
     fn list_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>> {
-        let mut found = Vec::new();
-        for vip in 0..self.scopes.len() {
-            let scopes = self
-                .scopes
-                .get(&vip, 0)
-                .context("reading which access lists there are")?;
-            if scopes != 0 {
-                found.push((vip, scopes));
-            }
-        }
-        Ok(found)
+        scopes(&self.scopes)
     }
 }
 

@@ -477,6 +477,10 @@ impl DataPlane for BpfDataPlane {
         Ok(all.into_iter().map(|(key, _)| key).collect())
     }
 
+    fn block_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>> {
+        lists::scopes(&self.object.access.block_scopes)
+    }
+
     fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()> {
         let set = self.object.access.block_scopes.set(vip, scopes, 0);
         set.with_context(|| format!("writing what is blocked for VIP {vip}"))
