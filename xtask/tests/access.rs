@@ -314,3 +314,79 @@ fn a_file_of_prefixes_is_followed_as_a_whole_or_not_at_all() {
     let problems = run.weir.status().unwrap().problems;
     assert!(!problems.join("\n").contains("feed.txt"), "{problems:?}");
 }
+
+/// Timings are printed; what counts is that nothing fails meanwhile.
+#[test]
+fn a_million_prefixes_load_while_the_daemon_forwards_and_answers() {
+    use std::{fmt::Write as _, time::Instant};
+    const PREFIXES: u32 = 1_000_000;
+    /// Busy machines.
+    const LONG: Duration = Duration::from_mins(2);
+    let mut run = Run::start();
+    let mut text = String::new();
+    for index in 0..PREFIXES {
+        // Every address once, the lab's own networks left out.
+        let [a, b, c, d] = index.wrapping_mul(0x9e37_79b1).to_be_bytes();
+        let a = if matches!(a, 10 | 192 | 198 | 203) {
+            11
+        } else {
+            a
+        };
+        writeln!(text, "{a}.{b}.{c}.{d}").unwrap();
+    }
+    let feed = run.lab.write("million.txt", &text).unwrap();
+    let config = fs::read_to_string(run.weir.config()).unwrap();
+    let config = format!("{config}\n[access]\ndeny_file = \"{}\"\n", feed.display());
+    fs::write(run.weir.config(), &config).unwrap();
+    let began = Instant::now();
+    run.weir.ask(&["apply"]).unwrap();
+    println!(
+        "apply answered after {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+    let in_force = |run: &Run| {
+        eventually("the lists", LONG, || {
+            assert_eq!(run.answering(100).len(), 3);
+            let asked = Instant::now();
+            let access = run.status()["access"].clone();
+            ensure!(access["in_force"] == true, "{access}");
+            Ok(asked.elapsed())
+        })
+        .unwrap()
+    };
+    let answered = in_force(&run);
+    println!(
+        "in force after {:.1} s; the status took {:.3} s",
+        began.elapsed().as_secs_f64(),
+        answered.as_secs_f64()
+    );
+    let listed = |run: &Run| {
+        let status = run.status();
+        let maps = status["maps"].as_array().unwrap().clone();
+        let lists = maps.iter().find(|map| map["map"] == "lists").unwrap();
+        lists["entries"].as_u64().unwrap()
+    };
+    let entries = listed(&run);
+    assert!(entries > u64::from(PREFIXES) * 98 / 100, "{entries}");
+
+    // A change of the file writes the difference.
+    let client = run.client("web-v4");
+    let began = Instant::now();
+    writeln!(text, "{client}").unwrap();
+    fs::write(&feed, &text).unwrap();
+    run.comes_to("the longer file", &["web-v6", "echo-v6"]);
+    println!(
+        "one prefix more after {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+    assert_eq!(listed(&run), entries + 1);
+
+    run.weir.end_by(Signal::KILL).unwrap();
+    let began = Instant::now();
+    run.weir
+        .restart()
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    println!("taken over after {:.1} s", began.elapsed().as_secs_f64());
+    assert!(!run.reaches("web-v4") && run.reaches("web-v6"));
+    assert_eq!(listed(&run), entries + 1);
+}
