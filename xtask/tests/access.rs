@@ -167,7 +167,7 @@ fn lists_of_the_configuration_hold_over_a_kill_and_go_with_it() {
         stream.read_to_string(&mut text)?;
         Ok(text)
     });
-    let line = "weir_access_packets_total{vip=\"web-v4\",list=\"vip_deny\",result=\"denied\"} ";
+    let line = "weir_access_packets_total{list=\"vip_deny\",result=\"denied\",vip=\"web-v4\"} ";
     assert!(metrics.unwrap().contains(line));
 
     // Without a daemon and with another one.

@@ -51,13 +51,14 @@ impl List {
     /// How many prefixes it has, some perhaps twice.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.all().count()
+        let file = self.file.as_ref().map_or(0, |file| file.prefixes.len());
+        self.prefixes.len() + file
     }
 
     /// Whether it names nobody.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.all().next().is_none()
+        self.len() == 0
     }
 
     /// Its prefixes, in no order, some perhaps twice.

@@ -19,6 +19,7 @@ mod value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -533,8 +534,12 @@ impl DataPlane for BpfDataPlane {
     }
 }
 
+/// What a thread needs that reads a value of half a megabyte: on its way through aya it is copied from stack to stack, in
+/// builds that are not optimised so often that 8 MiB are not enough.
+const READER_STACK: usize = 32 * 1024 * 1024;
+
 /// The one value of a pinned inner map.
-fn read_pinned<T: Copy>(path: &Path) -> anyhow::Result<Option<Box<T>>>
+fn read_pinned<T: Copy + Send + Sync>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
@@ -548,10 +553,18 @@ where
     let map: Inner<T> = Map::Array(data)
         .try_into()
         .with_context(|| format!("the pin {shown} is of another kind"))?;
-    let Value(value) = map
-        .get(&0, 0)
-        .with_context(|| format!("reading the pin {shown}"))?;
-    Ok(Some(Box::new(value)))
+    let read = || map.get(&0, 0).map(|Value(value)| Box::new(value));
+    let value = thread::scope(|scope| {
+        let reader = thread::Builder::new().stack_size(READER_STACK);
+        let reader = reader.spawn_scoped(scope, read);
+        reader.map(thread::ScopedJoinHandle::join)
+    });
+    match value.context("starting a thread that reads a pin")? {
+        Ok(value) => Ok(Some(
+            value.with_context(|| format!("reading the pin {shown}"))?,
+        )),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
