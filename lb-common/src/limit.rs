@@ -251,8 +251,7 @@ pub fn admits<T: LimitTables>(tables: &T, vip: u32, sent: &Sent) -> bool {
     let Some(limits) = tables.limits(vip) else {
         return true;
     };
-    // A VIP that has only access lists reads no clock.
-    if limits.is_empty() {
+    if !limits.concern(sent) {
         return true;
     }
     let now = ticks(tables.precise_ns());
@@ -398,19 +397,19 @@ fn spend<T: Tat>(tat: &T, rate: &Rate, now: Ticks, cost: Ticks) -> bool {
 }
 
 impl Limits {
-    /// Whether there is no limit at all.
-    #[must_use]
+    /// Whether any limit counts this packet. What none counts costs no clock read.
     #[inline(always)]
-    pub const fn is_empty(&self) -> bool {
+    const fn concern(&self, sent: &Sent) -> bool {
         let [
             packets,
             bytes,
             connections,
-            of_source,
-            connections_of_source,
+            per_source,
+            connections_per_source,
         ] = &self.rates;
-        let any = packets.interval | bytes.interval | connections.interval;
-        (any | of_source.interval | connections_of_source.interval) == 0
+        let every = packets.interval | bytes.interval | per_source.interval;
+        let syns = connections.interval | connections_per_source.interval;
+        every != 0 || (sent.is_syn && syns != 0)
     }
 
     /// What a source of a VIP is known by.
@@ -450,3 +449,6 @@ impl Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -361,6 +361,11 @@ impl<D: DataPlane> Reconciler<D> {
                 drop(sender.send(basis));
                 None
             }
+            Command::LimitsBasis(sender) => {
+                let basis = self.limits_basis().map_err(|error| format!("{error:#}"));
+                drop(sender.send(basis));
+                None
+            }
             Command::ReloadFailed(file, refusal) => {
                 self.tell_refused(Actor::Hangup, &file, &refusal);
                 None

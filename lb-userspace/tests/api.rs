@@ -172,7 +172,7 @@ fn field_names_are_stable() {
         keys(&json["vips"][0]),
         sorted(
             "id name address port protocol table table_digest packets bytes new_connections slots seconds_left \
-             pins fails_open backends leaving"
+             pins fails_open limits backends leaving"
         )
     );
     assert_eq!(

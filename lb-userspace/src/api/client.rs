@@ -20,8 +20,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    Base, BlockList, Changed, Detached, Event, FlowFilter, Flows, Generation, NewBlock, NewConfig,
-    NewWeight, OldBlock, Plan, Status, Target,
+    Base, BlockList, Changed, Detached, Event, FlowFilter, Flows, Generation, LimitFilter, Limits,
+    NewBlock, NewConfig, NewWeight, OldBlock, Plan, Status, Target,
 };
 use crate::{config::Finding, http::ErrorBody};
 
@@ -227,6 +227,23 @@ impl Client {
         let mut call = Call::new(Method::GET, &format!("/v1/flows?{}", asked.join("&")));
         // The maps are read for it.
         call.patience = CHANGE_PATIENCE;
+        self.ask(call).await
+    }
+
+    /// The limits, measured for as long as the filter asks for.
+    ///
+    /// # Errors
+    /// No daemon, no such VIP, or no answer that makes sense.
+    pub async fn limits(&self, filter: &LimitFilter) -> Result<Limits, ClientError> {
+        let vip = filter
+            .vip
+            .as_ref()
+            .map(|vip| format!("vip={}", escaped(vip)));
+        let top = filter.top.map(|top| format!("top={top}"));
+        let seconds = filter.seconds.map(|seconds| format!("seconds={seconds}"));
+        let asked: Vec<_> = [vip, top, seconds].into_iter().flatten().collect();
+        let mut call = Call::new(Method::GET, &format!("/v1/limits?{}", asked.join("&")));
+        call.patience = CHANGE_PATIENCE + filter.time();
         self.ask(call).await
     }
 

@@ -7,7 +7,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BlockList, Changed, Detached, Event, FlowsBasis, PlanBasis, Refusal, Request, Status};
+use super::{
+    BlockList, Changed, Detached, Event, FlowsBasis, LimitsBasis, PlanBasis, Refusal, Request,
+    Status,
+};
 
 /// How many commands wait before a sender does.
 const QUEUE: usize = 16;
@@ -29,6 +32,8 @@ pub enum Command {
     ReloadFailed(PathBuf, Refusal),
     /// Tell what a listing of the flows is made of.
     FlowsBasis(oneshot::Sender<Result<FlowsBasis, String>>),
+    /// Tell what is known of the limits.
+    LimitsBasis(oneshot::Sender<Result<LimitsBasis, String>>),
     /// Tell the events from now on.
     Events(oneshot::Sender<broadcast::Receiver<Event>>),
     /// Take the program off, remove every pin, answer, and end the daemon.
@@ -121,6 +126,15 @@ impl Handle {
     /// The task has ended, does not answer within `patience`, or the maps cannot be read.
     pub async fn flows_basis(&self, patience: Duration) -> Result<FlowsBasis, HandleError> {
         let answer = self.ask(Command::FlowsBasis, patience).await?;
+        answer.map_err(HandleError::Refused)
+    }
+
+    /// What is known of the limits.
+    ///
+    /// # Errors
+    /// The task has ended, does not answer within `patience`, or the maps cannot be read.
+    pub async fn limits_basis(&self, patience: Duration) -> Result<LimitsBasis, HandleError> {
+        let answer = self.ask(Command::LimitsBasis, patience).await?;
         answer.map_err(HandleError::Refused)
     }
 

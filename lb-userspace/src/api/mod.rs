@@ -12,6 +12,7 @@ pub mod client;
 mod event;
 mod flows;
 mod handle;
+mod limits;
 mod openapi;
 mod plan;
 mod request;
@@ -32,6 +33,10 @@ pub use flows::{
     DEFAULT_LIMIT as DEFAULT_FLOWS, FlowCount, FlowFilter, FlowStatus, Flows, FlowsBasis,
 };
 pub use handle::{Command, Handle, HandleError};
+pub use limits::{
+    DEFAULT_SECONDS, DEFAULT_TOP, LimitFilter, LimitStatus, LimitUse, Limits, LimitsBasis,
+    SourceStatus, Sources, Spread, VipBasis, VipLimits,
+};
 pub use openapi::document;
 pub(crate) use plan::within;
 pub use plan::{Plan, PlanBasis};

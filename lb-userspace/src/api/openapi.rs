@@ -24,6 +24,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::generation,
         server::events,
         server::flows,
+        server::limits,
         server::plan,
         server::apply,
         server::drain_of_vip,

@@ -20,14 +20,16 @@ use serde::Serialize;
 use tokio::{
     net::UnixListener,
     sync::{Semaphore, broadcast::error::RecvError},
+    time::sleep,
 };
 
 use super::{
     Access, Actor, Apply, Base, BlockList, Change, Changed, Detached, Event, FlowFilter, Flows,
-    Generation, Handle, HandleError, NewBlock, NewConfig, NewWeight, OldBlock, Plan, Refusal,
-    Socket, Status, Target, What,
+    Generation, Handle, HandleError, LimitFilter, Limits, NewBlock, NewConfig, NewWeight, OldBlock,
+    Plan, Refusal, Socket, Status, Target, What,
     access::{Peer, Right},
     document,
+    limits::Moment,
     request::{Address, Asked, BasedOn, Large, OfVip, Small},
 };
 use crate::{
@@ -68,6 +70,7 @@ pub async fn serve(
         .route("/v1/events", get(events))
         .route("/v1/flows", get(flows))
         .route("/v1/blocks", get(blocks).put(block).delete(unblock))
+        .route("/v1/limits", get(limits))
         .route("/v1/vips/{vip}/backends/{backend}/drain", drain)
         .route(
             "/v1/vips/{vip}/backends/{backend}/weight",
@@ -177,6 +180,42 @@ pub(super) async fn flows(
         Ok(flows) => Json(flows).into_response(),
         Err(refusal) => refused(&refusal),
     }
+}
+
+/// How near VIPs and sources come to their limits: measured for as long as is asked for, then answered.
+#[utoipa::path(get, path = "/v1/limits", params(LimitFilter), responses(
+    (status = 200, body = Limits), (status = "default", body = ErrorBody)))]
+pub(super) async fn limits(
+    State(handle): State<Handle>,
+    Asked(filter): Asked<LimitFilter>,
+) -> Response {
+    let before = match moment(&handle, &filter).await {
+        Ok(before) => before,
+        Err(answered) => return answered,
+    };
+    sleep(filter.time()).await;
+    match moment(&handle, &filter).await {
+        Ok(now) => Json(now.since(&before, &filter)).into_response(),
+        Err(answered) => answered,
+    }
+}
+
+/// The limits and the sources as they are now, or the answer that tells why not.
+async fn moment(handle: &Handle, filter: &LimitFilter) -> Result<Moment, Response> {
+    // A scan keeps a processor busy.
+    let _turn = SCANS.acquire().await;
+    let basis = handle.limits_basis(PATIENCE).await;
+    let basis = basis.map_err(|error| answer::<()>(Err(error)))?;
+    if let Some(vip) = filter.vip.as_ref().filter(|vip| !basis.knows(vip)) {
+        let unknown = Refusal::Unknown(format!("there is no VIP {vip}"));
+        return Err(refused(&unknown));
+    }
+    let filter = filter.clone();
+    let read = blocking(move || {
+        let read = basis.read(&filter);
+        read.map_err(|error| Refusal::Failed(format!("{error:#}")))
+    });
+    read.await.map_err(|refusal| refused(&refusal))
 }
 
 /// What happens from now on, one JSON object a line.

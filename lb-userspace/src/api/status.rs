@@ -5,6 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use lb_common::access;
 use serde::{Deserialize, Serialize};
 
+use super::LimitStatus;
 use crate::{
     config::{Config, ForwardMode, Lists, Protocol, TableAlgorithm, Vip},
     dataplane::ReasonCount,
@@ -168,6 +169,8 @@ pub struct VipStatus {
     pub pins: u64,
     /// Whether so many backends fail their checks that all are used.
     pub fails_open: bool,
+    /// Its limits, with what became of packets at them.
+    pub limits: Vec<LimitStatus>,
     /// Its backends, in the configuration's order.
     pub backends: Vec<BackendStatus>,
     /// Backends that are not the configuration's any more, or came back after their death: they serve the flows that they

@@ -15,6 +15,7 @@ mod drain;
 mod events;
 mod flows;
 mod left;
+mod limits;
 mod man;
 mod output;
 mod plan;
@@ -73,6 +74,7 @@ enum Verb {
     Status(status::Args),
     Events(events::Args),
     Flows(flows::Args),
+    Limits(limits::Args),
     Vip(vip::Args),
     Backend(backend::Args),
     Drain(drain::Args),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(&args),
         Verb::Events(args) => events::run(&args),
         Verb::Flows(args) => flows::run(&args),
+        Verb::Limits(args) => limits::run(&args),
         Verb::Vip(args) => vip::run(&args),
         Verb::Backend(args) => backend::run(&args),
         Verb::Drain(args) => drain::drain(&args),

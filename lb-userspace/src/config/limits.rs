@@ -17,8 +17,11 @@ const LONGEST_FRAME: u64 = 65_536;
 /// The longest time that a burst may take at its rate.
 const LONGEST_BURST: Duration = Duration::from_hours(1);
 
-/// The highest rate, a second: above it the clock's ticks are too coarse.
-const HIGHEST: u64 = 125_000_000_000;
+/// The highest rate of bytes, a second: above it the clock's ticks are too coarse.
+const MOST_BYTES: u64 = 125_000_000_000;
+
+/// The highest rate of packets or connections, a second: more than any machine forwards.
+const MOST_PACKETS: u64 = 1_000_000_000;
 
 /// What is usual for a burst: what comes in this time at the rate.
 const USUAL_BURST: Duration = Duration::from_millis(100);
@@ -81,7 +84,7 @@ fn read_section(
         let help = "write `packets_per_source = \"500/s\"`, or take the section out";
         report.add(
             section.offset(),
-            section.path_of("*"),
+            section.path_of("packets_per_source"),
             "no rate",
             wanted,
             help,
@@ -207,7 +210,12 @@ fn parse_rate(kind: Kind, text: &str) -> Option<Rate> {
         _ => return None,
     };
     let rate = Rate { count, period };
-    (count > 0 && rate.per_second() <= HIGHEST).then_some(rate)
+    let most = if kind == Kind::Bytes {
+        MOST_BYTES
+    } else {
+        MOST_PACKETS
+    };
+    (count > 0 && rate.per_second() <= most).then_some(rate)
 }
 
 /// `burst`: a number of what is limited, or the time in which it comes at the rate.
@@ -232,7 +240,10 @@ fn burst(section: &Section<'_>, kind: Kind, rate: Rate, report: &mut Report<'_>)
         most.max(least),
         kind.as_str()
     );
-    let help = "write `burst = 50`, or `burst = \"100ms\"`";
+    let help = match kind {
+        Kind::Bytes => "write `burst = 1000000`, or `burst = \"100ms\"`",
+        _ => "write `burst = 50`, or `burst = \"100ms\"`",
+    };
     let burst = match field.text() {
         Some(text) => humantime::parse_duration(text)
             .ok()

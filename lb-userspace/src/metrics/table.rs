@@ -2,6 +2,8 @@
 //!
 //! Labels are bounded by the configuration: never a client's address or port.
 
+use lb_common::limit::Judgement;
+
 use crate::api::{AccessCount, BackendStatus, MapStatus, PinsStatus, Status, VipStatus};
 
 /// The type of a metric, as Prometheus knows it.
@@ -159,6 +161,13 @@ pub const METRICS: &[Metric] = &[
         samples: |status| pins(status, |pins| pins.over_budget),
     },
     Metric {
+        name: "weir_limit_packets_total",
+        kind: Kind::Counter,
+        labels: &["vip", "limit", "result"],
+        help: "Packets judged by a limit of the VIP: allowed, dropped, or observed (over a limit that only counts).",
+        samples: limits,
+    },
+    Metric {
         name: "weir_packets_total",
         kind: Kind::Counter,
         labels: &["verdict", "reason"],
@@ -270,6 +279,24 @@ fn slots(status: &Status) -> Vec<Sample> {
             let labels = vec![vip.name.clone(), state.to_owned()];
             (labels, u64::from(count))
         })
+    };
+    status.vips.iter().flat_map(of_vip).collect()
+}
+
+fn limits(status: &Status) -> Vec<Sample> {
+    let of_vip = |vip: &VipStatus| -> Vec<Sample> {
+        let limits = vip.limits.iter().flat_map(|limit| {
+            let counts = [
+                (Judgement::Allowed, limit.allowed),
+                (Judgement::Dropped, limit.dropped),
+                (Judgement::Observed, limit.observed),
+            ];
+            counts.map(|(judgement, count)| {
+                let result = judgement.as_str().to_owned();
+                (vec![vip.name.clone(), limit.limit.clone(), result], count)
+            })
+        });
+        limits.collect()
     };
     status.vips.iter().flat_map(of_vip).collect()
 }

@@ -12,8 +12,9 @@ use lb_common::{
 use super::{Reconciler, sweep::milliseconds};
 use crate::{
     api::{
-        AccessCount, AccessStatus, BackendStatus, LeavingStatus, ListStatus, MapStatus,
-        OverrideStatus, PinsStatus, ReasonStatus, Status, VipStatus,
+        AccessCount, AccessStatus, BackendStatus, LeavingStatus, LimitStatus, LimitsBasis,
+        ListStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus, Status, VipBasis,
+        VipStatus,
     },
     config,
     dataplane::DataPlane,
@@ -84,7 +85,10 @@ impl<D: DataPlane> Reconciler<D> {
                 });
                 let leaving = leaving.collect();
                 let count = counters(self.plane.vip_counters(vip.entry.id));
-                self.vip_status(vip, config, backends, leaving, count)
+                VipStatus {
+                    limits: self.limits_of(vip, config),
+                    ..self.vip_status(vip, config, backends, leaving, count)
+                }
             })
             .collect();
         let reasons = self.plane.reason_counters().unwrap_or_else(|error| {
@@ -238,9 +242,38 @@ impl<D: DataPlane> Reconciler<D> {
                 .copied()
                 .unwrap_or_default(),
             fails_open: self.keeper.failing_open.contains(&vip.name),
+            limits: Vec::new(),
             backends,
             leaving,
         }
+    }
+
+    /// The limits of a VIP; without counts where they cannot be read, which other counters then tell of.
+    fn limits_of(&self, vip: &WantedVip, config: &config::Vip) -> Vec<LimitStatus> {
+        if config.limits.by_kind.is_empty() {
+            return Vec::new();
+        }
+        let judged = self.plane.judged(vip.entry.id).unwrap_or_default();
+        LimitStatus::all(&config.limits, &judged)
+    }
+
+    /// What is known of the limits of every VIP.
+    pub(super) fn limits_basis(&self) -> anyhow::Result<LimitsBasis> {
+        let wanted = self.wanted.iter().flat_map(|wanted| &wanted.vips);
+        let vips = wanted.zip(&self.desired.config.vips).map(|(vip, config)| {
+            Ok(VipBasis {
+                id: vip.entry.id,
+                name: vip.name.clone(),
+                limits: config.limits.clone(),
+                judged: self.plane.judged(vip.entry.id)?,
+                counters: self.plane.vip_counters(vip.entry.id)?,
+            })
+        });
+        Ok(LimitsBasis {
+            vips: vips.collect::<anyhow::Result<_>>()?,
+            scan: self.plane.scan_sources()?,
+            now_ns: self.plane.now_ns(),
+        })
     }
 
     fn backend_status(

@@ -4,8 +4,8 @@ use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
-        ConfigStatus, Detached, Handle, InterfaceState, InterfaceStatus, ListStatus, MapStatus,
-        PinsStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
+        ConfigStatus, Detached, Handle, InterfaceState, InterfaceStatus, LimitStatus, ListStatus,
+        MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -50,6 +50,15 @@ pub(crate) fn status() -> Status {
         seconds_left: Some(12.5),
         pins: 7,
         fails_open: false,
+        limits: vec![LimitStatus {
+            limit: "packets_per_source".to_owned(),
+            per_second: 500.0,
+            burst: 50,
+            action: "drop".to_owned(),
+            allowed: 1000,
+            dropped: 20,
+            observed: 0,
+        }],
         backends,
         leaving: Vec::new(),
     };
@@ -150,6 +159,9 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
                 Command::Blocks(answer) => answer.send(BlockList::default()).unwrap(),
+                Command::LimitsBasis(answer) => {
+                    drop(answer.send(Err("the maps cannot be read".to_owned())));
+                }
                 Command::PlanBasis(_) | Command::ReloadFailed(..) | Command::Events(_) => {
                     panic!("nobody asks for that")
                 }

@@ -5,6 +5,8 @@ use lb_userspace::dataplane::{DataPlane as _, bpf::Action};
 
 use super::{
     case::{Case, answers, drops, forwards},
+    changes::segment,
+    extensions::{HOP_BY_HOP, PADDING},
     frame::back,
     icmp_echo::ping,
     ip::{FAMILIES, Family, tcp, udp},
@@ -12,6 +14,9 @@ use super::{
     planes::World,
     world::{MTU, hash_keys, port},
 };
+
+/// The control bit of a SYN.
+const SYN: u8 = 2;
 
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -25,6 +30,45 @@ pub(crate) fn cases() -> Vec<Case> {
                 let name = format!("{family:?} {protocol}: {what}");
                 cases.push(drops(name, reason, ip.frame()));
             }
+        }
+        for (protocol, ip) in [("TCP", tcp(family, port::LIMITED)), ("UDP", udp(family, port::LIMITED))] {
+            let name = format!("{family:?} {protocol}: over a limit");
+            cases.push(drops(name, Reason::Limited, ip.frame()));
+        }
+        let fragment = udp(family, port::LIMITED).fragment(77, 0, 8, true);
+        cases.push(drops(
+            format!("{family:?}: a first fragment over a limit"),
+            Reason::Limited,
+            fragment.frame(),
+        ));
+        let options = match family {
+            Family::V4 => tcp(family, port::LIMITED).options(&[1, 1, 1, 0]),
+            Family::V6 => tcp(family, port::LIMITED).extension(HOP_BY_HOP, &PADDING),
+        };
+        cases.push(drops(
+            format!("{family:?}: options over a limit"),
+            Reason::Limited,
+            options.frame(),
+        ));
+        for port in [port::SYN_LIMITED, port::MOVING_LIMITED] {
+            cases.push(drops(
+                format!("{family:?}: a SYN over a limit of new connections, port {port}"),
+                Reason::Limited,
+                segment(family, port, 40_000, SYN, 1).frame(),
+            ));
+        }
+        cases.push(forwards(
+            format!("{family:?}: what is no SYN is not held up by a limit of new connections"),
+            &[],
+            &tcp(family, port::SYN_LIMITED),
+            port::SYN_LIMITED,
+        ));
+        for (what, ip) in [
+            ("a segment", tcp(family, port::OBSERVED)),
+            ("a datagram", udp(family, port::OBSERVED)),
+        ] {
+            let name = format!("{family:?}: {what} over limits that only count");
+            cases.push(forwards(name, &[], &ip, port::OBSERVED));
         }
         // Beyond the first buffer of a frame of several.
         for len in [3506, 3507, 4096, 8999, 9000] {
@@ -73,7 +117,7 @@ fn answers_beyond_the_rate_are_dropped_and_counted() {
         return;
     };
     let node = Node {
-        icmp_interval_ns: 1 << 60,
+        icmp_interval_ns: 1_000_000_000_000,
         icmp_tolerance_ns: 0,
         ..Node::new(hash_keys())
     };

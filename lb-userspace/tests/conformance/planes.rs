@@ -29,7 +29,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let plan = Plan::new();
+        Self::of(&Plan::new())
+    }
+
+    pub(crate) fn of(plan: &Plan) -> Self {
         let kernel = if std::env::var_os("WEIR_HOST_ONLY").is_some() {
             None
         } else {

@@ -8,6 +8,8 @@ use lb_common::{
     backend::{self, Backend, mode},
     encap,
     flow::{Address, Flow, HASH_KEYS, HashKeys},
+    gcra::MAX_DEPTH,
+    limit::{Kind, Limits, Rate, rate_flags},
     pin::Idle,
     slot::{NOBODY, Slot, SlotTable},
     tables::{Interface, Node},
@@ -58,6 +60,12 @@ pub(crate) mod port {
     /// The same, to nobody.
     pub(crate) const LOST: u16 = 6004;
     pub(crate) const GONE: u16 = 6005;
+    /// Services with limits that let nothing through: of all packets, of SYNs, and of all packets but only counting.
+    pub(crate) const LIMITED: u16 = 7000;
+    pub(crate) const SYN_LIMITED: u16 = 7001;
+    pub(crate) const OBSERVED: u16 = 7002;
+    /// Slots that change hands from backend 1 to backend 0, and no SYN is let through.
+    pub(crate) const MOVING_LIMITED: u16 = 7003;
     /// Services that lack something.
     pub(crate) const NO_BACKEND: u16 = 1001;
     pub(crate) const NO_NEXT_HOP: u16 = 1002;
@@ -71,23 +79,23 @@ pub(crate) mod access {
     use lb_common::access::{blocks, lists};
 
     /// The client is blocked, for this VIP and for all.
-    pub(crate) const VIP_BLOCK: u16 = 7000;
-    pub(crate) const NODE_BLOCK: u16 = 7001;
+    pub(crate) const VIP_BLOCK: u16 = 7100;
+    pub(crate) const NODE_BLOCK: u16 = 7101;
     /// The client is allowed within a prefix that is denied, and the other way round.
-    pub(crate) const VIP_ALLOW: u16 = 7002;
-    pub(crate) const VIP_DENY: u16 = 7003;
+    pub(crate) const VIP_ALLOW: u16 = 7102;
+    pub(crate) const VIP_DENY: u16 = 7103;
     /// The node denies the client, and allows the [`super::stranger`].
-    pub(crate) const NODE: u16 = 7004;
+    pub(crate) const NODE: u16 = 7104;
     /// Somebody else is allowed.
-    pub(crate) const UNLISTED: u16 = 7005;
+    pub(crate) const UNLISTED: u16 = 7105;
     /// The VIP allows whom the node denies.
-    pub(crate) const VIP_BEFORE_NODE: u16 = 7006;
+    pub(crate) const VIP_BEFORE_NODE: u16 = 7106;
     /// A block of all, and the VIP allows the client.
-    pub(crate) const BLOCK_BEFORE_ALLOW: u16 = 7007;
+    pub(crate) const BLOCK_BEFORE_ALLOW: u16 = 7107;
     /// The client's neighbour is denied.
-    pub(crate) const NEIGHBOUR: u16 = 7008;
+    pub(crate) const NEIGHBOUR: u16 = 7108;
     /// The client is denied, and all slots change hands.
-    pub(crate) const DENIED_MOVING: u16 = 7009;
+    pub(crate) const DENIED_MOVING: u16 = 7109;
 
     /// Every service, and whether the client may send to it.
     pub(crate) const SERVICES: [(&str, u16, bool); 10] = [
@@ -191,7 +199,7 @@ const fn way_of(port: u16) -> Way {
     }
 }
 
-const PORTS: [u16; 35] = [
+const PORTS: [u16; 39] = [
     port::L2,
     port::IPIP4,
     port::IPIP6,
@@ -213,6 +221,10 @@ const PORTS: [u16; 35] = [
     port::IPIP4_MOVING,
     port::LOST,
     port::GONE,
+    port::LIMITED,
+    port::SYN_LIMITED,
+    port::OBSERVED,
+    port::MOVING_LIMITED,
     port::NO_BACKEND,
     port::NO_NEXT_HOP,
     port::NO_PORT,
@@ -307,8 +319,32 @@ pub(crate) struct Plan {
     entries: Vec<VipEntry>,
     tables: Vec<(u32, Box<SlotTable>)>,
     backends: Vec<(u16, Backend)>,
+    limits: Vec<(u32, Limits)>,
     other_interface: u32,
 }
+
+/// A limit that no case comes to, or one that nothing is within.
+fn limits(kinds: &[Kind], is_open: bool, flags: u64) -> Limits {
+    let mut limits = Limits {
+        mask_v4: EVERY_BIT,
+        mask_v6: EVERY_BIT,
+        ..Limits::default()
+    };
+    for kind in kinds {
+        limits.rates[*kind as usize] = Rate {
+            interval: 1,
+            depth: if is_open { MAX_DEPTH } else { 0 },
+            batch: 0,
+            flags,
+        };
+    }
+    limits
+}
+
+const EVERY_BIT: Address = Address {
+    high: u64::MAX,
+    low: u64::MAX,
+};
 
 impl Plan {
     pub(crate) fn new() -> Self {
@@ -316,6 +352,7 @@ impl Plan {
             entries: Vec::new(),
             tables: Vec::new(),
             backends: Vec::new(),
+            limits: Vec::new(),
             other_interface: other_interface(),
         };
         for family in FAMILIES {
@@ -331,11 +368,26 @@ impl Plan {
         plan
     }
 
+    /// The same, but packets of every VIP pass through all kinds of limits, which let them through.
+    pub(crate) fn guarded() -> Self {
+        let mut plan = Self::new();
+        for entry in &mut plan.entries {
+            if entry.flags & (flags::LIMITS | flags::SYN_LIMITS) == 0 {
+                entry.flags |= flags::LIMITS | flags::SYN_LIMITS;
+                plan.limits.push((entry.id, limits(&Kind::ALL, true, 0)));
+            }
+        }
+        plan
+    }
+
     fn serve(&mut self, family: Family, protocol: u8, port: u16) {
         let vip = number(family, protocol, port);
         let first = vip * BACKENDS + 1;
         let is_spread = matches!(port, port::SPREAD | port::AFFINITY);
-        let changes = matches!(port, port::HOLDING..=port::GONE | access::DENIED_MOVING);
+        let changes = matches!(
+            port,
+            port::HOLDING..=port::GONE | port::MOVING_LIMITED | access::DENIED_MOVING
+        );
         let count = match (is_spread, changes) {
             (true, _) => BACKENDS,
             // The owner after and the owner before.
@@ -351,9 +403,10 @@ impl Plan {
             *slot = match port {
                 port::NO_BACKEND => Slot::default(),
                 port::HOLDING => Slot::holding(first),
-                port::MOVING | port::IPIP4_MOVING | access::DENIED_MOVING => {
-                    Slot::moving(first, first + 1)
-                }
+                port::MOVING
+                | port::IPIP4_MOVING
+                | port::MOVING_LIMITED
+                | access::DENIED_MOVING => Slot::moving(first, first + 1),
                 port::SETTLING => Slot::settling(first),
                 port::LOST => Slot::moving(NOBODY, first + 1),
                 port::GONE => Slot::settling(NOBODY),
@@ -370,10 +423,26 @@ impl Plan {
             (0, 0) => 0,
             _ => flags::ACCESS,
         };
+        let syns = [Kind::NewConnections];
+        let limited = match port {
+            port::LIMITED => Some((limits(&[Kind::PacketsPerSource], false, 0), flags::LIMITS)),
+            port::OBSERVED => Some((
+                limits(&Kind::ALL, false, rate_flags::OBSERVE),
+                flags::LIMITS | flags::SYN_LIMITS,
+            )),
+            port::SYN_LIMITED | port::MOVING_LIMITED => {
+                Some((limits(&syns, false, 0), flags::SYN_LIMITS))
+            }
+            _ => None,
+        };
+        let guard = limited.map_or(0, |(limits, flags)| {
+            self.limits.push((u32::from(vip), limits));
+            flags
+        });
         self.entries.push(VipEntry {
             key: VipKey::new(address(host), port.to_be_bytes(), protocol),
             id: u32::from(vip),
-            flags: flags | access,
+            flags: flags | guard | access,
         });
     }
 
@@ -452,6 +521,9 @@ impl Plan {
             plane.set_idle(*vip, &FOREVER).unwrap();
         }
         write_access(plane);
+        for (vip, limits) in &self.limits {
+            plane.set_limits(*vip, limits).unwrap();
+        }
         let mut vips = VipTable::new_box_zeroed().unwrap();
         vips.build(&self.entries).unwrap();
         plane.set_vips(&vips).unwrap();

@@ -141,14 +141,14 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Interface(..) => "interface",
         Step::Backend(..) => "backend",
         Step::Idle(..) => "idle",
+        Step::Limits(..) => "limits",
         Step::Table(..) => "table",
         Step::Vips(_) => "vips",
         Step::Block(_) => "block",
         Step::BlockScopes(..) => "block-scopes",
         Step::Unblock(_) => "unblock",
-        Step::Limits(..) => "limits",
-        Step::ClearLimits(_) => "clear-limits",
         Step::ClearInterface(_) => "clear-interface",
+        Step::ClearLimits(_) => "clear-limits",
         Step::ClearTable(_) => "clear-table",
         Step::ClearBackend(_) => "clear-backend",
     }
@@ -176,8 +176,8 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         announce: Announce::None,
         flows: Flows::usual(Protocol::Tcp),
         access: Lists::default(),
-        limits: Limits::default(),
         health: None,
+        limits: Limits::default(),
         backends: backends.iter().map(backend).collect(),
     }
 }
