@@ -48,7 +48,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             }
             let daemons = before::Daemons::start(&binaries)?;
             println!("==> measure, by optimised builds");
-            return measure(&mut daemons.command(&options.arguments));
+            return measure(&mut daemons.command(&options.arguments)?);
         }
     };
     println!("==> measure, by an optimised build");

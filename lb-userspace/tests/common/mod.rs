@@ -106,23 +106,7 @@ pub(crate) fn status() -> Status {
             entries: 7,
             max_entries: 262_144,
         }],
-        access: AccessStatus {
-            in_force: true,
-            blocks: 2,
-            refused_files: 1,
-            lists: vec![ListStatus {
-                vip: Some("web".to_owned()),
-                list: "deny".to_owned(),
-                prefixes: 9,
-                file: Some("/etc/weir/feed.txt".into()),
-            }],
-            counts: vec![AccessCount {
-                vip: "web".to_owned(),
-                list: "vip_deny".to_owned(),
-                result: "denied".to_owned(),
-                packets: 13,
-            }],
-        },
+        access: access(),
         pins: vec![PinsStatus {
             kind: "old".to_owned(),
             made: 11,
@@ -133,6 +117,27 @@ pub(crate) fn status() -> Status {
             over_budget: 3,
         }],
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
+    }
+}
+
+/// Lists of which each field tells another.
+fn access() -> AccessStatus {
+    AccessStatus {
+        in_force: true,
+        blocks: 2,
+        refused_files: 1,
+        lists: vec![ListStatus {
+            vip: Some("web".to_owned()),
+            list: "deny".to_owned(),
+            prefixes: 9,
+            file: Some("/etc/weir/feed.txt".into()),
+        }],
+        counts: vec![AccessCount {
+            vip: "web".to_owned(),
+            list: "vip_deny".to_owned(),
+            result: "denied".to_owned(),
+            packets: 13,
+        }],
     }
 }
 

@@ -167,12 +167,12 @@ impl Daemons {
     }
 
     /// Returns the command that measures, inside the host, with arguments of the person's own.
-    pub(super) fn command(&self, arguments: &[String]) -> Command {
+    pub(super) fn command(&self, arguments: &[String]) -> Result<Command> {
         let mut command = self
             .host
             .command(workspace::root().join("target/release/weir-bench"));
         for (name, weir) in &self.running {
-            let link = weir.pin_path().join("v1/links").join(name);
+            let link = weir.layout_path()?.join("links").join(name);
             command
                 .arg("--link")
                 .arg(format!("{name}={}@{name}", link.display()));
@@ -181,7 +181,7 @@ impl Daemons {
             command.args(["--only", case]);
         }
         command.args(arguments);
-        command
+        Ok(command)
     }
 }
 

@@ -293,6 +293,14 @@ impl Weir {
         self.pin_path.clone()
     }
 
+    /// Returns the folder of the pins under the version that this daemon gives them.
+    pub fn layout_path(&self) -> Result<PathBuf> {
+        let entries = fs::read_dir(&self.pin_path).context("read the folder of the pins")?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        let newest = paths.filter(|path| path.join("links").is_dir()).max();
+        newest.with_context(|| format!("nothing is pinned below {}", self.pin_path.display()))
+    }
+
     /// Returns the file that the daemon logs to.
     #[must_use]
     pub fn log(&self) -> &Path {
