@@ -43,7 +43,7 @@ pub use self::{
     cleanup::{kept, leftovers, remove, sweep},
     config::{Backend, FlowTimes, Protocol, Vip, WeirConfig},
     ecmp::Ecmp,
-    frame::tagged,
+    frame::{FrameSocket, tagged},
     id::LabId,
     namespace::Namespace,
     observer::Observer,

@@ -12,6 +12,7 @@ pub mod bench;
 pub mod demo;
 pub mod fuzz;
 pub mod lab;
+pub mod limits;
 pub mod progress;
 pub mod restarts;
 pub mod root;

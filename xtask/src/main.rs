@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, fuzz, lab, restarts, scale, setup, soak, tables, test, traffic};
+use xtask::{bench, demo, fuzz, lab, limits, restarts, scale, setup, soak, tables, test, traffic};
 
 /// weir's habits.
 #[derive(Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Measure how long the control plane takes with 500 VIPs that share 20 backends.
     Scale(scale::Options),
+    /// Send more than rate limits allow, and count what comes through.
+    Limits(limits::Options),
     /// Kill, reload and upgrade the daemon under traffic, and show that nothing is lost.
     Restarts(restarts::Options),
     /// Answer HTTP and UDP with this backend's name (runs inside a lab host).
@@ -73,6 +75,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Soak(options) => soak::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Scale(options) => scale::run(&options),
+        Command::Limits(options) => limits::run(&options),
         Command::Restarts(options) => restarts::run(&options),
         Command::LabServe(options) => traffic::server::run(&options).map(|()| ExitCode::SUCCESS),
         Command::LabFetch(options) => {

@@ -6,7 +6,7 @@
 mod change;
 mod findings;
 mod fleet;
-mod traffic;
+pub(crate) mod traffic;
 
 use std::{
     process::ExitCode,
@@ -96,7 +96,11 @@ pub fn soak(options: &Options) -> Result<Findings> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut backends = Backends::new();
     let mut fleet = Fleet::start(options.nodes, &backends)?;
-    let mut traffic = Traffic::start(&fleet.topology, options.connections)?;
+    let mut traffic = Traffic::start(
+        &fleet.topology,
+        options.connections,
+        options.connections / 20,
+    )?;
     let started = Instant::now();
     fleet.rehash(&mut random, &mut traffic)?;
 
@@ -130,7 +134,11 @@ pub fn soak(options: &Options) -> Result<Findings> {
     let mut after = None;
     if options.nodes > 1 {
         // Whatever the tables have become: flows may go from node to node again.
-        let mut second = Traffic::start(&fleet.topology, options.connections)?;
+        let mut second = Traffic::start(
+            &fleet.topology,
+            options.connections,
+            options.connections / 20,
+        )?;
         fleet.rehash(&mut random, &mut second)?;
         second.end()?;
         after = Some(second);

@@ -185,7 +185,15 @@ fn count(judged: &Judged, kind: Kind, judgement: Judgement) -> u64 {
 }
 
 fn per_second(rate: &Rate) -> f64 {
-    rate.count as f64 / rate.period.as_secs_f64()
+    float(rate.count) / rate.period.as_secs_f64()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a rate is told to a few digits; a number of 2^53 packets is off by one"
+)]
+const fn float(count: u64) -> f64 {
+    count as f64
 }
 
 /// What the daemon's task knows of the limits at a moment.
@@ -261,7 +269,7 @@ impl Moment {
     pub(super) fn since(self, before: &Self, filter: &LimitFilter) -> Limits {
         let ns = self.now_ns.saturating_sub(before.now_ns).max(1);
         let seconds = Duration::from_nanos(ns).as_secs_f64();
-        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        let rate = |now: u64, then: u64| float(now.saturating_sub(then)) / seconds;
         let mut sources = self.source_rates(before, rate);
         let vips = self.vips.iter().filter_map(|vip| {
             let then = before.vips.iter().find(|then| then.id == vip.id)?;

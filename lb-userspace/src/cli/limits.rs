@@ -135,7 +135,7 @@ fn text(limits: &Limits) -> String {
                 Cell::new(&vip.vip),
                 Cell::new(format!("{}{note}", limit.status.limit)),
                 table::number(rate(limit)),
-                table::number(si(limit.status.burst as f64)),
+                table::number(table::count(limit.status.burst)),
                 table::number(format!("{:.0}%", limit.used * 100.0)),
                 table::number(si(limit.allowed_per_second)),
                 table::number(si(limit.over_per_second)),

@@ -301,6 +301,20 @@ impl Weir {
         newest.with_context(|| format!("nothing is pinned below {}", self.pin_path.display()))
     }
 
+    /// Returns the daemon's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Returns how many flows are remembered.
+    pub fn pins(&self) -> Result<u64> {
+        let flows: serde_json::Value =
+            serde_json::from_str(&self.ask(&["flows", "--limit", "0", "-o", "json"])?)?;
+        let total = flows.get("total").and_then(serde_json::Value::as_u64);
+        total.context("the number of flows")
+    }
+
     /// Returns the file that the daemon logs to.
     #[must_use]
     pub fn log(&self) -> &Path {

@@ -20,24 +20,24 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running client.
 #[derive(Debug)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     process: Process,
     log: BufReader<File>,
     line: String,
     connections: u32,
-    pub(super) tally: Tally,
-    pub(super) broken: Vec<Broken>,
+    pub(crate) tally: Tally,
+    pub(crate) broken: Vec<Broken>,
     pub(super) refused: Vec<String>,
 }
 
 impl Traffic {
     /// Starts the client; returns once all connections are open.
-    pub(super) fn start(topology: &Topology, connections: u32) -> Result<Self> {
+    pub(crate) fn start(topology: &Topology, connections: u32, passing: u32) -> Result<Self> {
         let client = &topology.client.namespace;
         let mut command = client.command(workspace::xtask_binary()?);
         let target = Topology::lasting(VIP_V4).to_string();
         let count = connections.to_string();
-        let passing = (connections / 20).to_string();
+        let passing = passing.to_string();
         command.args(["lab-connect", &target, "--connections", &count]);
         command.args(["--passing", &passing]);
         // Each client a log of its own: what another one told is not this one's.
@@ -60,7 +60,7 @@ impl Traffic {
     }
 
     /// Waits until every connection has, on average, spoken twice from now.
-    pub(super) fn wait_for_a_round(&mut self) -> Result<()> {
+    pub(crate) fn wait_for_a_round(&mut self) -> Result<()> {
         let wanted = self.tally.messages + 2 * u64::from(self.connections);
         self.wait_for("every connection to speak twice", |traffic| {
             traffic.tally.messages >= wanted
@@ -101,7 +101,7 @@ impl Traffic {
     }
 
     /// Lets every connection speak once more, and ends.
-    pub(super) fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         self.wait_for_a_round()?;
         let status = self.process.end_by(Signal::TERM, PATIENCE)?;
         anyhow::ensure!(

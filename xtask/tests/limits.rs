@@ -1,0 +1,30 @@
+//! The short form of `cargo xtask limits`.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use xtask::limits::{flood, sources};
+
+#[test]
+fn a_source_gets_its_limit_and_those_within_theirs_lose_nothing() {
+    let rows = sources(Duration::from_secs(2)).unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        assert_eq!(row.crowd_forwarded, row.crowd, "{row:?}");
+        assert!(row.forwarded <= row.most(), "{row:?}");
+        // What lies between sending and judging is not known: a burst is what it may cost.
+        assert!(row.forwarded + 50 >= row.expected, "{row:?}");
+        // The source really sent more than it may.
+        assert!(row.offered > 2 * row.expected, "{row:?}");
+    }
+}
+
+#[test]
+fn a_flood_from_many_sources_breaks_no_connection_and_pins_nothing() {
+    let flood = flood(50, Duration::from_secs(2)).unwrap_or_else(|error| panic!("{error:#}"));
+    assert!(flood.broken.is_empty(), "{flood}: {:?}", flood.broken);
+    assert!(flood.lines >= 50, "{flood}");
+    assert!(flood.sent > 10_000 && flood.limited > 0, "{flood}");
+    assert!(flood.limited <= flood.sent, "{flood}");
+    assert_eq!(flood.pins, 0, "{flood}");
+}
