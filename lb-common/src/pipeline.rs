@@ -79,6 +79,8 @@ struct Choice {
     is_syn: bool,
     /// Whether access lists or limits must judge the packet first.
     is_guarded: bool,
+    /// Whether access lists must.
+    is_listed: bool,
 }
 
 /// What a step leaves to a later one, untouched and not counted.
@@ -266,6 +268,7 @@ fn follow<P: Packet, T: Tables>(
         hash: chosen.hash,
         is_syn: chosen.flags & chosen_flags::SYN != 0,
         is_guarded: false,
+        is_listed: false,
     };
     first_or_whole(packet, tables, ingress, network, &choice, outcome)
 }
@@ -424,6 +427,7 @@ fn choose<T: Tables>(tables: &T, parsed: &Parsed, outcome: &mut Outcome) -> Resu
         hash,
         is_syn: parsed.is_syn,
         is_guarded: vip.is_guarded(parsed.is_syn),
+        is_listed: vip.has_access_lists(),
     })
 }
 
@@ -442,7 +446,9 @@ fn guarded<P: Packet, T: Tables>(
         let transport = payload.transport(packet, network.fragment.is_none())?;
         choose(tables, &payload.parsed(network.ip, &transport), outcome)?
     };
-    if let Access::Denied = access::judge(tables, outcome.vip, payload.source) {
+    if choice.is_listed
+        && let Access::Denied = access::judge(tables, outcome.vip, payload.source)
+    {
         return Err(Reason::Denied);
     }
     let sent = Sent {
@@ -535,6 +541,7 @@ fn later_fragment<T: Tables>(
         hash,
         is_syn: false,
         is_guarded: vip.is_guarded(false),
+        is_listed: vip.has_access_lists(),
     })
 }
 
@@ -570,6 +577,7 @@ fn error_about<T: Tables>(
         hash,
         is_syn: false,
         is_guarded: false,
+        is_listed: false,
     })
 }
 

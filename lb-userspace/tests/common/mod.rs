@@ -107,17 +107,22 @@ pub(crate) fn status() -> Status {
             max_entries: 262_144,
         }],
         access: access(),
-        pins: vec![PinsStatus {
-            kind: "old".to_owned(),
-            made: 11,
-            removed: 1,
-            swept: 2,
-            evicted: 1,
-            failed: 0,
-            over_budget: 3,
-        }],
+        pins: pins(),
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
     }
+}
+
+/// Pins of which each field tells another.
+fn pins() -> Vec<PinsStatus> {
+    vec![PinsStatus {
+        kind: "old".to_owned(),
+        made: 11,
+        removed: 1,
+        swept: 2,
+        evicted: 1,
+        failed: 0,
+        over_budget: 3,
+    }]
 }
 
 /// Lists of which each field tells another.
