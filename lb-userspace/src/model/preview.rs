@@ -400,6 +400,23 @@ mod tests {
     }
 
     #[test]
+    fn lists_that_differ_are_told_and_move_nothing() {
+        let text = vip("web", 80, &THREE);
+        let next = text.replace("port = 80", "port = 80\nallow = [\"10.0.0.0/8\"]");
+        let next = format!("[access]\ndeny = [\"192.0.2.7\"]\n{next}");
+        let found = preview(config("x", &text), &config("x", &next));
+        let told = |difference: &Difference| {
+            let Difference { key, from, to } = difference;
+            format!("{key}: {from:?} to {to:?}")
+        };
+        let node: Vec<_> = found.node.iter().map(told).collect();
+        assert_eq!(node, ["access.deny: \"\" to \"192.0.2.7/32\""]);
+        let web: Vec<_> = found.vips[0].differences.iter().map(told).collect();
+        assert_eq!(web, ["allow: \"\" to \"10.0.0.0/8\""]);
+        assert_eq!(found.vips[0].moved_slots, 0);
+    }
+
+    #[test]
     fn what_hashes_flows_anew_moves_all() {
         let text = vip("web", 80, &THREE);
         let next = text.replace("port = 80", "port = 80\naffinity = \"source\"");
