@@ -159,6 +159,22 @@ pub struct Source {
     pub new_connections: u64,
     /// Packets that were over a limit of the source.
     pub over: u64,
+    /// The source's own limit of packets, where the fleet gives it one.
+    pub own_packets: OwnRate,
+    /// The same of TCP SYNs.
+    pub own_connections: OwnRate,
+}
+
+/// A limit of one source alone; with an interval of 0 it has what every source has. Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct OwnRate {
+    /// As in [`Rate`].
+    pub interval: Ticks,
+    /// As in [`Rate`].
+    pub depth: Ticks,
 }
 
 /// What a CPU knows of the limits of a VIP. Host order.
@@ -171,6 +187,8 @@ pub struct Share {
     pub credit: [Ticks; Kind::TOTALS],
     /// Packets, by [`Kind`] and [`Judgement`].
     pub judged: [[u64; Judgement::ALL.len()]; Kind::ALL.len()],
+    /// Bytes that [`Kind::Bytes`] judged, let through or not.
+    pub bytes: u64,
 }
 
 /// The TATs of a VIP's limits in total, by [`Kind`]: a cache line, so that two VIPs do not contend.
@@ -204,6 +222,8 @@ pub trait Known {
     type Tat: Tat;
     /// Its TAT of packets, or of connections.
     fn tat(&self, kind: Kind) -> Self::Tat;
+    /// Its own limit of packets, or of connections.
+    fn own(&self, kind: Kind) -> OwnRate;
     /// Counts a packet.
     fn count(&self, is_syn: bool, is_over: bool);
 }
@@ -228,6 +248,8 @@ pub trait LimitTables {
     fn set_credit(&self, vip: u32, kind: Kind, credit: Ticks);
     /// Counts what became of a packet at a limit.
     fn count_judged(&self, vip: u32, kind: Kind, judgement: Judgement);
+    /// Counts bytes that a limit of bytes judges.
+    fn count_bytes(&self, vip: u32, bytes: u64);
 }
 
 /// A packet as limits see it.
@@ -279,27 +301,29 @@ fn of_source<T: LimitTables>(
     let mut judged = true;
     let mut is_over = false;
     if packets.interval != 0 {
-        let is_within = spend(
-            &known.tat(Kind::PacketsPerSource),
-            packets,
-            now,
-            packets.interval,
-        );
+        let is_within = within(&known, packets, Kind::PacketsPerSource, now);
         is_over |= !is_within;
         judged &= packets.judge(tables, vip, Kind::PacketsPerSource, is_within);
     }
     if judged && counts_connection {
-        let is_within = spend(
-            &known.tat(Kind::NewConnectionsPerSource),
-            connections,
-            now,
-            connections.interval,
-        );
+        let is_within = within(&known, connections, Kind::NewConnectionsPerSource, now);
         is_over |= !is_within;
         judged &= connections.judge(tables, vip, Kind::NewConnectionsPerSource, is_within);
     }
     known.count(sent.is_syn, is_over);
     judged
+}
+
+/// Whether a packet is within a limit of its source, by the source's own rate if it has one.
+#[inline(always)]
+fn within<K: Known>(known: &K, rate: &Rate, kind: Kind, now: Ticks) -> bool {
+    let own = known.own(kind);
+    let (interval, depth) = if own.interval == 0 {
+        (rate.interval, rate.depth)
+    } else {
+        (own.interval, own.depth)
+    };
+    spend(&known.tat(kind), depth, now, interval)
 }
 
 #[inline(always)]
@@ -312,6 +336,9 @@ fn in_total<T: LimitTables>(
 ) -> bool {
     let [packets, bytes, connections, ..] = &limits.rates;
     let counts_connection = sent.is_syn && connections.interval != 0;
+    if bytes.interval != 0 {
+        tables.count_bytes(vip, sent.bytes);
+    }
     (packets.interval == 0 || total(tables, packets, (vip, Kind::Packets), now, packets.interval))
         && (bytes.interval == 0
             || total(
@@ -347,10 +374,10 @@ fn total<T: LimitTables>(
     } else if let Some(tat) = tables.total(vip, kind) {
         // What is left of the last batch counts, so that no credit gets lost.
         let lacking = cost.wrapping_sub(credit);
-        if spend(&tat, rate, now, lacking.wrapping_add(rate.batch)) {
+        if spend(&tat, rate.depth, now, lacking.wrapping_add(rate.batch)) {
             tables.set_credit(vip, kind, rate.batch);
             true
-        } else if rate.batch != 0 && spend(&tat, rate, now, lacking) {
+        } else if rate.batch != 0 && spend(&tat, rate.depth, now, lacking) {
             tables.set_credit(vip, kind, 0);
             true
         } else {
@@ -380,8 +407,8 @@ impl Rate {
 
 /// Pays from a TAT, if it bears that.
 #[inline(always)]
-fn spend<T: Tat>(tat: &T, rate: &Rate, now: Ticks, cost: Ticks) -> bool {
-    let limit = Limit { depth: rate.depth };
+fn spend<T: Tat>(tat: &T, depth: Ticks, now: Ticks, cost: Ticks) -> bool {
+    let limit = Limit { depth };
     let mut seen = tat.load();
     for _ in 0..TRIES {
         let Some(next) = limit.admit(seen, now, cost) else {

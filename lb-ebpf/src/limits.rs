@@ -9,7 +9,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     gcra::{Ticks, ticks},
-    limit::{Judgement, Kind, Known, LimitTables, Limits, Share, Source, SourceKey, Tat, Totals},
+    limit::{
+        Judgement, Kind, Known, LimitTables, Limits, OwnRate, Share, Source, SourceKey, Tat, Totals,
+    },
     vip::MAX_VIPS,
 };
 
@@ -79,6 +81,17 @@ impl Known for MapSource {
             Kind::NewConnectionsPerSource => unsafe { &raw mut (*self.0).connections_tat },
             _ => unsafe { &raw mut (*self.0).packets_tat },
         })
+    }
+
+    #[inline(always)]
+    fn own(&self, kind: Kind) -> OwnRate {
+        // SAFETY: as above; the daemon changes it, and a packet in that moment has the one interval with the other depth.
+        unsafe {
+            match kind {
+                Kind::NewConnectionsPerSource => (*self.0).own_connections,
+                _ => (*self.0).own_packets,
+            }
+        }
     }
 
     #[inline(always)]
@@ -178,6 +191,17 @@ impl LimitTables for KernelTables {
                 let count = (&raw mut (*share).judged).cast::<u64>().add(at);
                 *count = (*count).wrapping_add(1);
             }
+        }
+    }
+
+    #[inline(always)]
+    fn count_bytes(&self, vip: u32, bytes: u64) {
+        if TRACE.load() != 0 {
+            return;
+        }
+        if let Some(share) = LIMIT_SHARES.get_ptr_mut(vip) {
+            // SAFETY: the value is this CPU's own.
+            unsafe { (*share).bytes = (*share).bytes.wrapping_add(bytes) };
         }
     }
 }

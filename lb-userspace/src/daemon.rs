@@ -97,6 +97,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     }
     reconciler.plane().settle(&node.interfaces)?;
 
+    let measured = reconciler.measured()?;
     let (handle, mut commands) = Handle::channel();
     let reloads = tokio::spawn(reload(hangups, config_path.to_owned(), handle.clone()));
     let (stop, stopped) = watch::channel(false);
@@ -107,7 +108,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
         ),
         serve(
             "metrics",
-            metrics::serve(metrics_listener, handle.clone(), until(stopped)),
+            metrics::serve(metrics_listener, handle.clone(), measured, until(stopped)),
         ),
     ];
     tracing::info!(metrics = %node.metrics_listen, socket = %node.api_socket.display(), "ready");

@@ -1,24 +1,21 @@
 //! What the API's and the metrics' HTTP servers share.
 
-use std::{future::Future, io, time::Duration};
+mod serve;
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, connect_info::Connected},
+    extract::DefaultBodyLimit,
     http::StatusCode,
     response::{IntoResponse as _, Response},
-    serve::{IncomingStream, Listener},
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+
+pub(crate) use serve::{Limits, serve};
 
 use crate::config::Finding;
 
 /// Largest request body that is read, in bytes.
 const BODY_LIMIT: usize = 64 * 1024;
-
-/// How long requests under way may take once the server is told to end.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// The body of every answer that is an error.
 #[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
@@ -59,28 +56,4 @@ pub(crate) fn complete(router: Router) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
-}
-
-/// Serves until `shutdown`, then gives requests under way a moment. `C` is what requests know of their peer.
-pub(crate) async fn serve<L, C>(
-    listener: L,
-    router: Router,
-    shutdown: impl Future<Output = ()> + Send,
-) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-    C: for<'a> Connected<IncomingStream<'a, L>>,
-{
-    let router = router.into_make_service_with_connect_info::<C>();
-    let (end, ended) = oneshot::channel::<()>();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async {
-        ended.await.ok();
-    });
-    let mut server = std::pin::pin!(server.into_future());
-    tokio::select! {
-        result = &mut server => return result,
-        () = shutdown => drop(end),
-    }
-    tokio::time::timeout(GRACE, server).await.unwrap_or(Ok(()))
 }

@@ -93,7 +93,7 @@ pub(crate) async fn addresses(name: &str) -> anyhow::Result<Vec<IpAddr>> {
 }
 
 /// This host's address: on a point-to-point link, `Address` is the other end's.
-fn own(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+pub(crate) fn own(attributes: &[AddressAttribute]) -> Option<IpAddr> {
     let local = attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

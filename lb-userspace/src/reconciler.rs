@@ -6,10 +6,12 @@ mod blocks;
 mod change;
 mod desired;
 mod lists;
+pub(crate) mod meter;
 mod origin;
 mod standing;
 mod status;
 mod sweep;
+mod told;
 
 use std::{
     borrow::Cow,
@@ -45,9 +47,11 @@ use crate::{
 use attachments::Attachments;
 use change::Prepared;
 use desired::Desired;
+use meter::Meter;
 use origin::Origin;
 use standing::{Keeper, checks};
 use sweep::{Message, Sweeper, milliseconds};
+use told::Told;
 
 /// How long after a failure the maps are tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -71,6 +75,8 @@ pub(crate) struct Reconciler<D> {
     unsaved: Option<String>,
     origin: Origin,
     events: Events,
+    told: Told,
+    meter: Meter,
     /// Configurations whose backends have been looked for.
     prepared: (mpsc::Sender<Prepared>, mpsc::Receiver<Prepared>),
     health: Health,
@@ -173,6 +179,8 @@ impl<D: DataPlane> Reconciler<D> {
             unsaved: None,
             origin: Origin::new(file),
             events: Events::new(),
+            told: Told::default(),
+            meter: Meter::new().context("counting what the daemon does")?,
             prepared: mpsc::channel(1),
             health,
             checked,
@@ -185,6 +193,17 @@ impl<D: DataPlane> Reconciler<D> {
             settled: None,
             wake: None,
         })
+    }
+
+    /// What is measured of the daemon's own work, for the metrics.
+    ///
+    /// # Errors
+    /// Two of the metrics are of one name: a defect.
+    pub(crate) fn measured(&self) -> prometheus::Result<prometheus::Registry> {
+        let registry = prometheus::Registry::new();
+        registry.register(Box::new(self.health.durations().clone()))?;
+        self.meter.register(&registry)?;
+        Ok(registry)
     }
 
     /// The data plane.
@@ -209,6 +228,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.expire_blocks();
         self.load_lists().await?;
         self.reconcile("start")?;
+        self.tell_changes();
         if !self.attachments.is_any() {
             let names = self.interfaces().iter();
             let problems = names.filter_map(|name| self.attachments.problem(name));
@@ -261,7 +281,10 @@ impl<D: DataPlane> Reconciler<D> {
     /// Makes the maps what they should be after something that nobody waits for.
     fn follow(&mut self, cause: &str) {
         self.failure = match self.reconcile(cause) {
-            Ok(()) => None,
+            Ok(()) => {
+                self.tell_changes();
+                None
+            }
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::error!(error, cause, "the maps cannot follow");
@@ -380,6 +403,13 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Makes the maps what they should be. `cause` is for the log.
     fn reconcile(&mut self, cause: &str) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let result = self.follow_all(cause);
+        self.meter.note(began.elapsed(), result.is_ok());
+        result
+    }
+
+    fn follow_all(&mut self, cause: &str) -> anyhow::Result<()> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         let ports = self.ports(&snapshot);
         self.held

@@ -12,13 +12,13 @@ use std::{
 };
 
 use lb_userspace::api::{
-    self, Access, Command, Handle, Socket,
+    self, Access, Command, Event, Handle, Socket, What,
     client::{Client, ClientError},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    sync::oneshot,
+    sync::{broadcast, oneshot},
     task::JoinHandle,
 };
 
@@ -147,6 +147,38 @@ async fn a_connection_that_says_nothing_does_not_hold_up_the_end() {
     end.await.unwrap().unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn events_come_in_order_and_a_slow_reader_is_told_what_it_missed() {
+    const KEPT: u64 = 4;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("weir.sock");
+    let (handle, mut commands) = Handle::channel();
+    let server = start(&path, handle);
+    tokio::spawn(async move {
+        let sender = broadcast::Sender::new(KEPT as usize);
+        while let Some(command) = commands.recv().await {
+            let Command::Events(answer) = command else {
+                panic!("nobody asks for that")
+            };
+            answer.send(sender.subscribe()).unwrap();
+            // All of them before the reader has its turn.
+            for slots in 1..=10 {
+                let vip = "web".to_owned();
+                sender
+                    .send(Event::now(What::Moving { vip, slots }))
+                    .unwrap();
+            }
+        }
+    });
+    let mut events = server.client.events().await.unwrap();
+    let mut next = async || events.next().await.unwrap().unwrap().what;
+    assert_eq!(next().await, What::Missed { events: 10 - KEPT });
+    for slots in 7..=10 {
+        let vip = "web".to_owned();
+        assert_eq!(next().await, What::Moving { vip, slots });
+    }
+}
+
 #[test]
 fn field_names_are_stable() {
     let json = serde_json::to_value(common::status()).unwrap();
@@ -178,10 +210,18 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json["vips"][0]["backends"][0]),
         sorted(
-            "id address weight configured_weight drained forward slots healthy pins empty resolved mac mtu packets bytes \
+            "id address weight configured_weight drained forward slots healthy health pins empty resolved mac mtu packets bytes \
              new_connections"
         )
     );
+    assert_eq!(
+        keys(&json["vips"][0]["backends"][0]["health"]),
+        sorted(
+            "check port state since reason flaps in_a_row last_time last_seconds last_error passed failed timed_out \
+             not_asked"
+        )
+    );
+    assert_eq!(json["vips"][0]["backends"][1]["health"]["state"], "failed");
     assert_eq!(keys(&json["reasons"][0]), sorted("reason verdict packets"));
     assert_eq!(keys(&json["maps"][0]), sorted("map entries max_entries"));
     assert_eq!(

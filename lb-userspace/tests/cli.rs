@@ -10,8 +10,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use lb_userspace::api::{
-    self, Access, LeavingStatus, OverrideStatus, SlotsStatus, Socket, Status, VipStatus,
+use lb_userspace::{
+    api::{self, Access, LeavingStatus, OverrideStatus, SlotsStatus, Socket, Status, VipStatus},
+    doctor::{Level, Report, Role},
 };
 use tokio::sync::oneshot;
 
@@ -147,6 +148,92 @@ fn usage_errors_exit_with_2() {
     }
 }
 
+/// An address that no test gives to this host.
+const NOBODYS_VIP: &str = "198.51.100.199:65001";
+
+#[test]
+fn doctor_tells_people_and_programs_the_same_and_exits_with_3() {
+    let of = |form: &str| weir(&["doctor", "--backend", "--vip", NOBODYS_VIP, "-o", form]);
+    let json = of("json");
+    assert_eq!(code(&json), 3, "{}", err(&json));
+    let report: Report = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((report.role, report.level), (Role::Backend, Level::Fail));
+    let found = |check: &str| {
+        let mut findings = report.findings.iter();
+        findings.find(|finding| finding.check == check).unwrap()
+    };
+    let vip = found("vip-address");
+    assert_eq!(
+        (vip.level, vip.subject.as_str()),
+        (Level::Fail, "198.51.100.199")
+    );
+    assert_eq!(vip.commands, ["ip address add 198.51.100.199/32 dev lo"]);
+    assert_eq!(found("listening").subject, "198.51.100.199:65001/tcp");
+
+    let table = of("table");
+    assert_eq!(code(&table), 3);
+    for line in out(&table).lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+        assert_eq!(line.trim_end(), line, "trailing spaces");
+    }
+    assert!(out(&table).starts_with("LEVEL CHECK"), "{}", out(&table));
+    for text in [&vip.commands[0], "no server takes tcp there", " fail, "] {
+        assert!(out(&table).contains(text), "{text} in\n{}", out(&table));
+    }
+}
+
+#[test]
+fn doctor_of_a_load_balancer_needs_its_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(
+        directory.path(),
+        &format!(
+            "[node]\ninterfaces = [\"no-such-if0\"]\nseed = \"secret\"\npin_path = \"{0}/pins\"\n\
+             api_socket = \"{0}/weir.sock\"\nmetrics_listen = \"127.0.0.1:0\"\n",
+            directory.path().display()
+        ),
+    );
+    let output = weir(&["doctor", "--config", &file, "-o", "json"]);
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    assert!(!out(&output).contains("secret"), "{}", out(&output));
+    let report: Report = serde_json::from_slice(&output.stdout).unwrap();
+    let link = report.findings.iter().find(|f| f.check == "link").unwrap();
+    assert_eq!(
+        (link.level, link.subject.as_str()),
+        (Level::Fail, "no-such-if0")
+    );
+
+    let broken = config("broken/vip_port_out_of_range.toml");
+    for args in [
+        &["doctor", "--config", &broken][..],
+        &["doctor", "--backend", "--config", &broken],
+        &["doctor", "--config", "/no/such/weir.toml"],
+    ] {
+        let output = weir(args);
+        assert_eq!(code(&output), 1, "{args:?}");
+        assert_eq!(out(&output), "", "{args:?}");
+        assert!(err(&output).contains(".toml"), "{}", err(&output));
+    }
+    for args in [
+        &["doctor", "--backend"][..],
+        &["doctor", "--vip", "203.0.113.10"],
+        &["doctor", "--backend", "--vip", "web"],
+        &[
+            "doctor",
+            "--backend",
+            "--vip",
+            "203.0.113.10",
+            "--config",
+            &file,
+        ],
+        &["doctor", "--backend", "--config", &file, "--forward", "gue"],
+        &["doctor", "--interface", "eth0"],
+    ] {
+        let output = weir(args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", err(&output));
+    }
+}
+
 #[test]
 fn help_and_version_are_data() {
     let output = weir(&["--version"]);
@@ -162,7 +249,10 @@ fn help_and_version_are_data() {
         "drain",
         "undrain",
         "weight",
+        "trace",
+        "flows",
         "events",
+        "doctor",
         "detach",
         "completions",
         "man",
@@ -330,6 +420,7 @@ async fn how_far_a_drain_and_a_move_have_come_is_shown() {
         id: 9,
         address: "10.0.0.19".parse().unwrap(),
         alive: true,
+        health: Some(common::health(true)),
         packets: 1234,
         pins: 3,
     });
@@ -338,6 +429,58 @@ async fn how_far_a_drain_and_a_move_have_come_is_shown() {
     assert!(!vip.contains("slots:"), "{vip}");
     let leaving = "10.0.0.19 (id 9): leaving; 3 flows remembered, 1234 packets";
     assert!(vip.contains(leaving), "{vip}");
+    let row = list.lines().find(|line| line.contains("10.0.0.19"));
+    let row: Vec<&str> = row.unwrap().split_whitespace().collect();
+    assert_eq!(
+        row.join(" "),
+        "web 10.0.0.19 leaving, 3 flows - - 1234",
+        "{list}"
+    );
+    let json = ask(status, &["backend", "list", "-o", "json"]).await;
+    assert!(!out(&json).contains("10.0.0.19"), "{}", out(&json));
+}
+
+#[tokio::test]
+async fn how_health_checks_do_is_shown() {
+    let mut status = common::status();
+    let backends = &mut status.vips[0].backends;
+    backends[1].resolved = true;
+    let long = "the answer is 500 Internal Server Error, and so on and so forth for many words";
+    backends[1].health.as_mut().unwrap().reason = Some(long.to_owned());
+    let shaky = backends[0].health.as_mut().unwrap();
+    (shaky.flaps, shaky.in_a_row) = (0, 1);
+    shaky.last_error = Some("no answer within 1s".to_owned());
+    status.vips[1].backends[0].health = None;
+    status.vips[1].backends[0].healthy = None;
+    let list = ask(status.clone(), &["backend", "list"]).await;
+    let state = |address: &str| -> String {
+        let row = out(&list).lines().find(|line| line.contains(address));
+        row.unwrap().split_whitespace().nth(2).unwrap().to_owned()
+    };
+    assert_eq!(
+        (state("10.0.0.11"), state("10.0.0.12")),
+        ("ok".to_owned(), "failed".to_owned())
+    );
+    let shown = ask(status.clone(), &["status"]).await;
+    let table = out(&shown);
+    for line in table.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    for text in [
+        "HEALTH",
+        "  10.0.0.11: healthy, but failed 1 in a row: no answer within 1s\n",
+        "  10.0.0.12: failed at 2026-11-23T21:14:12 (3 flaps): the answer is 500 Interna…\n",
+    ] {
+        assert!(table.contains(text), "{text} in\n{table}");
+    }
+    // Where nothing is checked there is no such column.
+    let of_v6 = ask(status.clone(), &["vip", "show", "web.v6"]).await;
+    assert!(!out(&of_v6).contains("HEALTH"), "{}", out(&of_v6));
+
+    status.vips[0].fails_open = true;
+    let shown = ask(status, &["vip", "show", "web"]).await;
+    let text = "VIP web: too many backends fail their checks, so all are used\n";
+    assert!(out(&shown).contains(text), "{}", out(&shown));
 }
 
 #[tokio::test]

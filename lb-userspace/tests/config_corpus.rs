@@ -11,7 +11,8 @@ use std::{
 };
 
 use lb_userspace::config::{
-    Affinity, Announce, Config, ForwardMode, Health, OnExit, Protocol, Scope, XdpMode, check,
+    Affinity, Announce, Config, Endpoint, ForwardMode, Health, OnExit, Protocol, Scope, XdpMode,
+    check,
     health::{Dns, Grpc, Host, Http, Probe, Tls, Udp},
 };
 
@@ -128,6 +129,18 @@ fn reads_access_lists_and_their_files() {
 }
 
 #[test]
+fn reads_where_redis_is() {
+    let redis = good("redis_sentinel.toml").redis.unwrap();
+    assert!(matches!(redis.endpoint, Endpoint::Sentinel(_)));
+    assert_eq!(redis.period, Duration::from_millis(50));
+    assert_eq!(redis.timeout, Duration::from_millis(20));
+    let redis = good("redis_file.toml").redis.unwrap();
+    assert!(redis.url.expose().starts_with("redis://weir:"));
+    assert!(matches!(redis.endpoint, Endpoint::Single(_)));
+    assert_eq!(good("minimal.toml").redis, None);
+}
+
+#[test]
 fn reads_what_the_design_shows() {
     let config = good("design.toml");
     assert_eq!(config.node.name, "lb-1");
@@ -137,6 +150,11 @@ fn reads_what_the_design_shows() {
         config.node.metrics_listen,
         "127.0.0.1:9407".parse().unwrap()
     );
+    let redis = config.redis.as_ref().unwrap();
+    assert_eq!(redis.fleet, "edge");
+    assert_eq!(redis.period, Duration::from_millis(100));
+    assert_eq!(redis.timeout, Duration::from_millis(50));
+    assert!(matches!(redis.endpoint, Endpoint::Single(_)));
     let [vip] = config.vips.as_slice() else {
         panic!("one VIP")
     };

@@ -18,7 +18,7 @@ use lb_common::{
     backend::Backend as Entry,
     flow::Flow,
     fragment::FragmentKey,
-    limit::{Limits, Source, SourceKey},
+    limit::{Limits, OwnRate, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     reason::Reason,
     slot::SlotTable,
@@ -34,8 +34,9 @@ use lb_userspace::{
         attached::{AttachMode, Refused, Xdp},
         ids::Ids,
         next_hop::Port,
-        plan::{Held, Step},
-        slots::{Since, Slots},
+        overrides::BackendName,
+        plan::{Held, MOST_BY_TIME, Step},
+        slots::{Since, Slots, Times},
         wanted::Table,
     },
 };
@@ -116,6 +117,35 @@ fn a_vip_that_is_removed_passes_and_leaves_nothing_behind() {
     lab.settle();
     assert_eq!(lab.memory.backends().unwrap().len(), 1);
     assert_eq!(lab.apply().unwrap(), 0);
+}
+
+#[test]
+fn tables_that_change_by_time_alone_take_turns_and_nothing_else_does() {
+    const VIPS: usize = MOST_BY_TIME + 5;
+    let address = |number: usize| format!("203.0.113.{number}");
+    let vips = (1..=VIPS).map(|number| web(&address(number), &[(1, 100), (2, 100)]));
+    let mut lab = Lab::new(vips.collect());
+    lab.apply().unwrap();
+    for vip in &mut lab.config.vips {
+        vip.backends[0].weight = 50;
+    }
+    // All of them begin to hold.
+    assert_eq!(lab.apply().unwrap(), VIPS);
+    lab.standing.now_ms += Times::HOLD_MS - 1;
+    assert_eq!(lab.apply().unwrap(), 0);
+    lab.standing.now_ms += 1;
+    assert_eq!(lab.apply().unwrap(), MOST_BY_TIME);
+    assert_eq!(lab.apply().unwrap(), VIPS - MOST_BY_TIME);
+    assert_eq!(lab.apply().unwrap(), 0);
+
+    // Deaths do not wait, be other times over or not: each is a backend and a table.
+    lab.standing.now_ms += 3_600_000;
+    let dead = lab.config.vips.iter().map(|vip| BackendName {
+        vip: vip.name.clone(),
+        backend: vip.backends[1].address,
+    });
+    lab.standing.dead = dead.collect();
+    assert_eq!(lab.apply().unwrap(), 2 * VIPS);
 }
 
 #[test]
@@ -453,6 +483,14 @@ impl DataPlane for Failing {
     }
     fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
         self.write()?.clear_limits(vip)
+    }
+    fn set_own_rates(
+        &mut self,
+        key: &SourceKey,
+        packets: OwnRate,
+        connections: OwnRate,
+    ) -> anyhow::Result<()> {
+        self.write()?.set_own_rates(key, packets, connections)
     }
     fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
         self.memory.judged(vip)

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
 
 use lb_userspace::{
     api::Handle,
-    metrics::{self, METRICS},
+    metrics::{self, MEASURED, METRICS},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,7 +18,13 @@ use tokio::{
 async fn start(handle: Handle) -> SocketAddr {
     let listener = metrics::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(metrics::serve(listener, handle, std::future::pending()));
+    let measured = prometheus::Registry::new();
+    let counter = prometheus::IntCounter::new("weir_measured_total", "Measured elsewhere.");
+    let counter = counter.unwrap();
+    counter.inc_by(5);
+    measured.register(Box::new(counter)).unwrap();
+    let end = std::future::pending();
+    tokio::spawn(metrics::serve(listener, handle, measured, end));
     address
 }
 
@@ -91,11 +97,46 @@ async fn serves_every_metric_of_the_table() {
             r#"weir_table_digest_info{digest="0badcaf0",vip="web"}"#,
             1.0,
         ),
+        (
+            r#"weir_health_checks_total{backend="10.0.0.11",result="pass",vip="web"}"#,
+            100.0,
+        ),
+        (
+            r#"weir_health_checks_total{backend="10.0.0.12",result="fail",vip="web"}"#,
+            25.0,
+        ),
+        (
+            r#"weir_health_checks_total{backend="10.0.0.12",result="skipped",vip="web"}"#,
+            1.0,
+        ),
+        (
+            r#"weir_health_flaps_total{backend="10.0.0.12",vip="web"}"#,
+            3.0,
+        ),
+        (
+            r#"weir_health_check_last_duration_seconds{backend="10.0.0.11",vip="web"}"#,
+            0.0025,
+        ),
+        ("weir_measured_total", 5.0),
         ("weir_config_generation", 3.0),
         (r#"weir_build_info{version="0.1.0"}"#, 1.0),
     ] {
         assert_eq!(samples.get(sample), Some(&value), "{sample} in {body}");
     }
+}
+
+#[test]
+fn what_is_gone_has_no_series() {
+    let mut status = common::status();
+    let measured = prometheus::Registry::new();
+    let gone = status.vips[0].backends.pop().unwrap();
+    status.vips[0].backends[0].health = None;
+    let text = metrics::text(&status, &measured).unwrap();
+    let gone = format!("backend=\"{}\"", gone.address);
+    assert!(!text.contains(&gone), "{text}");
+    let unchecked = text.lines().filter(|line| line.contains("10.0.0.11"));
+    let health: Vec<_> = unchecked.filter(|line| line.contains("_health_")).collect();
+    assert_eq!(health, Vec::<&str>::new());
 }
 
 #[tokio::test]
@@ -131,20 +172,13 @@ async fn health_follows_the_daemons_task() {
 
 #[test]
 fn names_are_prometheus_own_style() {
-    for metric in METRICS {
-        assert!(metric.name.starts_with("weir_"), "{}", metric.name);
-        let is_counter = metric.kind == metrics::Kind::Counter;
-        assert_eq!(
-            metric.name.ends_with("_total"),
-            is_counter,
-            "{}",
-            metric.name
-        );
-        assert!(
-            metric.help.ends_with('.') && !metric.help.contains('|'),
-            "{}",
-            metric.name
-        );
+    let counted = METRICS.iter().map(|m| (m.name, m.kind, m.help));
+    let measured = MEASURED.iter().map(|m| (m.name, m.kind, m.help));
+    for (name, kind, help) in counted.chain(measured) {
+        assert!(name.starts_with("weir_"), "{name}");
+        let is_counter = kind == metrics::Kind::Counter;
+        assert_eq!(name.ends_with("_total"), is_counter, "{name}");
+        assert!(help.ends_with('.') && !help.contains('|'), "{name}");
     }
 }
 

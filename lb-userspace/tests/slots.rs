@@ -160,3 +160,26 @@ fn of_two_times_the_earlier_is_known_across_the_end_of_the_clock() {
     assert_eq!(earlier(Some(5), None), Some(5));
     assert_eq!(earlier(None, None), None);
 }
+
+#[test]
+fn whom_slots_name_and_whether_one_is_due_is_known() {
+    let stable = Slots::new(&vec![A; SLOTS]);
+    assert_eq!(
+        (stable.named(), stable.is_due(5, &TIMES)),
+        (&[A][..], false)
+    );
+    let mut table = SlotTable::new_box_zeroed().unwrap();
+    table.slots.fill(Slot::stable(A));
+    table.slots[3] = Slot::moving(B, C);
+    table.slots[4] = Slot::holding(DEAD);
+    let mut since = Since::new_box_zeroed().unwrap();
+    since.slots[3] = LATE;
+    since.slots[4] = LATE.wrapping_add(58_000);
+    let slots = Slots::adopt(table, Some(since), LATE);
+    assert_eq!(slots.named(), [A, B, C, DEAD]);
+    // The move ends first, across the end of the clock.
+    let end = LATE.wrapping_add(60_000);
+    assert_eq!(slots.deadline_ms(&TIMES), Some(end));
+    assert!(!slots.is_due(end - 1, &TIMES));
+    assert!(slots.is_due(end, &TIMES) && slots.is_due(end + 5, &TIMES));
+}

@@ -15,7 +15,7 @@ use anyhow::ensure;
 use rustix::process::Signal;
 use serde_json::Value;
 use three_backends::Run;
-use xtask::lab::{VIP_V4, eventually};
+use xtask::lab::{Process, VIP_V4, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -72,6 +72,11 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
     run.weir
         .ask(&["apply", &checked.display().to_string()])
         .unwrap();
+    let socket = run.weir.socket().display().to_string();
+    let mut follow = run
+        .weir
+        .command(&["events", "-o", "json", "--socket", &socket]);
+    let events = Process::start(&run.topology.lb.namespace, "events", &mut follow).unwrap();
     let healthy = |vip: &Value, at: usize| vip["backends"][at]["healthy"] == true;
     let vip = run.comes_to("healthy backends", |vip| (0..3).all(|at| healthy(vip, at)));
     let id = vip["backends"][0]["id"].clone();
@@ -97,6 +102,23 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
         vip["slots"]["stable"] == 65_536 && vip["leaving"] == Value::Array(Vec::new())
     });
     assert_eq!(vip["pins"], 0);
+    // The events tell the same, in that order.
+    eventually("all of it to be told", PATIENCE, || {
+        let text = fs::read_to_string(events.log())?;
+        let told = text.lines().filter_map(|line| {
+            let event: Value = serde_json::from_str(line).ok()?;
+            let is_own = event["vip"] == "web-v4" && event["type"] != "health";
+            is_own.then(|| event["type"].as_str().unwrap().to_owned())
+        });
+        let told: Vec<_> = told.collect();
+        ensure!(
+            told == ["moving", "leaving", "left", "settled"]
+                || told == ["moving", "leaving", "settled", "left"],
+            "{told:?}"
+        );
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(run.answering(300), names);
 }
 

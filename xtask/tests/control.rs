@@ -1,4 +1,4 @@
-//! Reload and commands end to end: the daemon in a lab, its socket, its file, and real HTTP past it.
+//! Reload, commands and crowds end to end: the daemon in a lab, its servers, its file, and real HTTP past it.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
@@ -9,9 +9,16 @@
 
 mod three_backends;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    time::Duration,
+};
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use three_backends::Run;
 use xtask::{
     lab::{Process, Topology, VIP_V4, eventually, until},
@@ -256,4 +263,78 @@ fn events_are_told_as_they_happen() {
         first["by"].as_str().unwrap().starts_with("uid 0, pid "),
         "{first}"
     );
+}
+
+/// The connections that a server takes of those who may only read (docs/api.md).
+const PLACES: usize = 1024;
+
+const METRICS: &str = "127.0.0.1:9407";
+
+/// What the metrics' server answers on a connection of its own.
+fn scrape() -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(METRICS)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn a_crowd_keeps_out_nobody_but_those_behind_it() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, all).unwrap();
+    let run = Run::start();
+    let names = run.topology.backend_names();
+    let lb = &run.topology.lb.namespace;
+    let crowd: Vec<TcpStream> = lb
+        .inside(|| {
+            let crowd = (0..PLACES).map(|_| {
+                let mut stream = TcpStream::connect(METRICS)?;
+                // A head that never ends.
+                stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ")?;
+                Ok(stream)
+            });
+            crowd.collect()
+        })
+        .unwrap();
+    eventually("the next one to be refused", PATIENCE, || {
+        let answer = lb.inside(scrape)?;
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        let text = r#"{"error":"there are 1024 connections already: try again later"}"#;
+        anyhow::ensure!(answer.ends_with(text), "{answer}");
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}"));
+
+    // As many at the API, by one who may change things and so needs no place.
+    let socket = run.weir.socket();
+    let waiting: std::io::Result<Vec<UnixStream>> = (0..=PLACES)
+        .map(|_| {
+            let mut stream = UnixStream::connect(&socket)?;
+            stream.write_all(b"GET /v1/status HTTP/1.1\r\n")?;
+            Ok(stream)
+        })
+        .collect();
+    let waiting = waiting.unwrap();
+    assert_eq!(run.answering(300), names);
+    let status = run.weir.status().unwrap();
+    assert!(status.ready, "{status:?}");
+
+    drop(waiting);
+    drop(crowd);
+    eventually("the metrics to be served again", PATIENCE, || {
+        let answer = lb.inside(scrape)?;
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        anyhow::ensure!(
+            answer.contains("\nweir_reconciles_total{result=\"ok\"} "),
+            "{answer}"
+        );
+        Ok(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}"));
 }

@@ -313,7 +313,7 @@ type Entry = [u8; size_of::<Backend>()];
 impl Run {
     /// Writes the tags of the way out into every backend's entry, in the daemon's pinned map.
     fn set_way(&self, tags: &[(u16, u16)]) {
-        let pin = self.weir.layout_path().unwrap().join("maps/BACKENDS");
+        let pin = self.weir.pins_in_force().unwrap().join("maps/BACKENDS");
         let map = Map::Array(MapData::from_pin(pin).unwrap());
         let mut entries = Array::<_, Entry>::try_from(map).unwrap();
         let mut written = 0;

@@ -24,6 +24,7 @@ impl Tat for Word {
 struct Place {
     packets: Word,
     connections: Word,
+    own: Rc<Cell<OwnRate>>,
     over: Rc<Cell<u64>>,
 }
 
@@ -35,6 +36,9 @@ impl Known for Place {
         } else {
             self.connections.clone()
         }
+    }
+    fn own(&self, _kind: Kind) -> OwnRate {
+        self.own.get()
     }
     fn count(&self, _is_syn: bool, is_over: bool) {
         self.over.set(self.over.get() + u64::from(is_over));
@@ -52,6 +56,7 @@ struct Maps {
     credits: RefCell<HashMap<(usize, Kind), Ticks>>,
     sources: RefCell<HashMap<SourceKey, Place>>,
     judged: RefCell<HashMap<(Kind, Judgement), u64>>,
+    bytes: Cell<u64>,
     is_full: bool,
 }
 
@@ -88,6 +93,9 @@ impl LimitTables for Maps {
             .borrow_mut()
             .entry((kind, judgement))
             .or_default() += 1;
+    }
+    fn count_bytes(&self, _vip: u32, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
     }
 }
 
@@ -169,6 +177,22 @@ fn bytes_are_paid_for_by_the_length_of_the_frame() {
     let frames = maps.second(1, &sent(1, false));
     assert_eq!(frames, (1_000_000 + 65_536) / 100);
     assert_eq!(maps.second(1, &sent(1, false)), 10_000);
+    assert_eq!(maps.bytes.get(), 2 * 1_000_000 * 100);
+}
+
+#[test]
+fn a_source_with_a_limit_of_its_own_is_held_to_that() {
+    let maps = maps(&[(Kind::PacketsPerSource, rate(500, 50, 0))]);
+    maps.second(1, &sent(1, false));
+    let own = rate(2000, 50, 0);
+    for place in maps.sources.borrow().values() {
+        place.own.set(OwnRate {
+            interval: own.interval,
+            depth: own.depth,
+        });
+    }
+    assert!((1_800..=2_050).contains(&maps.second(1, &sent(1, false))));
+    assert_eq!(maps.second(1, &sent(2, false)), 549);
 }
 
 #[test]

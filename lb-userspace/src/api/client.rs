@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a change may take, all in all.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(65);
 
-/// Largest answer that is read, in bytes: a full node's status is under half of it.
-const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
+/// Largest answer that is read, in bytes: a full node's status is half of it.
+const ANSWER_LIMIT: usize = 128 * 1024 * 1024;
 
 /// One request.
 struct Call {

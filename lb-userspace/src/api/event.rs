@@ -5,11 +5,12 @@ use std::{net::IpAddr, path::PathBuf, time::SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use super::InterfaceState;
+use super::{HealthState, InterfaceState};
 use crate::config::Prefix;
 
-/// How many events a reader may be behind before it misses some.
-const KEPT: usize = 1024;
+/// How many events a reader may be behind before it misses some: one change of a backend that 4,000 VIPs share makes
+/// two for each. 2 MiB.
+const KEPT: usize = 8192;
 
 /// Something that happened.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
@@ -128,6 +129,59 @@ pub enum What {
         backend: IpAddr,
         /// Whether it is known.
         resolved: bool,
+    },
+    /// A backend's health checks have come to another verdict.
+    Health {
+        /// The VIP's name.
+        vip: String,
+        /// The backend's address.
+        #[schema(value_type = String)]
+        backend: IpAddr,
+        /// The verdict: `healthy` or `failed`.
+        state: HealthState,
+        /// Why it failed; none where it is healthy.
+        reason: Option<String>,
+    },
+    /// So many backends of a VIP fail their checks that all are used, or not any more.
+    FailsOpen {
+        /// The VIP's name.
+        vip: String,
+        /// Whether all are used.
+        fails_open: bool,
+    },
+    /// Slots of a VIP, all of which were stable, begin to change hands.
+    Moving {
+        /// The VIP's name.
+        vip: String,
+        /// How many of its 65,536.
+        slots: u32,
+    },
+    /// All slots of a VIP are stable again.
+    Settled {
+        /// The VIP's name.
+        vip: String,
+    },
+    /// A backend begins to leave (it was taken out, or died), or died while it was leaving.
+    Leaving {
+        /// The VIP's name; none where it was gone before the daemon started.
+        vip: Option<String>,
+        /// The backend's address.
+        #[schema(value_type = String)]
+        backend: IpAddr,
+        /// Its number in the maps.
+        id: u16,
+        /// Whether it still serves the flows that it has.
+        alive: bool,
+    },
+    /// A backend that was leaving is gone: nothing names it any more, or it is the configuration's again.
+    Left {
+        /// The VIP's name; none where it was gone before the daemon started.
+        vip: Option<String>,
+        /// The backend's address.
+        #[schema(value_type = String)]
+        backend: IpAddr,
+        /// The number in the maps that it had.
+        id: u16,
     },
     /// The program is on an interface now, or not any more.
     Interface {

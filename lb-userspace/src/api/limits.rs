@@ -171,17 +171,11 @@ impl LimitStatus {
             per_second: per_second(&limit.rate),
             burst: limit.burst,
             action: if limit.is_observed { "observe" } else { "drop" }.to_owned(),
-            allowed: count(judged, kind, Judgement::Allowed),
-            dropped: count(judged, kind, Judgement::Dropped),
-            observed: count(judged, kind, Judgement::Observed),
+            allowed: judged.count(kind, Judgement::Allowed),
+            dropped: judged.count(kind, Judgement::Dropped),
+            observed: judged.count(kind, Judgement::Observed),
         }
     }
-}
-
-fn count(judged: &Judged, kind: Kind, judgement: Judgement) -> u64 {
-    let counts = judged.get(kind as usize);
-    let count = counts.and_then(|counts| counts.get(judgement as usize));
-    count.copied().unwrap_or_default()
 }
 
 fn per_second(rate: &Rate) -> f64 {
@@ -445,8 +439,8 @@ mod tests {
             (Kind::PacketsPerSource, limit(100, true)),
         ];
         let mut judged = Judged::default();
-        judged[Kind::Packets as usize] = [allowed, allowed / 2, 0];
-        judged[Kind::PacketsPerSource as usize] = [allowed, 0, 7 * seconds];
+        judged.packets[Kind::Packets as usize] = [allowed, allowed / 2, 0];
+        judged.packets[Kind::PacketsPerSource as usize] = [allowed, 0, 7 * seconds];
         Moment {
             vips: vec![VipBasis {
                 id: 3,

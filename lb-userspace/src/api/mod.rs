@@ -12,6 +12,7 @@ pub mod client;
 mod event;
 mod flows;
 mod handle;
+mod health;
 mod limits;
 mod openapi;
 mod plan;
@@ -33,6 +34,7 @@ pub use flows::{
     DEFAULT_LIMIT as DEFAULT_FLOWS, FlowCount, FlowFilter, FlowStatus, Flows, FlowsBasis,
 };
 pub use handle::{Command, Handle, HandleError};
+pub use health::{HealthState, HealthStatus};
 pub use limits::{
     DEFAULT_SECONDS, DEFAULT_TOP, LimitFilter, LimitStatus, LimitUse, Limits, LimitsBasis,
     SourceStatus, Sources, Spread, VipBasis, VipLimits,

@@ -5,7 +5,7 @@ use std::{future::Future, io, time::Duration};
 use axum::{
     Extension, Json, Router,
     body::Body,
-    extract::{ConnectInfo, Request, State},
+    extract::{Request, State},
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{CONTENT_TYPE, ETAG},
@@ -13,12 +13,11 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post, put},
-    serve::IncomingStream,
 };
 use futures_util::stream;
 use serde::Serialize;
 use tokio::{
-    net::UnixListener,
+    net::UnixStream,
     sync::{Semaphore, broadcast::error::RecvError},
     time::sleep,
 };
@@ -84,16 +83,22 @@ pub async fn serve(
         .with_state(handle);
     let guarded = middleware::from_fn_with_state(access, guard);
     let router = http::complete(router).layer(guarded);
-    http::serve::<_, Caller>(listener, router, shutdown).await
+    // Whoever may only read must not keep out who has to change something.
+    let may_write = |Caller(peer): &Caller| {
+        let peer = peer.as_ref();
+        peer.is_some_and(|peer| access.allow(peer, Right::Write).is_ok())
+    };
+    let limits = http::Limits::default();
+    http::serve(listener, router, limits, Caller::of, may_write, shutdown).await
 }
 
 /// Who is at the other end of a connection; `None` where the kernel does not tell.
 #[derive(Clone)]
 struct Caller(Option<Peer>);
 
-impl axum::extract::connect_info::Connected<IncomingStream<'_, UnixListener>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let peer = Peer::of(stream.io());
+impl Caller {
+    fn of(stream: &UnixStream) -> Self {
+        let peer = Peer::of(stream);
         Self(
             peer.inspect_err(|error| tracing::warn!(%error, "who talks to the API is unknown"))
                 .ok(),
@@ -104,7 +109,7 @@ impl axum::extract::connect_info::Connected<IncomingStream<'_, UnixListener>> fo
 /// Lets in who may do what a request does, before anything else of it is looked at.
 async fn guard(
     State(access): State<Access>,
-    ConnectInfo(Caller(peer)): ConnectInfo<Caller>,
+    Extension(Caller(peer)): Extension<Caller>,
     mut request: Request,
     next: Next,
 ) -> Response {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use lb_common::access;
 use serde::{Deserialize, Serialize};
 
-use super::LimitStatus;
+use super::{HealthStatus, LimitStatus};
 use crate::{
     config::{Config, ForwardMode, Lists, Protocol, TableAlgorithm, Vip},
     dataplane::ReasonCount,
@@ -212,6 +212,8 @@ pub struct LeavingStatus {
     pub address: IpAddr,
     /// Whether it still serves its flows; else it waits for its number to be free.
     pub alive: bool,
+    /// How it does in its health checks; `null` where it is not checked.
+    pub health: Option<HealthStatus>,
     /// Frames forwarded to it.
     pub packets: u64,
     /// Flows that are remembered with it, as the last scan found them.
@@ -248,6 +250,8 @@ pub struct BackendStatus {
     pub slots: u32,
     /// Whether it passes its health checks; `null` where it is not checked, or nothing is known yet.
     pub healthy: Option<bool>,
+    /// How it does in its health checks; `null` where it is not checked.
+    pub health: Option<HealthStatus>,
     /// Flows that are remembered with it, as the last scan found them.
     pub pins: u64,
     /// Of a backend of weight 0: whether no slot and no flow names it any more, as the last scan found. `null` for others.

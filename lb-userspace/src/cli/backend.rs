@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Outcome, change::converse, output, status::Form, table};
 use crate::{
-    api::{BackendStatus, Status, client::Client},
+    api::{BackendStatus, LeavingStatus, Status, client::Client},
     config::DEFAULT_API_SOCKET,
 };
 
@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   weir backend list
   weir backend list -o json | jq '.[] | select(.drained)'
+  weir backend list -o json | jq '.[] | select(.healthy == false) | {vip, address, health}'
   weir backend show 10.0.0.11
 
 Exit codes: 0 done; 1 failed, or there is no such backend; 2 usage";
@@ -57,15 +58,37 @@ pub(super) struct Row<'a> {
     pub(super) vip: &'a str,
     /// The backend.
     #[serde(flatten)]
-    pub(super) backend: &'a BackendStatus,
+    pub(super) backend: Shown<'a>,
+}
+
+/// What there is to be shown of a backend.
+#[derive(Clone, Copy, Serialize)]
+#[serde(untagged)]
+pub(super) enum Shown<'a> {
+    /// One of the configuration.
+    Own(&'a BackendStatus),
+    /// One that is leaving: in tables only, since programs find these in the status under their own key.
+    Leaving(&'a LeavingStatus),
+}
+
+impl Shown<'_> {
+    const fn address(&self) -> IpAddr {
+        match self {
+            Self::Own(backend) => backend.address,
+            Self::Leaving(leaving) => leaving.address,
+        }
+    }
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let (Verb::List(options) | Verb::Show { options, .. }) = &args.verb;
     let status = converse(Client::new(&options.socket).status())??;
     let mut rows = rows(&status);
+    if options.output == Form::Json {
+        rows.retain(|row| matches!(row.backend, Shown::Own(_)));
+    }
     if let Verb::Show { address, .. } = &args.verb {
-        rows.retain(|row| row.backend.address == *address);
+        rows.retain(|row| row.backend.address() == *address);
         ensure!(
             !rows.is_empty(),
             "no VIP has a backend {address}: `weir backend list` lists all"
@@ -78,7 +101,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
 fn rows(status: &Status) -> Vec<Row<'_>> {
     let vips = status.vips.iter();
     let rows = vips.flat_map(|vip| {
-        vip.backends.iter().map(|backend| Row {
+        let own = vip.backends.iter().map(Shown::Own);
+        let leaving = vip.leaving.iter().map(Shown::Leaving);
+        own.chain(leaving).map(|backend| Row {
             vip: &vip.name,
             backend,
         })

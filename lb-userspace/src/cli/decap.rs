@@ -9,7 +9,7 @@ use clap::Subcommand;
 use super::Outcome;
 
 /// Where `weir decap` keeps its pins unless told otherwise.
-const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/weir-decap";
+pub(super) const DEFAULT_PIN_PATH: &str = "/sys/fs/bpf/weir-decap";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,6 +1,6 @@
 //! `weir events`
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::bail;
 
@@ -13,11 +13,11 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   weir events
-  weir events -o json | jq 'select(.type == \"drained\")'
+  weir events -o json | jq 'select(.type == \"health\" and .state == \"failed\")'
 
 Exit codes: 0 the reader has gone; 1 the daemon has ended, or is away; 2 usage";
 
-/// Follow what happens: configurations, drains, weights, next hops
+/// Follow what happens: configurations, commands, health, moves, next hops
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Args {
@@ -50,8 +50,15 @@ fn of(vip: Option<&str>) -> String {
     }
 }
 
+fn of_vip(backend: &IpAddr, vip: Option<&str>) -> String {
+    match vip {
+        Some(vip) => format!("{backend} of VIP {vip}"),
+        None => format!("{backend} of a VIP that is gone"),
+    }
+}
+
 /// An event as a line for people.
-fn line(event: &Event) -> String {
+pub(super) fn line(event: &Event) -> String {
     let what = match &event.what {
         What::Applied {
             generation,
@@ -127,6 +134,41 @@ fn line(event: &Event) -> String {
         } => format!("{backend} of VIP {vip}: its next hop is known"),
         What::NextHop { vip, backend, .. } => {
             format!("{backend} of VIP {vip}: its next hop is not known")
+        }
+        What::Health {
+            vip,
+            backend,
+            state,
+            reason,
+        } => {
+            let reason = reason.as_deref().map(|reason| format!(": {reason}"));
+            let (state, reason) = (state.as_str(), reason.unwrap_or_default());
+            format!("{backend} of VIP {vip} is {state}{reason}")
+        }
+        What::FailsOpen {
+            vip,
+            fails_open: true,
+        } => format!("VIP {vip}: too many backends fail their checks, so all are used"),
+        What::FailsOpen { vip, .. } => {
+            format!("VIP {vip}: backends that fail their checks are left out again")
+        }
+        What::Moving { vip, slots } => format!("VIP {vip}: {slots} slots begin to change hands"),
+        What::Settled { vip } => format!("VIP {vip}: all slots are stable"),
+        What::Leaving {
+            vip,
+            backend,
+            id,
+            alive,
+        } => {
+            let what = if *alive {
+                "is leaving"
+            } else {
+                "is dead, and leaves"
+            };
+            format!("{} {what} (id {id})", of_vip(backend, vip.as_deref()))
+        }
+        What::Left { vip, backend, id } => {
+            format!("{} has left (id {id})", of_vip(backend, vip.as_deref()))
         }
         What::Interface { interface, state } => {
             format!("interface {interface}: {}", state.as_str())

@@ -1,7 +1,7 @@
 //! The command line: one file per verb. Data goes to standard output, messages to standard error.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
-//! that packets can reach; `decap status`: nothing is attached).
+//! that packets can reach; `decap status`: nothing is attached; `doctor`: something is to be mended).
 
 mod apply;
 mod backend;
@@ -11,6 +11,7 @@ mod check;
 mod completions;
 mod decap;
 mod detach;
+mod doctor;
 mod drain;
 mod events;
 mod flows;
@@ -52,10 +53,11 @@ Examples:
   weir block 192.0.2.0/24 --for 10m      drop what these addresses send
   weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
                                          what becomes of this packet, and why
+  weir doctor                            what will not work, why, and the command that mends it
   weir decap attach --interface eth0 --from 10.0.0.1    on a backend: take tunnelled packets
   weir detach                            take the program off and remove every pin
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status)";
+Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status, doctor)";
 
 /// An XDP layer-4 load balancer with direct server return
 #[derive(Debug, Parser)]
@@ -83,6 +85,7 @@ enum Verb {
     Block(block::Args),
     Unblock(block::UnblockArgs),
     Trace(trace::Args),
+    Doctor(doctor::Args),
     Decap(decap::Args),
     Detach(detach::Args),
     Completions(completions::Args),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Verb::Block(args) => block::block(&args),
         Verb::Unblock(args) => block::unblock(&args),
         Verb::Trace(args) => trace::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Decap(args) => decap::run(&args),
         Verb::Detach(args) => detach::run(&args),
         Verb::Completions(args) => completions::run(&args),

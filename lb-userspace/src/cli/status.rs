@@ -1,18 +1,19 @@
 //! `weir status`
 
 use std::{
+    collections::VecDeque,
     io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::bail;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
-use super::{Outcome, change::converse, left::LeftStatus, output, table};
+use super::{Outcome, change::converse, events, left::LeftStatus, output, table};
 use crate::{
     api::{
-        InterfaceState, InterfaceStatus, Status,
+        Event, InterfaceState, InterfaceStatus, Status,
         client::{Client, ClientError},
     },
     config::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH},
@@ -52,6 +53,12 @@ pub(super) struct Args {
 
 /// How long a watched status stays without an event.
 const REFRESH: Duration = Duration::from_secs(2);
+
+/// Events that come within this after the first are shown together.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// How many of the last events a watched status shows.
+const SHOWN_EVENTS: usize = 8;
 
 /// Form of a listing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -108,22 +115,37 @@ async fn watch(args: &Args) -> anyhow::Result<Outcome> {
     let client = Client::new(&args.socket);
     let mut events = client.events().await?;
     let is_terminal = io::stdout().is_terminal();
+    let mut last = VecDeque::with_capacity(SHOWN_EVENTS);
     loop {
         let status = client.status().await?;
+        let clear = if is_terminal { CLEAR } else { "" };
         match args.output {
-            Form::Table if is_terminal => {
-                output::data(format_args!("{CLEAR}{}", table::status(&status)))?;
+            Form::Table => {
+                let text = table::status(&status);
+                output::data(format_args!("{clear}{text}{}\n", told(&last)))?;
             }
-            Form::Table => output::data(format_args!("{}\n", table::status(&status)))?,
             // A line each, as of events.
             Form::Json => output::data(format_args!("{}\n", serde_json::to_string(&status)?))?,
         }
-        if let Ok(event) = timeout(REFRESH, events.next()).await
-            && event?.is_none()
-        {
-            bail!("the daemon has ended");
+        // What happens at once is shown at once: a change of 500 VIPs is no 500 pictures.
+        let mut next = Instant::now() + REFRESH;
+        while let Ok(event) = timeout_at(next, events.next()).await {
+            let Some(event) = event? else {
+                bail!("the daemon has ended");
+            };
+            if last.len() == SHOWN_EVENTS {
+                last.pop_front();
+            }
+            last.push_back(event);
+            next = next.min(Instant::now() + TOGETHER);
         }
     }
+}
+
+/// The last events, a line each.
+fn told(events: &VecDeque<Event>) -> String {
+    let lines = events.iter().map(|event| table::fit(&events::line(event)));
+    lines.fold(String::new(), |text, line| format!("{text}\n{line}"))
 }
 
 /// Ready, on every interface, and every VIP has a backend that takes packets.

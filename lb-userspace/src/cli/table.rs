@@ -9,11 +9,11 @@ use std::{
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets::NOTHING};
 use lb_common::slot::SLOTS;
 
-use super::backend::Row;
+use super::backend::{Row, Shown};
 use crate::{
     api::{
-        AccessCount, AccessStatus, BackendStatus, InterfaceStatus, LeavingStatus, OverrideStatus,
-        Status, VipStatus,
+        AccessCount, AccessStatus, BackendStatus, HealthState, HealthStatus, InterfaceStatus,
+        LeavingStatus, OverrideStatus, Status, VipStatus,
     },
     logging::no_colour,
 };
@@ -115,10 +115,50 @@ pub(super) fn vip(vip: &VipStatus) -> String {
     if !vip.backends.is_empty() {
         writeln!(text, "{}", backends(vip).trim_fmt()).ok();
     }
+    for backend in &vip.backends {
+        let line = backend.health.as_ref().and_then(health_line);
+        if let Some(line) = line {
+            writeln!(text, "{}", fit(&format!("  {}: {line}", backend.address))).ok();
+        }
+    }
     for leaving in &vip.leaving {
         writeln!(text, "{}", leaving_line(leaving)).ok();
+        if let Some(line) = leaving.health.as_ref().and_then(health_line) {
+            writeln!(text, "{}", fit(&format!("    {line}"))).ok();
+        }
     }
     text
+}
+
+/// What is to be said of a backend's checks; nothing where they pass.
+fn health_line(health: &HealthStatus) -> Option<String> {
+    let flaps = match health.flaps {
+        0 | 1 => String::new(),
+        flaps => format!(" ({} flaps)", count(flaps)),
+    };
+    match (health.state, &health.reason, &health.last_error) {
+        (HealthState::Failed, Some(reason), _) => {
+            let since = health.since.get(..19).unwrap_or(&health.since);
+            Some(format!("failed at {since}{flaps}: {reason}"))
+        }
+        (HealthState::Failed, None, Some(error)) => Some(format!("failed{flaps}: {error}")),
+        (_, _, Some(error)) => Some(format!(
+            "{}, but failed {} in a row{flaps}: {error}",
+            health.state.as_str(),
+            health.in_a_row
+        )),
+        _ => None,
+    }
+}
+
+/// What fits on a line; json has all of it.
+pub(super) fn fit(text: &str) -> String {
+    let width = usize::from(WIDTH);
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(width - 1).collect();
+    format!("{}…", start.trim_end())
 }
 
 /// VIPs, a line each.
@@ -146,6 +186,20 @@ pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
     let header = ["VIP", "BACKEND", "STATE", "WEIGHT", "SLOTS", "PACKETS"];
     let mut table = table(&header, 3);
     for Row { vip, backend } in rows {
+        let backend = match backend {
+            Shown::Own(backend) => backend,
+            Shown::Leaving(leaving) => {
+                table.add_row([
+                    Cell::new(vip),
+                    Cell::new(leaving.address),
+                    Cell::new(leaving_state(leaving)).fg(Color::Yellow),
+                    number("-".to_owned()),
+                    number("-".to_owned()),
+                    number(count(leaving.packets)),
+                ]);
+                continue;
+            }
+        };
         table.add_row([
             Cell::new(vip),
             Cell::new(backend.address),
@@ -159,12 +213,36 @@ pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
 }
 
 fn state(backend: &BackendStatus) -> Cell {
+    let health = backend.health.as_ref().map(|health| health.state);
     if !backend.resolved {
         Cell::new("unresolved").fg(Color::Red)
+    } else if health == Some(HealthState::Failed) {
+        Cell::new("failed").fg(Color::Red)
     } else if backend.weight == 0 {
         Cell::new(drain(backend)).fg(Color::Yellow)
+    } else if health == Some(HealthState::Unknown) {
+        Cell::new("not checked yet").fg(Color::Yellow)
     } else {
         Cell::new("ok")
+    }
+}
+
+/// How far a backend that leaves has come.
+fn leaving_state(leaving: &LeavingStatus) -> String {
+    let what = if leaving.alive { "leaving" } else { "dead" };
+    match leaving.pins {
+        0 => what.to_owned(),
+        pins => format!("{what}, {} flows", count(pins)),
+    }
+}
+
+/// What the checks say of a backend: a word.
+fn health(backend: &BackendStatus) -> Cell {
+    match backend.health.as_ref().map(|health| health.state) {
+        None => Cell::new("-"),
+        Some(HealthState::Unknown) => Cell::new("unknown").fg(Color::Yellow),
+        Some(HealthState::Healthy) => Cell::new("ok"),
+        Some(HealthState::Failed) => Cell::new("failed").fg(Color::Red),
     }
 }
 
@@ -230,10 +308,10 @@ fn dialled(vip: &VipStatus) -> String {
 fn vip_lines(vip: &VipStatus) -> String {
     let protocol = vip.protocol.as_str();
     let dialled = dialled(vip);
-    let served = if vip.is_served() {
-        ""
-    } else {
-        ": no backend takes packets"
+    let served = match (vip.is_served(), vip.fails_open) {
+        (false, _) => ": no backend takes packets",
+        (true, true) => ": too many backends fail their checks, so all are used",
+        (true, false) => "",
     };
     format!(
         "VIP {}{served}\n  {protocol} {dialled}, table {} {}\n  {} packets, {}, {} new connections{}",
@@ -248,13 +326,17 @@ fn vip_lines(vip: &VipStatus) -> String {
 }
 
 fn backends(vip: &VipStatus) -> Table {
-    let header = [
+    let is_checked = vip.backends.iter().any(|backend| backend.health.is_some());
+    let mut header = vec![
         "BACKEND", "MODE", "MAC", "WEIGHT", "SLOTS", "PACKETS", "BYTES", "NEW",
     ];
-    let mut table = table(&header, 3);
+    if is_checked {
+        header.insert(1, "HEALTH");
+    }
+    let mut table = table(&header, 3 + usize::from(is_checked));
     for backend in &vip.backends {
-        table.add_row([
-            Cell::new(backend.address),
+        let checked = is_checked.then(|| health(backend));
+        let own = [
             Cell::new(backend.forward.as_str()),
             next_hop(backend),
             number(weight(backend)),
@@ -262,7 +344,9 @@ fn backends(vip: &VipStatus) -> Table {
             number(count(backend.packets)),
             number(bytes(backend.bytes)),
             number(count(backend.new_connections)),
-        ]);
+        ];
+        let address = std::iter::once(Cell::new(backend.address));
+        table.add_row(address.chain(checked).chain(own));
     }
     table
 }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The port that IANA has for GUE.
-const DEFAULT_GUE_PORT: u16 = 6080;
+pub const DEFAULT_GUE_PORT: u16 = 6080;
 
 /// Reads `encap_source`: at most one address of a family.
 pub(super) fn source(section: &Section<'_>, report: &mut Report<'_>) -> Option<EncapSource> {

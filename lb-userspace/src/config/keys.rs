@@ -9,8 +9,8 @@ pub(super) struct Keys {
 }
 
 pub(super) const FILE: Keys = Keys {
-    known: &["node", "access", "vip"],
-    later: &["redis"],
+    known: &["node", "redis", "access", "vip"],
+    later: &[],
 };
 
 pub(super) const NODE: Keys = Keys {
@@ -33,6 +33,11 @@ pub(super) const NODE: Keys = Keys {
         "max_sources",
     ],
     later: &["max_vips", "max_backends"],
+};
+
+pub(super) const REDIS: Keys = Keys {
+    known: &["url", "url_file", "fleet", "period", "timeout"],
+    later: &[],
 };
 
 pub(super) const VIP: Keys = Keys {
@@ -177,14 +182,14 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [FILE, NODE, ACCESS, VIP, LIMIT, HEALTH, BACKEND] {
+        for keys in [FILE, NODE, REDIS, ACCESS, VIP, LIMIT, HEALTH, BACKEND] {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)));
         }
     }
 
     #[test]
     fn lists_read_as_a_sentence() {
-        assert_eq!(FILE.list(), "`node`, `access` or `vip`");
+        assert_eq!(FILE.list(), "`node`, `redis`, `access` or `vip`");
         assert_eq!(BACKEND.list(), "`address`, `weight`, `mac` or `forward`");
     }
 }

@@ -14,7 +14,7 @@ use super::{
     host, keys,
     list_file::Files,
     lists::{self, Lists},
-    node,
+    node, redis,
     section::Section,
     source::Report,
     vip,
@@ -100,6 +100,14 @@ impl Config {
     pub fn parse(text: &str, file_name: &str) -> Result<Self, Errors> {
         read(text, file_name, Scope::Host, Needed::None)
     }
+
+    /// Reads the text of a file that is for another host: no interface, group or seed file is looked for here.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once; places are named with `file_name`.
+    pub fn parse_offline(text: &str, file_name: &str) -> Result<Self, Errors> {
+        read(text, file_name, Scope::Offline, Needed::None)
+    }
 }
 
 /// Checks a file and says what it amounts to.
@@ -178,6 +186,7 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
             settings
         });
     let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);
+    let redis = redis::read(&top, directory, scope, &mut report);
     let around = lists::Around { directory, scope };
     let mut files = Files::default();
     let access = access(&top, &around, &mut files, &mut report);
@@ -189,11 +198,13 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
     let config = || {
         Some(Config {
             node: node?,
+            redis: redis?.0,
             access: access?,
             vips: vips?,
         })
     };
-    report.finish(config())
+    let config = config();
+    report.finish(config)
 }
 
 /// `[access]`, where the file has it.

@@ -8,6 +8,7 @@ mod backend;
 mod control;
 mod duration;
 mod encap;
+mod endpoint;
 pub mod error;
 mod flows;
 pub mod health;
@@ -19,11 +20,14 @@ mod lists;
 mod load;
 mod node;
 mod prefix;
+mod redis;
 mod reload;
 mod section;
 mod source;
 mod vip;
 
+pub use encap::DEFAULT_GUE_PORT;
+pub use endpoint::{Endpoint, Sentinel, Wrong};
 pub use error::{Errors, Finding};
 pub use health::Health;
 pub use lists::{Entry, List, Lists};
@@ -47,6 +51,8 @@ pub struct Config {
     pub node: Node,
     /// Who may send to any VIP, as far as the VIP's own lists do not tell.
     pub access: Lists,
+    /// Where the fleet's limits are shared, if anywhere.
+    pub redis: Option<Redis>,
     /// The VIPs that it serves, in the file's order.
     pub vips: Vec<Vip>,
 }
@@ -92,6 +98,31 @@ pub struct Node {
     pub api_group: Option<Group>,
     /// Who may change things through the API, besides root.
     pub api_admin_group: Option<Group>,
+}
+
+/// `[redis]`: where the nodes of a fleet share the limits that are to hold for all of them together.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// The URL as it was given.
+    pub url: Secret,
+    /// The URL as it was understood.
+    pub endpoint: Endpoint,
+    /// The fleet's name: nodes of one name share their limits.
+    pub fleet: String,
+    /// From one request to the next.
+    pub period: Duration,
+    /// How long an answer may take, at most the period.
+    pub timeout: Duration,
+}
+
+impl Eq for Redis {}
+
+impl PartialEq for Redis {
+    fn eq(&self, other: &Self) -> bool {
+        // The endpoint is what the URL says.
+        let of = |redis: &Self| (redis.fleet.clone(), redis.period, redis.timeout);
+        self.url == other.url && of(self) == of(other)
+    }
 }
 
 /// A group of this host's users.

@@ -27,8 +27,8 @@ const DEFAULT_MAX_PINS: u32 = 262_144;
 /// How many sources are remembered where it is not written.
 const DEFAULT_MAX_SOURCES: u32 = 262_144;
 
-/// A seed file is a line of text; more than this is not one.
-const LARGEST_SEED_FILE: u64 = 64 * 1024;
+/// A file with a secret is a line of text; more than this is not one.
+const LARGEST_SECRET_FILE: u64 = 64 * 1024;
 
 /// An interface's name and the byte offset where it stands.
 pub(super) type NamedInterface = (String, String, usize);
@@ -304,12 +304,13 @@ fn seed_file(
     None
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+/// The text of a file that holds a secret.
+pub(super) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let read = File::open(path)?
-        .take(LARGEST_SEED_FILE + 1)
+        .take(LARGEST_SECRET_FILE + 1)
         .read_to_string(&mut text)?;
-    if read as u64 > LARGEST_SEED_FILE {
+    if read as u64 > LARGEST_SECRET_FILE {
         return Err(io::Error::other("larger than 64 KiB"));
     }
     Ok(text)

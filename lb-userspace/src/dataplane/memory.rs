@@ -14,7 +14,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
-    limit::{self, Judgement, LimitTables, Limits, Source, SourceKey},
+    limit::{self, Judgement, LimitTables, Limits, OwnRate, Source, SourceKey},
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
     slot::SlotTable,
@@ -362,6 +362,16 @@ impl DataPlane for Memory {
         Ok(())
     }
 
+    fn set_own_rates(
+        &mut self,
+        key: &SourceKey,
+        packets: OwnRate,
+        connections: OwnRate,
+    ) -> anyhow::Result<()> {
+        self.limits.set_own_rates(key, packets, connections);
+        Ok(())
+    }
+
     fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
         Ok(self.limits.judged(vip))
     }
@@ -453,6 +463,10 @@ impl LimitTables for Memory {
 
     fn count_judged(&self, vip: u32, kind: limit::Kind, judgement: Judgement) {
         self.limits.count(vip, kind, judgement);
+    }
+
+    fn count_bytes(&self, vip: u32, bytes: u64) {
+        self.limits.count_bytes(vip, bytes);
     }
 }
 

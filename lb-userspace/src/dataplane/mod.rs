@@ -11,7 +11,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
-    limit::{Judgement, Kind as LimitKind, Limits, Source, SourceKey},
+    limit::{Judgement, Kind as LimitKind, Limits, OwnRate, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     reason::{REDIRECT, Reason, Verdict},
     slot::SlotTable,
@@ -126,6 +126,13 @@ pub trait DataPlane {
     fn set_limits(&mut self, vip: u32, limits: &Limits) -> anyhow::Result<()>;
     /// Takes a VIP's limits away, with all that was counted and used.
     fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()>;
+    /// Gives a source limits of its own, or takes them back, if it is known.
+    fn set_own_rates(
+        &mut self,
+        key: &SourceKey,
+        packets: OwnRate,
+        connections: OwnRate,
+    ) -> anyhow::Result<()>;
     /// What became of a VIP's packets at its limits, summed over the CPUs.
     fn judged(&self, vip: u32) -> anyhow::Result<Judged>;
     /// The sources of VIPs that limit them, read as [`Self::scan`] is.
@@ -169,8 +176,34 @@ impl Sizes {
     }
 }
 
-/// Packets by limit and judgement, in the order of [`LimitKind::ALL`] and [`Judgement::ALL`].
-pub type Judged = [[u64; Judgement::ALL.len()]; LimitKind::ALL.len()];
+/// What became of a VIP's packets at its limits.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Judged {
+    /// Packets by limit and judgement, in the order of [`LimitKind::ALL`] and [`Judgement::ALL`].
+    pub packets: [[u64; Judgement::ALL.len()]; LimitKind::ALL.len()],
+    /// Bytes that a limit of bytes judged, let through or not.
+    pub bytes: u64,
+}
+
+impl Judged {
+    /// Packets that a limit judged so.
+    #[must_use]
+    pub fn count(&self, kind: LimitKind, judgement: Judgement) -> u64 {
+        let counts = self.packets.get(kind as usize);
+        let count = counts.and_then(|counts| counts.get(judgement as usize));
+        count.copied().unwrap_or_default()
+    }
+
+    /// How much came of what a limit counts, let through or not: packets, bytes or connections.
+    #[must_use]
+    pub fn offered(&self, kind: LimitKind) -> u64 {
+        if kind == LimitKind::Bytes {
+            return self.bytes;
+        }
+        let counts = Judgement::ALL.map(|judgement| self.count(kind, judgement));
+        counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+}
 
 /// Swaps in a VIP's table with the note of its times.
 fn set_slots(

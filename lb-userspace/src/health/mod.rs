@@ -16,14 +16,23 @@ mod verdict;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use prometheus::Histogram;
+use prometheus::HistogramVec;
 use tokio::sync::{mpsc, watch};
 
 pub use check::{Check, checks_of};
-pub use record::{Failure, Record, Results};
+pub use record::{DURATIONS, DURATIONS_HELP, Failure, Record, Results};
 use task::Task;
 pub use usable::{Usable, usable};
 pub use verdict::Verdict;
+
+/// Makes one probe, for a look without a daemon.
+///
+/// # Errors
+/// Why it failed, or could not be made.
+pub async fn probe(check: &Check) -> Result<(), Failure> {
+    use task::Prober as _;
+    probe::Sockets::default().probe(check).await
+}
 
 /// What is known of every check that is watched.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +70,7 @@ pub struct State {
 #[derive(Debug)]
 pub struct Health {
     commands: mpsc::UnboundedSender<BTreeMap<Check, Verdict>>,
-    durations: Histogram,
+    durations: HistogramVec,
 }
 
 impl Health {
@@ -101,9 +110,9 @@ impl Health {
         }
     }
 
-    /// How long probes take, passed and failed ones, in seconds: `weir_health_check_duration_seconds`.
+    /// How long probes take, passed and failed ones, in seconds, by the type of check: [`DURATIONS`].
     #[must_use]
-    pub const fn durations(&self) -> &Histogram {
+    pub const fn durations(&self) -> &HistogramVec {
         &self.durations
     }
 }

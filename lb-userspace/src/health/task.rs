@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use prometheus::Histogram;
+use prometheus::HistogramVec;
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, Id, JoinError, JoinSet},
@@ -55,7 +55,7 @@ pub(super) struct Task<P> {
     commands: mpsc::UnboundedReceiver<BTreeMap<Check, Verdict>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     prober: Arc<P>,
-    durations: Histogram,
+    durations: HistogramVec,
     /// The moment that all schedules count from.
     epoch: Instant,
     /// What makes this node's schedules its own.
@@ -81,7 +81,7 @@ impl<P: Prober> Task<P> {
     pub(super) fn new(
         commands: mpsc::UnboundedReceiver<BTreeMap<Check, Verdict>>,
         prober: Arc<P>,
-        durations: Histogram,
+        durations: HistogramVec,
     ) -> (Self, watch::Receiver<Arc<Snapshot>>) {
         let (snapshots, receiver) = watch::channel(Arc::default());
         let now = Instant::now();
@@ -258,7 +258,8 @@ impl<P: Prober> Task<P> {
             }
         } else {
             watched.standing = watched.standing.after(result.is_ok(), check);
-            self.durations.observe(latency.as_secs_f64());
+            let durations = self.durations.with_label_values(&[check.probe.as_str()]);
+            durations.observe(latency.as_secs_f64());
         }
         state
             .record

@@ -2,18 +2,18 @@
 
 use std::fmt::Write as _;
 
-use super::table::{Kind, METRICS};
+use super::{measured::MEASURED, table::METRICS};
 use lb_common::reason::Reason;
 
 const HEAD: &str = "\
 # Metrics
 
-Made from `lb-userspace/src/metrics/table.rs` and `lb-common/src/reason.rs`; do not edit. To make it anew:
+Made from `lb-userspace/src/metrics` and `lb-common/src/reason.rs`; do not edit. To make it anew:
 `WEIR_UPDATE_DOCS=1 cargo test -p lb-userspace --test metrics`.
 
 `weir run` serves them at `http://<metrics_listen>/metrics` (default `127.0.0.1:9407`), with `/healthz` (200 if the
 daemon's task answers within a second) and `/readyz` (200 if the program is attached and the maps hold the
-configuration). Counters live in pinned maps: they survive a restart of the daemon. The label `backend` is the
+configuration). Counters of packets live in pinned maps: they survive a restart of the daemon. The label `backend` is the
 backend's address.
 
 | Metric | Type | Labels | What it tells |
@@ -33,25 +33,14 @@ Every frame that the XDP program sees is counted once in `weir_packets_total`, u
 #[must_use]
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
-    for metric in METRICS {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        let labels: Vec<String> = metric
-            .labels
-            .iter()
-            .map(|label| format!("`{label}`"))
-            .collect();
+    let counted = METRICS.iter().map(|m| (m.name, m.kind, m.labels, m.help));
+    let measured = MEASURED.iter().map(|m| (m.name, m.kind, m.labels, m.help));
+    for (name, kind, labels, help) in counted.chain(measured) {
+        let kind = kind.as_str();
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = labels.join(", ");
         // Writing to a string cannot fail.
-        writeln!(
-            page,
-            "| `{}` | {kind} | {} | {} |",
-            metric.name,
-            labels.join(", "),
-            metric.help
-        )
-        .ok();
+        writeln!(page, "| `{name}` | {kind} | {labels} | {help} |").ok();
     }
     page.push_str(REASONS);
     for reason in Reason::ALL {

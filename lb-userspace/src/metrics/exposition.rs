@@ -2,19 +2,25 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::table::{Kind, METRICS, Metric};
+use super::{
+    measured,
+    table::{Kind, METRICS, Metric},
+};
 use crate::api::Status;
 
-/// Every metric of a status, in Prometheus' text format, version 0.0.4.
+/// Every metric of a status, and what has been measured, in Prometheus' text format, version 0.0.4.
 ///
 /// # Errors
 /// A metric's name or labels are not Prometheus': a defect.
-pub fn text(status: &Status) -> prometheus::Result<String> {
+pub fn text(status: &Status, measured: &Registry) -> prometheus::Result<String> {
     let registry = Registry::new();
     for metric in METRICS {
         register(metric, status, &registry)?;
     }
-    TextEncoder::new().encode_to_string(&registry.gather())
+    measured::last_durations(status, &registry)?;
+    let mut families = registry.gather();
+    families.extend(measured.gather());
+    TextEncoder::new().encode_to_string(&families)
 }
 
 fn register(metric: &Metric, status: &Status, registry: &Registry) -> prometheus::Result<()> {
@@ -29,7 +35,7 @@ fn register(metric: &Metric, status: &Status, registry: &Registry) -> prometheus
             }
             registry.register(Box::new(counter))
         }
-        Kind::Gauge => {
+        Kind::Gauge | Kind::Histogram => {
             let gauge = IntGaugeVec::new(options, metric.labels)?;
             for (labels, value) in samples {
                 let labels: Vec<&str> = labels.iter().map(String::as_str).collect();

@@ -4,14 +4,17 @@
 //! - `GET /healthz`: 200 if the daemon's task answers within a second.
 //! - `GET /readyz`: 200 if the program is attached and the maps hold the configuration.
 //!
-//! Nothing is polled or kept between scrapes: counters live in the kernel's maps.
+//! Nothing is polled between scrapes: counters live in the kernel's maps, and times in the tasks that measure them
+//! ([`MEASURED`]).
 
 mod docs;
 mod exposition;
+mod measured;
 mod server;
 mod table;
 
 pub use docs::page;
 pub use exposition::text;
+pub use measured::{MEASURED, Measured};
 pub use server::{bind, serve};
 pub use table::{Kind, METRICS, Metric};

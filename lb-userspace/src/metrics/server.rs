@@ -3,12 +3,13 @@
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::get,
 };
+use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use crate::{api::Handle, http};
@@ -27,29 +28,36 @@ pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(listen).await
 }
 
-/// Serves metrics and health on a listener until `shutdown`.
+/// Serves metrics and health on a listener until `shutdown`; `measured` has the metrics that are in no status.
 ///
 /// # Errors
 /// The listener cannot be served any more.
 pub async fn serve(
     listener: TcpListener,
     handle: Handle,
+    measured: Registry,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .layer(Extension(measured))
         .with_state(handle);
-    http::serve::<_, SocketAddr>(listener, http::complete(router), shutdown).await
+    let router = http::complete(router);
+    let limits = http::Limits::default();
+    http::serve(listener, router, limits, |_| (), |()| false, shutdown).await
 }
 
-async fn metrics(State(handle): State<Handle>) -> Response {
+async fn metrics(
+    State(handle): State<Handle>,
+    Extension(measured): Extension<Registry>,
+) -> Response {
     let status = match handle.status(SCRAPE_PATIENCE).await {
         Ok(status) => status,
         Err(error) => return http::error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     };
-    match super::text(&status) {
+    match super::text(&status, &measured) {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
             (kind, text).into_response()

@@ -2,9 +2,13 @@
 //!
 //! Labels are bounded by the configuration: never a client's address or port.
 
+use std::net::IpAddr;
+
 use lb_common::limit::Judgement;
 
-use crate::api::{AccessCount, BackendStatus, MapStatus, PinsStatus, Status, VipStatus};
+use crate::api::{
+    AccessCount, BackendStatus, HealthStatus, MapStatus, PinsStatus, Status, VipStatus,
+};
 
 /// The type of a metric, as Prometheus knows it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -13,6 +17,20 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Counts by size; only grows.
+    Histogram,
+}
+
+impl Kind {
+    /// Prometheus' name of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
 }
 
 /// One sample: the values of the labels, and the value.
@@ -89,6 +107,20 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip", "backend"],
         help: "Whether the backend passes its health checks: 1 or 0. Absent where it is not checked, or nothing is known yet.",
         samples: healthy,
+    },
+    Metric {
+        name: "weir_health_checks_total",
+        kind: Kind::Counter,
+        labels: &["vip", "backend", "result"],
+        help: "Health checks of the backend, by result: pass, fail, or skipped (this node could not ask). A check that several VIPs share counts for each. Starts at 0 with the check.",
+        samples: checks,
+    },
+    Metric {
+        name: "weir_health_flaps_total",
+        kind: Kind::Counter,
+        labels: &["vip", "backend"],
+        help: "How often the backend went from healthy to failed or back. Starts at 0 with the check.",
+        samples: flaps,
     },
     Metric {
         name: "weir_slots",
@@ -244,6 +276,38 @@ fn healthy(status: &Status) -> Vec<Sample> {
         known.collect()
     };
     status.vips.iter().flat_map(of_vip).collect()
+}
+
+fn checks(status: &Status) -> Vec<Sample> {
+    let of_backend = |(vip, backend, health): Checked<'_>| {
+        let results = [
+            ("pass", health.passed),
+            ("fail", health.failed + health.timed_out),
+            ("skipped", health.not_asked),
+        ];
+        results.map(|(result, count)| {
+            let labels = vec![vip.to_owned(), backend.to_string(), result.to_owned()];
+            (labels, count)
+        })
+    };
+    checked(status).flat_map(of_backend).collect()
+}
+
+fn flaps(status: &Status) -> Vec<Sample> {
+    let of_backend = |(vip, backend, health): Checked<'_>| {
+        (vec![vip.to_owned(), backend.to_string()], health.flaps)
+    };
+    checked(status).map(of_backend).collect()
+}
+
+/// A backend that is checked: its VIP's name, its address, and what came of the checks.
+type Checked<'a> = (&'a str, IpAddr, &'a HealthStatus);
+
+fn checked(status: &Status) -> impl Iterator<Item = Checked<'_>> {
+    status.vips.iter().flat_map(|vip| {
+        let backends = vip.backends.iter();
+        backends.filter_map(|b| Some((vip.name.as_str(), b.address, b.health.as_ref()?)))
+    })
 }
 
 fn maps(status: &Status, value: fn(&MapStatus) -> u64) -> Vec<Sample> {

@@ -24,6 +24,9 @@ use super::{
     wanted::{Table, Vips, Wanted, WantedVip},
 };
 
+/// How many tables may change at a time by time alone: the rest follow, and commands need not wait for all of them.
+pub const MOST_BY_TIME: usize = 16;
+
 /// One write to the data plane.
 #[derive(Clone)]
 pub enum Step {
@@ -243,21 +246,44 @@ impl Held {
 }
 
 impl Held {
+    /// Whether a VIP has the table that is wanted, and so slots that are on the way there.
+    fn has_table(&self, vip: &WantedVip) -> bool {
+        let table = self.table(vip.entry.id);
+        table.is_some_and(|table| Arc::ptr_eq(table, &vip.table))
+    }
+
+    /// Whether nothing but time changes the slots of a VIP: they are on the way to the table that is wanted, everybody
+    /// whom they name is alive, and no scan has shown anything of them.
+    fn waits_for_time(
+        &self,
+        vip: &WantedVip,
+        is_alive: &impl Fn(u16) -> bool,
+        wanted: &Wanted,
+    ) -> bool {
+        let is_alone = |slots: &Arc<Slots>| {
+            let may_settle = wanted.settled.is_some() && slots.census().settling > 0;
+            !may_settle && slots.named().iter().all(|id| is_alive(*id))
+        };
+        self.has_table(vip) && self.slots(vip.entry.id).is_some_and(is_alone)
+    }
+
     /// The slots of a VIP after what is wanted and what time it is; `None` where they and the table stay.
     fn advance(
         &self,
         vip: &WantedVip,
         is_alive: &impl Fn(u16) -> bool,
+        waits_for_time: bool,
         wanted: &Wanted,
     ) -> Option<Arc<Slots>> {
         let id = vip.entry.id;
         let now_ms = wanted.now_ms;
-        let is_same = self.table(id).is_some_and(|t| Arc::ptr_eq(t, &vip.table));
+        let is_same = self.has_table(vip);
         let Some(held) = self.slots(id) else {
             // Nobody's flows have used it yet.
             return Some(Arc::new(Slots::new(&vip.table.owner_ids())));
         };
-        if is_same && held.is_stable() {
+        let rests = waits_for_time && !held.is_due(now_ms, &vip.times);
+        if is_same && (held.is_stable() || rests) {
             return None;
         }
         let settled = wanted.settled.as_ref().and_then(|settled| {
@@ -326,9 +352,16 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
         .filter(|(id, limits)| held.limits.get(id) != Some(limits));
     steps.extend(changed.map(|(id, limits)| Step::Limits(*id, Arc::clone(limits))));
     // One after the other: the data plane writes them at once.
+    let mut by_time = 0;
     for vip in &wanted.vips {
         let id = vip.entry.id;
-        if let Some(slots) = held.advance(vip, &is_alive, wanted) {
+        let waits_for_time = held.waits_for_time(vip, &is_alive, wanted);
+        if waits_for_time && by_time == MOST_BY_TIME {
+            // Longer in a state than need be does no harm.
+            continue;
+        }
+        if let Some(slots) = held.advance(vip, &is_alive, waits_for_time, wanted) {
+            by_time += usize::from(waits_for_time);
             steps.push(Step::Table(id, Arc::clone(&vip.table), slots));
         }
     }

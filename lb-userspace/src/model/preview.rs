@@ -1,6 +1,8 @@
 //! What another configuration would change: VIPs, backends, and how many slots move. Pure, and worked out from the
 //! same tables that would be swapped in.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::slot::SLOTS;
@@ -14,6 +16,7 @@ use super::{
     wanted::{Error, Inputs, Standing, Wanted, WantedVip},
 };
 use crate::config::{Backend, Config, List, Lists, Node, Vip};
+use checks::CHECKS;
 
 /// What a configuration is held against.
 #[derive(Clone)]
@@ -117,7 +120,6 @@ const VIP: &[Field<Vip>] = &[
     ("table", |vip| word(vip.table)),
     ("affinity", |vip| word(vip.affinity)),
     ("announce", |vip| word(vip.announce)),
-    ("health", |vip| format!("{:?}", vip.health)),
     ("allow", |vip| list(&vip.access.allow)),
     ("deny", |vip| list(&vip.access.deny)),
     ("move_window", |vip| time(vip.flows.move_window)),
@@ -225,7 +227,8 @@ fn changed(
     (after, table_after): (&Vip, &WantedVip),
     is_same_seed: bool,
 ) -> Option<VipPreview> {
-    let differences = differences(VIP, before, after);
+    let mut differences = differences(VIP, before, after);
+    differences.extend(self::differences(CHECKS, before, after));
     let backends = backends(before, after);
     // Another hash, or another service: then slots that agree say nothing of flows.
     let is_comparable = is_same_seed
@@ -429,6 +432,36 @@ mod tests {
             preview(config("seed-x", &text), &config("seed-y", &text))
         );
         assert!(!secrets.contains("seed-y"), "{secrets}");
+    }
+
+    #[test]
+    fn keys_of_health_checks_are_told_as_the_file_has_them() {
+        let checked =
+            |keys: &str| vip("web", 80, &THREE).replace("port = 80", &format!("port = 80\n{keys}"));
+        let now = checked("health = { type = \"tcp\" }");
+        let next = checked(
+            "health = { type = \"http\", path = \"/healthz\", interval = \"5s\", timeout = \"1s\", \
+             expect_status = \"200, 301-308\" }",
+        );
+        let found = preview(config("x", &now), &config("x", &next));
+        let told = found.vips[0].differences.iter();
+        let told: Vec<_> = told
+            .map(|d| format!("{} {:?} {:?}", d.key, d.from, d.to))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                r#"health.type "tcp" "http""#,
+                r#"health.path "" "/healthz""#,
+                r#"health.host "" "203.0.113.10""#,
+                r#"health.expect_status "" "200,301-308""#,
+                r#"health.interval "2s" "5s""#,
+            ]
+        );
+        assert_eq!(found.vips[0].moved_slots, 0);
+        let none = preview(config("x", &now), &config("x", &vip("web", 80, &THREE)));
+        let kind = &none.vips[0].differences[0];
+        assert_eq!((kind.from.as_str(), kind.to.as_str()), ("tcp", "none"));
     }
 
     #[test]

@@ -120,12 +120,49 @@ impl Census {
     }
 }
 
+/// A set of backends' ids: a bit each.
+struct Named([u64; 1 << 10]);
+
+impl Default for Named {
+    fn default() -> Self {
+        Self([0; 1 << 10])
+    }
+}
+
+impl Named {
+    fn add(&mut self, id: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(id / 64)) {
+            *word |= 1 << (id % 64);
+        }
+    }
+
+    /// In ascending order.
+    fn ids(&self) -> Vec<u16> {
+        let mut ids = Vec::new();
+        for (first, word) in (0..=u16::MAX).step_by(64).zip(self.0) {
+            let mut left = word;
+            while left != 0 {
+                ids.push(first + left.trailing_zeros() as u16);
+                left &= left - 1;
+            }
+        }
+        ids
+    }
+}
+
 /// A VIP's slots and since when they are as they are.
+///
+/// What is asked at every turn, of 500 VIPs in the middle of a move, is known without looking at 65,536 slots each.
 pub struct Slots {
     table: Box<SlotTable>,
     /// `None` while all slots are Stable.
     since: Option<Box<Since>>,
     census: Census,
+    /// Since when the first of those that are Holding is, and of those that are Moving.
+    first_holding_ms: Option<u32>,
+    first_moving_ms: Option<u32>,
+    /// Every backend that a slot names, once.
+    named: Vec<u16>,
 }
 
 impl Slots {
@@ -229,11 +266,32 @@ impl Slots {
     /// Puts the numbers to a table.
     fn count(table: Box<SlotTable>, since: Option<Box<Since>>) -> Self {
         let mut census = Census::default();
+        let mut named = Named::default();
         for slot in &table.slots {
-            census.count(slot.state());
+            let state = slot.state();
+            census.count(state);
+            named.add(slot.current);
+            if state == State::Moving {
+                named.add(slot.previous);
+            }
+        }
+        let since = since.filter(|_| census.stable != SLOTS as u32);
+        let (mut first_holding_ms, mut first_moving_ms) = (None, None);
+        if let Some(since) = &since {
+            for (slot, since_ms) in table.slots.iter().zip(&since.slots) {
+                let first = match slot.state() {
+                    State::Stable | State::Settling => continue,
+                    State::Holding => &mut first_holding_ms,
+                    State::Moving => &mut first_moving_ms,
+                };
+                *first = earlier(*first, Some(*since_ms));
+            }
         }
         Self {
-            since: since.filter(|_| census.stable != SLOTS as u32),
+            named: named.ids(),
+            first_holding_ms,
+            first_moving_ms,
+            since,
             table,
             census,
         }
@@ -266,21 +324,18 @@ impl Slots {
     /// When the next slot changes by time alone, in milliseconds of the monotonic clock, modulo 2³².
     #[must_use]
     pub fn deadline_ms(&self, times: &Times) -> Option<u32> {
-        let since = self.since.as_ref()?;
-        let ends = self
-            .table
-            .slots
-            .iter()
-            .zip(&since.slots)
-            .filter_map(|(slot, since_ms)| {
-                let lasts_ms = match slot.state() {
-                    State::Stable | State::Settling => return None,
-                    State::Holding => times.hold_ms,
-                    State::Moving => times.move_ms,
-                };
-                Some(since_ms.wrapping_add(lasts_ms))
-            });
-        ends.fold(None, |first, end| earlier(first, Some(end)))
+        let end = |first: Option<u32>, lasts_ms| Some(first?.wrapping_add(lasts_ms));
+        earlier(
+            end(self.first_holding_ms, times.hold_ms),
+            end(self.first_moving_ms, times.move_ms),
+        )
+    }
+
+    /// Whether some slot changes by time alone, now.
+    #[must_use]
+    pub fn is_due(&self, now_ms: u32, times: &Times) -> bool {
+        let end = self.deadline_ms(times);
+        end.is_some_and(|end| now_ms.wrapping_sub(end) <= u32::MAX / 2)
     }
 
     /// Whether a slot is Settling since before a time.
@@ -296,14 +351,10 @@ impl Slots {
             })
     }
 
-    /// Calls `visit` with every backend that a slot names, more than once where several do.
-    pub fn for_each_named(&self, mut visit: impl FnMut(u16)) {
-        for slot in &self.table.slots {
-            visit(slot.current);
-            if slot.state() == State::Moving {
-                visit(slot.previous);
-            }
-        }
+    /// Every backend that a slot names, once, in the order of their ids; [`NOBODY`] too.
+    #[must_use]
+    pub fn named(&self) -> &[u16] {
+        &self.named
     }
 
     /// One slot.

@@ -10,6 +10,7 @@
 
 mod kernel;
 mod message;
+mod peek;
 mod resolver;
 mod task;
 
@@ -26,6 +27,7 @@ pub use crate::model::{
     attached::Xdp,
     next_hop::{NextHop, Vlans},
 };
+pub use peek::peek;
 use task::{Command, Task};
 
 /// What is known of the network.

@@ -220,6 +220,7 @@ impl<D: DataPlane> Reconciler<D> {
             by: by.to_string(),
             file: apply.file,
         });
+        self.tell_changes();
         drop(reply.send(Ok(Changed {
             changed: true,
             generation,
@@ -393,6 +394,7 @@ impl<D: DataPlane> Reconciler<D> {
             );
             self.events.tell(told(generation, by.to_string(), name));
         }
+        self.tell_changes();
         Ok(Changed {
             changed: true,
             generation,

@@ -1,5 +1,7 @@
 //! What the reconciler tells of the node.
 
+use std::net::IpAddr;
+
 use lb_common::{
     access::{MAX_BLOCKS, MAX_LISTED},
     backend::Backend,
@@ -12,13 +14,13 @@ use lb_common::{
 use super::{Reconciler, sweep::milliseconds};
 use crate::{
     api::{
-        AccessCount, AccessStatus, BackendStatus, LeavingStatus, LimitStatus, LimitsBasis,
-        ListStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus, Status, VipBasis,
-        VipStatus,
+        AccessCount, AccessStatus, BackendStatus, HealthState, HealthStatus, LeavingStatus,
+        LimitStatus, LimitsBasis, ListStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus,
+        Status, VipBasis, VipStatus,
     },
     config,
     dataplane::DataPlane,
-    health::{Check, Verdict},
+    health::Check,
     model::{
         ids::BACKEND_IDS,
         ip_address,
@@ -81,7 +83,7 @@ impl<D: DataPlane> Reconciler<D> {
                     .collect();
                 let leaving = self.leaving_of(vip).map(|(id, entry)| {
                     let count = counters(self.plane.backend_counters(id));
-                    self.leaving_status(id, entry, count)
+                    self.leaving_status(config, id, entry, count)
                 });
                 let leaving = leaving.collect();
                 let count = counters(self.plane.vip_counters(vip.entry.id));
@@ -195,11 +197,8 @@ impl<D: DataPlane> Reconciler<D> {
         if backend.weight != 0 {
             return None;
         }
-        let mut is_named = self.pins_of(backend.id) != 0;
-        self.held
-            .slots(vip.entry.id)?
-            .for_each_named(|id| is_named |= id == backend.id);
-        Some(!is_named)
+        let slots = self.held.slots(vip.entry.id)?;
+        Some(self.pins_of(backend.id) == 0 && slots.named().binary_search(&backend.id).is_err())
     }
 
     fn vip_status(
@@ -285,11 +284,7 @@ impl<D: DataPlane> Reconciler<D> {
         count: Counters,
     ) -> BackendStatus {
         let resolved = backend.entry.is_resolved();
-        let health = self.checked.borrow();
-        let check = vip
-            .health
-            .as_ref()
-            .map(|checks| Check::new(checks, backend.address));
+        let health = self.health_of(vip, backend.address);
         BackendStatus {
             id: backend.id,
             address: backend.address,
@@ -298,11 +293,12 @@ impl<D: DataPlane> Reconciler<D> {
             drained: command.is_drained,
             forward: config.forward,
             slots: backend.slots,
-            healthy: check.and_then(|check| match health.verdict(&check) {
-                Verdict::Healthy => Some(true),
-                Verdict::Failed => Some(false),
-                Verdict::Unknown => None,
+            healthy: health.as_ref().and_then(|health| match health.state {
+                HealthState::Healthy => Some(true),
+                HealthState::Failed => Some(false),
+                HealthState::Unknown => None,
             }),
+            health,
             pins: self.pins_of(backend.id),
             empty,
             resolved,
@@ -323,11 +319,26 @@ impl<D: DataPlane> Reconciler<D> {
             .map(|(id, entry)| (*id, entry))
     }
 
-    fn leaving_status(&self, id: u16, entry: &Backend, count: Counters) -> LeavingStatus {
+    /// What the checks of a VIP's backend have come to, where it is checked.
+    fn health_of(&self, vip: &config::Vip, backend: IpAddr) -> Option<HealthStatus> {
+        let check = Check::new(vip.health.as_ref()?, backend);
+        let snapshot = self.checked.borrow();
+        Some(HealthStatus::new(&check, snapshot.states.get(&check)?))
+    }
+
+    fn leaving_status(
+        &self,
+        vip: &config::Vip,
+        id: u16,
+        entry: &Backend,
+        count: Counters,
+    ) -> LeavingStatus {
+        let address = ip_address(entry.address);
         LeavingStatus {
             id,
-            address: ip_address(entry.address),
+            address,
             alive: entry.is_alive(),
+            health: self.health_of(vip, address),
             packets: count.packets,
             pins: self.pins_of(id),
         }

@@ -179,12 +179,10 @@ impl Sweeper {
     fn find_candidates(&mut self, held: &Held, wanted: &Wanted, now: Instant) {
         let mut named = vec![false; 1 << 16];
         if !wanted.leaving.is_empty() {
-            for (_, slots) in held.all_slots() {
-                slots.for_each_named(|id| {
-                    if let Some(named) = named.get_mut(usize::from(id)) {
-                        *named = true;
-                    }
-                });
+            for id in held.all_slots().flat_map(|(_, slots)| slots.named()) {
+                if let Some(named) = named.get_mut(usize::from(*id)) {
+                    *named = true;
+                }
             }
         }
         let is_named = |id: u16| named.get(usize::from(id)).copied().unwrap_or(true);

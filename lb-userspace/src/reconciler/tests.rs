@@ -367,6 +367,10 @@ async fn changes_are_told_to_whoever_listens() {
         .unwrap();
     let fixed = node.text("").replace("[\"lo\"]", "[\"eth7\"]");
     running.apply(Base::Any, &fixed, false).await.unwrap_err();
+    let without = node.text("").replace(OTHER, "10.0.0.13");
+    running.apply(Base::Any, &without, false).await.unwrap();
+    let back = node.text("");
+    running.apply(Base::Any, &back, false).await.unwrap();
     running.end().await;
     let mut told = Vec::new();
     while let Ok(event) = events.recv().await {
@@ -376,11 +380,31 @@ async fn changes_are_told_to_whoever_listens() {
         .iter()
         .map(|event| event["type"].as_str().unwrap())
         .collect();
-    assert_eq!(types, ["drained", "applied", "refused"]);
+    assert_eq!(
+        types,
+        [
+            "drained", "moving", "applied", "refused", "applied", "leaving", "applied", "leaving",
+            "left"
+        ]
+    );
     assert_eq!(told[0]["vip"], "web");
     assert_eq!(told[0]["backend"], WEB);
     assert_eq!(told[0]["by"], "uid 7");
-    assert_eq!(told[1]["generation"], 3);
+    assert_eq!(told[2]["generation"], 3);
+    // The drained one's slots; nothing else moves yet.
+    assert_eq!(told[1]["vip"], "web");
+    let slots = told[1]["slots"].as_u64().unwrap();
+    assert!((30_000..36_000).contains(&slots), "{slots}");
+    for (index, backend) in [(5, OTHER), (7, "10.0.0.13"), (8, OTHER)] {
+        assert_eq!(
+            (&told[index]["vip"], &told[index]["backend"]),
+            (&"web".into(), &backend.into())
+        );
+    }
+    assert_eq!(
+        (&told[5]["alive"], &told[5]["id"]),
+        (&true.into(), &told[8]["id"])
+    );
 }
 
 #[tokio::test]

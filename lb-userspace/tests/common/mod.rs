@@ -4,8 +4,9 @@ use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
-        ConfigStatus, Detached, Handle, InterfaceState, InterfaceStatus, LimitStatus, ListStatus,
-        MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
+        ConfigStatus, Detached, Handle, HealthState, HealthStatus, InterfaceState, InterfaceStatus,
+        LimitStatus, ListStatus, MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus, Status,
+        VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -22,6 +23,7 @@ pub(crate) fn status() -> Status {
         forward: ForwardMode::L2,
         slots: 32768,
         healthy: Some(resolved),
+        health: Some(health(resolved)),
         pins: 0,
         empty: None,
         resolved,
@@ -143,6 +145,31 @@ fn access() -> AccessStatus {
             result: "denied".to_owned(),
             packets: 13,
         }],
+    }
+}
+
+/// How the checks of a backend do.
+pub(crate) fn health(is_healthy: bool) -> HealthStatus {
+    let (state, error) = if is_healthy {
+        (HealthState::Healthy, None)
+    } else {
+        (HealthState::Failed, Some("connect: connection refused"))
+    };
+    HealthStatus {
+        check: "http".to_owned(),
+        port: 8080,
+        state,
+        since: "2026-11-23T21:14:12.345Z".to_owned(),
+        reason: error.map(str::to_owned),
+        flaps: 3,
+        in_a_row: 4,
+        last_time: Some("2026-11-23T21:15:12.345Z".to_owned()),
+        last_seconds: Some(0.0025),
+        last_error: error.map(str::to_owned),
+        passed: 100,
+        failed: 20,
+        timed_out: 5,
+        not_asked: 1,
     }
 }
 

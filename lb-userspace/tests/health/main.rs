@@ -245,7 +245,8 @@ async fn udp() {
 #[tokio::test]
 async fn udp_over_ipv6() {
     let answerer = |question: &[u8]| question.to_vec();
-    let mut server = Server::udp_at(Ipv6Addr::LOCALHOST.into(), answerer).await;
+    let server = Server::udp(answerer).await;
+    let mut server = server.moved_to((Ipv6Addr::LOCALHOST, 0).into()).await;
     let section = "type = \"udp\"\nsend = \"PING\"";
     let check = check("udp", section, server.address());
     Checker::new(check).follows(&mut server, &[REFUSED]).await;

@@ -3,9 +3,11 @@
 use std::{
     convert::Infallible,
     future::pending,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
@@ -29,9 +31,13 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
     task::JoinHandle,
+    time::sleep,
 };
 use tokio_rustls::TlsAcceptor;
 use tonic_health::ServingStatus;
+
+/// How long an address may be in use.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The gRPC service that servers have.
 pub(crate) const SERVICE: &str = "weir.test.Service";
@@ -71,7 +77,7 @@ enum Kind {
     Udp(Answerer),
 }
 
-/// A server on a port of its own, on the loopback interface.
+/// A server, on a port of its own on the loopback interface unless it is moved.
 pub(crate) struct Server {
     address: SocketAddr,
     kind: Kind,
@@ -90,12 +96,8 @@ impl Drop for Server {
 
 impl Server {
     async fn start(kind: Kind) -> Self {
-        Self::start_at(Ipv4Addr::LOCALHOST.into(), kind).await
-    }
-
-    async fn start_at(address: IpAddr, kind: Kind) -> Self {
         let mut server = Self {
-            address: (address, 0).into(),
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
             kind,
             running: None,
             asked: Arc::default(),
@@ -107,6 +109,14 @@ impl Server {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same server at another address.
+    pub(crate) async fn moved_to(mut self, address: SocketAddr) -> Self {
+        self.set(Mood::Gone).await;
+        self.address = address;
+        self.set(Mood::Well).await;
+        self
     }
 
     /// The requests of all probes, each once.
@@ -131,7 +141,7 @@ impl Server {
         }
         self.running = Some(match self.kind.clone() {
             Kind::Tcp(tls, handler) => {
-                let listener = TcpListener::bind(self.address).await.unwrap();
+                let listener = listen(self.address).await;
                 self.address = listener.local_addr().unwrap();
                 let names = Arc::clone(&self.names);
                 tokio::spawn(serve_tcp(listener, tls, handler, mood, names))
@@ -215,14 +225,7 @@ impl Server {
     }
 
     pub(crate) async fn udp(answerer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        Self::udp_at(Ipv4Addr::LOCALHOST.into(), answerer).await
-    }
-
-    pub(crate) async fn udp_at(
-        address: IpAddr,
-        answerer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static,
-    ) -> Self {
-        Self::start_at(address, Kind::Udp(Arc::new(answerer))).await
+        Self::start(Kind::Udp(Arc::new(answerer))).await
     }
 
     pub(crate) async fn dns_tcp(name: &'static str) -> Self {
@@ -244,6 +247,21 @@ impl Server {
             })
         });
         Self::start(Kind::Tcp(None, handler)).await
+    }
+}
+
+/// Listens, as soon as nobody else does: a process that is just being started holds what was open for a moment.
+async fn listen(address: SocketAddr) -> TcpListener {
+    let began = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => {
+                let may_end = error.kind() == ErrorKind::AddrInUse;
+                assert!(may_end && began.elapsed() < PATIENCE, "{address}: {error}");
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
     }
 }
 

@@ -205,6 +205,7 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
             api_group: None,
             api_admin_group: None,
         },
+        redis: None,
         vips,
     }
 }

@@ -172,7 +172,7 @@ impl Daemons {
             .host
             .command(workspace::root().join("target/release/weir-bench"));
         for (name, weir) in &self.running {
-            let link = weir.layout_path()?.join("links").join(name);
+            let link = weir.pins_in_force()?.join("links").join(name);
             command
                 .arg("--link")
                 .arg(format!("{name}={}@{name}", link.display()));

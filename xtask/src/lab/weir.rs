@@ -293,14 +293,6 @@ impl Weir {
         self.pin_path.clone()
     }
 
-    /// Returns the folder of the pins under the version that this daemon gives them.
-    pub fn layout_path(&self) -> Result<PathBuf> {
-        let entries = fs::read_dir(&self.pin_path).context("read the folder of the pins")?;
-        let paths = entries.flatten().map(|entry| entry.path());
-        let newest = paths.filter(|path| path.join("links").is_dir()).max();
-        newest.with_context(|| format!("nothing is pinned below {}", self.pin_path.display()))
-    }
-
     /// Returns the daemon's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -313,6 +305,17 @@ impl Weir {
             serde_json::from_str(&self.ask(&["flows", "--limit", "0", "-o", "json"])?)?;
         let total = flows.get("total").and_then(serde_json::Value::as_u64);
         total.context("the number of flows")
+    }
+
+    /// Returns the folder of the pins in force: that of the daemon's own layout.
+    pub fn pins_in_force(&self) -> Result<PathBuf> {
+        let entries = fs::read_dir(&self.pin_path).context("read the folder of the pins")?;
+        let layouts = entries.flatten().map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let digits = name.strip_prefix('v').unwrap_or_default();
+            digits.parse::<u32>().is_ok()
+        });
+        layouts.max().context("nothing is pinned")
     }
 
     /// Returns the file that the daemon logs to.

@@ -1,6 +1,6 @@
 //! Programs that come from the distribution, installed by apt-get and only when the program itself is missing.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 5] = [
+const PROGRAMS: [(&str, &str, &str); 6] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
@@ -26,7 +26,18 @@ const PROGRAMS: [(&str, &str, &str); 5] = [
         "programs are started inside the hosts with it",
     ),
     ("mount", "mount", "each lab mounts its own bpffs"),
+    (
+        REDIS,
+        REDIS,
+        "the tests of fleet limits run their own, on sockets of their own",
+    ),
 ];
+
+/// The one package that brings a service: it is wanted for its program alone.
+const REDIS: &str = "redis-server";
+
+/// Where Debian's packages ask whether their services may start.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Returns the packages whose programs are missing.
 pub(super) fn missing() -> Vec<Need> {
@@ -39,10 +50,14 @@ pub(super) fn missing() -> Vec<Need> {
 }
 
 fn need(packages: &'static str, why: &'static str) -> Need {
+    let mut by_hand = format!("sudo apt-get install {packages}");
+    if packages == REDIS {
+        by_hand.push_str(" && sudo systemctl disable --now redis-server");
+    }
     Need {
         name: format!("the Debian package {packages}"),
         why,
-        by_hand: format!("sudo apt-get install {packages}"),
+        by_hand,
         install: Box::new(move || install(packages)),
     }
 }
@@ -51,23 +66,63 @@ fn install(packages: &str) -> Result<()> {
     let apt = find_program("apt-get")
         .context("there is no apt-get here: take the package of your distribution")?;
     let apt_get = || -> Result<Command> {
-        let mut command = if root::is_root() {
-            Command::new(&apt)
-        } else {
-            let mut sudo = Command::new(
-                find_program("sudo").context("this needs root, and there is no sudo here")?,
-            );
-            sudo.arg(&apt);
-            sudo
-        };
+        let mut command = as_root(&apt)?;
         command.env("DEBIAN_FRONTEND", "noninteractive");
         Ok(command)
     };
     // The lists of a fresh machine are empty; where they are there, this is quick.
     run_visibly(apt_get()?.args(["-q", "update"]))?;
+    let quiet = Quiet::hold()?;
     run_visibly(
         apt_get()?
             .args(["-q", "-y", "--no-install-recommends", "install"])
             .args(packages.split_whitespace()),
-    )
+    )?;
+    drop(quiet);
+    if packages == REDIS {
+        // Nor at the next boot.
+        let update = find_program("update-rc.d").context("there is no update-rc.d here")?;
+        run_visibly(as_root(&update)?.args([REDIS, "disable"]))?;
+    }
+    Ok(())
+}
+
+fn as_root(program: &Path) -> Result<Command> {
+    if root::is_root() {
+        return Ok(Command::new(program));
+    }
+    let sudo = find_program("sudo").context("this needs root, and there is no sudo here")?;
+    let mut command = Command::new(sudo);
+    command.arg(program);
+    Ok(command)
+}
+
+/// While it lives, packages that are installed start no services.
+struct Quiet {
+    /// Whether the machine had no policy of its own.
+    is_ours: bool,
+}
+
+impl Quiet {
+    fn hold() -> Result<Self> {
+        let is_ours = !Path::new(POLICY).exists();
+        if is_ours {
+            let write = format!("printf '#!/bin/sh\\nexit 101\\n' >{POLICY} && chmod 755 {POLICY}");
+            run_visibly(as_root(Path::new("sh"))?.args(["-c", &write]))?;
+        }
+        Ok(Self { is_ours })
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
+        let removed =
+            as_root(Path::new("rm")).and_then(|mut rm| run_visibly(rm.args(["-f", POLICY])));
+        if let Err(error) = removed {
+            eprintln!("{POLICY} could not be removed: {error:#}");
+        }
+    }
 }

@@ -146,8 +146,9 @@ fn failed(error: impl Into<anyhow::Error>) -> Refused {
     Refused::Failed(format!("{:#}", error.into()))
 }
 
-/// A program that is not weir's.
-fn foreign(id: u32) -> ForeignProgram {
+/// A program by its number, with its name where the kernel tells it.
+#[must_use]
+pub fn foreign(id: u32) -> ForeignProgram {
     let program = loaded_programs()
         .flatten()
         .find(|program| program.id() == id);

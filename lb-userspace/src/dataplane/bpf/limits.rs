@@ -1,8 +1,11 @@
 //! The maps of rate limits.
 
 use anyhow::Context as _;
-use aya::{maps::PerCpuValues, util::nr_cpus};
-use lb_common::limit::{Limits, Share, Totals};
+use aya::{
+    maps::{MapError, PerCpuValues},
+    util::nr_cpus,
+};
+use lb_common::limit::{Limits, OwnRate, Share, SourceKey, Totals};
 
 use super::{object::Object, value::Value};
 use crate::dataplane::Judged;
@@ -26,13 +29,37 @@ pub(super) fn clear(object: &mut Object, vip: u32) -> anyhow::Result<()> {
     object.limit_shares.set(vip, none, 0).with_context(failed)
 }
 
+/// Gives a source limits of its own. What packets change of its entry in that moment is lost: a cell or two.
+pub(super) fn set_own_rates(
+    object: &mut Object,
+    key: &SourceKey,
+    packets: OwnRate,
+    connections: OwnRate,
+) -> anyhow::Result<()> {
+    let Value(mut source) = match object.sources.get(Value::from_ref(key), 0) {
+        Ok(source) => source,
+        // It is forgotten, and has none when it comes back.
+        Err(MapError::KeyNotFound) => return Ok(()),
+        Err(error) => return Err(error).context("reading a source"),
+    };
+    if (source.own_packets, source.own_connections) == (packets, connections) {
+        return Ok(());
+    }
+    (source.own_packets, source.own_connections) = (packets, connections);
+    let written = object
+        .sources
+        .insert(Value::from_ref(key), Value(source), 0);
+    written.context("writing a source's limits")
+}
+
 /// What became of a VIP's packets at its limits.
 pub(super) fn judged(object: &Object, vip: u32) -> anyhow::Result<Judged> {
     let shares = object.limit_shares.get(&vip, 0);
     let shares = shares.with_context(|| format!("reading the counts of VIP {vip}'s limits"))?;
     let mut sums = Judged::default();
     for Value(share) in shares.iter() {
-        for (sums, counts) in sums.iter_mut().zip(&share.judged) {
+        sums.bytes = sums.bytes.wrapping_add(share.bytes);
+        for (sums, counts) in sums.packets.iter_mut().zip(&share.judged) {
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum = sum.wrapping_add(*count);
             }

@@ -32,7 +32,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
-    limit::{Limits, Source, SourceKey},
+    limit::{Limits, OwnRate, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Interface, Node, PinCounters},
@@ -41,8 +41,9 @@ use lb_common::{
 use rustix::time::{ClockId, clock_gettime};
 use zerocopy::FromZeros as _;
 
+pub use attach::foreign;
 pub use left::{Left, LeftBackend, LeftVip};
-pub use pins::{Detached, detach, linked_interfaces};
+pub use pins::{Detached, detach, linked_interfaces, nearest_is_bpffs};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
@@ -68,7 +69,6 @@ const PRIVATE: Sizes = Sizes {
     max_pins: 65_536,
     max_sources: 65_536,
 };
-
 /// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum ProgramLog {
@@ -223,6 +223,16 @@ impl BpfDataPlane {
             ))
         });
         verified.collect()
+    }
+
+    /// Whether the kernel has compiled the program to machine code.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn is_jitted(&mut self) -> anyhow::Result<bool> {
+        let info = self.object.program()?.info();
+        let info = info.context("asking for the program")?;
+        Ok(info.size_jitted() > 0)
     }
 
     /// The program's messages, where [`ProgramLog`] asked for them.
@@ -516,6 +526,15 @@ impl DataPlane for BpfDataPlane {
         limits::clear(&mut self.object, vip)
     }
 
+    fn set_own_rates(
+        &mut self,
+        key: &SourceKey,
+        packets: OwnRate,
+        connections: OwnRate,
+    ) -> anyhow::Result<()> {
+        limits::set_own_rates(&mut self.object, key, packets, connections)
+    }
+
     fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
         limits::judged(&self.object, vip)
     }
@@ -534,18 +553,33 @@ impl DataPlane for BpfDataPlane {
     }
 }
 
-/// What a thread needs that reads a value of half a megabyte: on its way through aya it is copied from stack to stack, in
-/// builds that are not optimised so often that 8 MiB are not enough.
-const READER_STACK: usize = 32 * 1024 * 1024;
-
 /// The one value of a pinned inner map.
-fn read_pinned<T: Copy + Send + Sync>(path: &Path) -> anyhow::Result<Option<Box<T>>>
+///
+/// aya hands values around by value. Of one of half a megabyte there may be fifteen copies on the stack where nothing is
+/// optimised away, as much as a thread has: so it is read on one that has more.
+fn read_pinned<T: Copy + Send>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
+    /// In bytes; what is not used of it costs nothing.
+    const STACK: usize = 64 * 1024 * 1024;
     if !path.exists() {
         return Ok(None);
     }
+    thread::scope(|scope| {
+        let reader = thread::Builder::new().stack_size(STACK);
+        let reader = reader.spawn_scoped(scope, || read_value(path).map(Some));
+        match reader.context("starting a thread")?.join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+fn read_value<T: Copy>(path: &Path) -> anyhow::Result<Box<T>>
+where
+    Value<T>: aya::Pod,
+{
     let shown = path.display();
     let name = path.file_name().unwrap_or_default();
     layout::inner(&name.to_string_lossy()).check(path)?;
@@ -553,18 +587,10 @@ where
     let map: Inner<T> = Map::Array(data)
         .try_into()
         .with_context(|| format!("the pin {shown} is of another kind"))?;
-    let read = || map.get(&0, 0).map(|Value(value)| Box::new(value));
-    let value = thread::scope(|scope| {
-        let reader = thread::Builder::new().stack_size(READER_STACK);
-        let reader = reader.spawn_scoped(scope, read);
-        reader.map(thread::ScopedJoinHandle::join)
-    });
-    match value.context("starting a thread that reads a pin")? {
-        Ok(value) => Ok(Some(
-            value.with_context(|| format!("reading the pin {shown}"))?,
-        )),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+    let Value(value) = map
+        .get(&0, 0)
+        .with_context(|| format!("reading the pin {shown}"))?;
+    Ok(Box::new(value))
 }
 
 fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {

@@ -331,8 +331,11 @@ pub(super) fn ensure_bpffs(pin_path: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(pin_path).with_context(|| format!("making {}", pin_path.display()))
 }
 
-/// Whether the nearest directory that exists is on a bpffs.
-fn nearest_is_bpffs(path: &Path) -> anyhow::Result<bool> {
+/// Whether the nearest directory that exists, `path` itself or above it, is on a bpffs.
+///
+/// # Errors
+/// Where it cannot be looked at.
+pub fn nearest_is_bpffs(path: &Path) -> anyhow::Result<bool> {
     for ancestor in path.ancestors() {
         match statfs(ancestor) {
             Ok(stat) => return Ok(u64::try_from(stat.f_type) == Ok(BPF_FS_MAGIC)),

@@ -4,14 +4,14 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use lb_common::{
     gcra::Ticks,
-    limit::{Judgement, Kind, Limits, Source, SourceKey, Tat},
+    limit::{Judgement, Kind, Limits, OwnRate, Source, SourceKey, Tat},
 };
 
 use crate::dataplane::Judged;
@@ -54,6 +54,8 @@ pub struct Known {
     packets: Word,
     new_connections: Word,
     over: Word,
+    /// Of packets and of connections.
+    own: Arc<Mutex<(OwnRate, OwnRate)>>,
 }
 
 impl lb_common::limit::Known for Known {
@@ -63,6 +65,14 @@ impl lb_common::limit::Known for Known {
         match kind {
             Kind::NewConnectionsPerSource => self.connections_tat.clone(),
             _ => self.packets_tat.clone(),
+        }
+    }
+
+    fn own(&self, kind: Kind) -> OwnRate {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            Kind::NewConnectionsPerSource => own.1,
+            _ => own.0,
         }
     }
 
@@ -111,6 +121,13 @@ impl Maps {
         place.or_insert((*key, Known::default())).1.clone()
     }
 
+    pub(super) fn set_own_rates(&self, key: &SourceKey, packets: OwnRate, connections: OwnRate) {
+        let words = self.words.borrow();
+        if let Some((_, known)) = words.sources.get(&(key.prefix.octets(), key.vip)) {
+            *known.own.lock().unwrap_or_else(PoisonError::into_inner) = (packets, connections);
+        }
+    }
+
     pub(super) fn sources(&self) -> Vec<(SourceKey, Source)> {
         let words = self.words.borrow();
         let source = |(key, known): &(SourceKey, Known)| {
@@ -120,6 +137,8 @@ impl Maps {
                 packets: known.packets.get(),
                 new_connections: known.new_connections.get(),
                 over: known.over.get(),
+                own_packets: lb_common::limit::Known::own(known, Kind::PacketsPerSource),
+                own_connections: lb_common::limit::Known::own(known, Kind::NewConnectionsPerSource),
             };
             (*key, source)
         };
@@ -140,11 +159,17 @@ impl Maps {
         let mut words = self.words.borrow_mut();
         let judged = words.judged.entry(vip).or_default();
         if let Some(count) = judged
+            .packets
             .get_mut(kind as usize)
             .and_then(|counts| counts.get_mut(judgement as usize))
         {
             *count += 1;
         }
+    }
+
+    pub(super) fn count_bytes(&self, vip: u32, bytes: u64) {
+        let mut words = self.words.borrow_mut();
+        words.judged.entry(vip).or_default().bytes += bytes;
     }
 
     pub(super) fn judged(&self, vip: u32) -> Judged {

@@ -156,7 +156,10 @@ async fn falls_after_fall_and_rises_after_rise_probes() {
     assert_eq!((results.failed, results.timed_out), (3, 0));
     assert_eq!(results.passed, lab.backends.asked().len() as u64 - 3);
     assert_eq!(
-        lab.health.durations().get_sample_count(),
+        lab.health
+            .durations()
+            .with_label_values(&["tcp"])
+            .get_sample_count(),
         results.passed + 3
     );
 }

@@ -222,9 +222,15 @@ impl World {
     fn check(&mut self) {
         let held: BTreeMap<_, _> = self.plane.backends().unwrap().into_iter().collect();
         let mut named: BTreeSet<u16> = self.pins().iter().map(|(_, pin)| pin.backend).collect();
-        self.slots().for_each_named(|id| {
-            named.insert(id);
-        });
+        let mut by_slots = BTreeSet::new();
+        for slot in &self.slots().table().slots {
+            by_slots.insert(slot.current);
+            if slot.state() == State::Moving {
+                by_slots.insert(slot.previous);
+            }
+        }
+        assert!(by_slots.iter().eq(self.slots().named()));
+        named.extend(by_slots);
         named.remove(&NOBODY);
         for id in named {
             assert!(held.contains_key(&id), "{id} is named and not known");

@@ -82,6 +82,27 @@ pub struct IpPrefix {
 }
 
 impl IpPrefix {
+    /// The prefix that is one address.
+    #[must_use]
+    pub const fn single(address: IpAddr) -> Self {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, bits }
+    }
+
+    /// Its address.
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Whether all of another prefix lies in this one.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.address.is_ipv4() == other.address.is_ipv4()
+            && self.bits <= other.bits
+            && self.to_kernel().contains(to_kernel(other.address))
+    }
+
     fn to_kernel(self) -> Prefix {
         let bits = u32::from(self.bits);
         let bits = if self.address.is_ipv4() {
@@ -192,6 +213,21 @@ mod tests {
             "10.0.0.1".parse::<IpPrefix>().unwrap().to_string(),
             "10.0.0.1/32"
         );
+    }
+
+    #[test]
+    fn a_prefix_covers_what_lies_in_it() {
+        let covers = |outer: &str, inner: &str| {
+            let (outer, inner): (IpPrefix, IpPrefix) =
+                (outer.parse().unwrap(), inner.parse().unwrap());
+            outer.covers(&inner)
+        };
+        assert!(covers("10.0.0.0/24", "10.0.0.1") && covers("10.0.0.1", "10.0.0.1"));
+        assert!(covers("2001:db8::/64", "2001:db8::/80"));
+        assert!(!covers("10.0.0.0/24", "10.0.1.1") && !covers("10.0.0.0/24", "10.0.0.0/23"));
+        assert!(!covers("0.0.0.0/0", "2001:db8::1"));
+        let one = IpPrefix::single([10, 0, 0, 1].into());
+        assert_eq!(one, "10.0.0.1/32".parse().unwrap());
     }
 
     #[test]
