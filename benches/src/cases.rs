@@ -1,5 +1,7 @@
 //! The cases of the bench, and the maps that they run against.
 
+mod access;
+
 use etherparse::PacketBuilder;
 use lb_common::{
     backend::{self, Backend, mode},
@@ -163,6 +165,7 @@ pub(crate) fn prepare(weir: &mut BpfDataPlane) -> anyhow::Result<Vec<Case>> {
             }
         }
     }
+    entries.extend(access::prepare(weir, entries.len() as u32)?);
     let mut vips = VipTable::new_box_zeroed().map_err(|error| anyhow::anyhow!("{error:?}"))?;
     vips.build(&entries)
         .map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -353,6 +356,7 @@ fn cases() -> anyhow::Result<Vec<Case>> {
     ];
     changes(&mut cases)?;
     flow_tables(&mut cases)?;
+    cases.extend(access::cases()?);
     Ok(cases)
 }
 
@@ -458,10 +462,15 @@ fn syn(client: [u8; 4]) -> anyhow::Result<Vec<u8>> {
 
 /// A bare ACK of a client's; it fits [`syn`].
 fn ack(client: [u8; 4]) -> anyhow::Result<Vec<u8>> {
+    frame_to(client, L2)
+}
+
+/// The same, to another port.
+fn frame_to(client: [u8; 4], port: u16) -> anyhow::Result<Vec<u8>> {
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(client, VIP_V4, 64);
     let mut frame = Vec::new();
     builder
-        .tcp(40000, L2, 1, 65535)
+        .tcp(40000, port, 1, 65535)
         .ack(1)
         .write(&mut frame, &[0; 10])?;
     Ok(frame)

@@ -27,6 +27,8 @@ pub mod flow;
 
 pub mod vip;
 
+pub mod access;
+
 pub mod gcra;
 
 pub mod limit;

@@ -5,6 +5,7 @@
 //! stays small.
 
 use crate::{
+    access::{self, Access},
     backend::{self, Backend},
     encap,
     flow::Flow,
@@ -78,6 +79,8 @@ struct Choice {
     is_syn: bool,
     /// Whether access lists or limits must judge the packet first.
     is_guarded: bool,
+    /// Whether access lists must.
+    is_listed: bool,
 }
 
 /// What a step leaves to a later one, untouched and not counted.
@@ -265,6 +268,7 @@ fn follow<P: Packet, T: Tables>(
         hash: chosen.hash,
         is_syn: chosen.flags & chosen_flags::SYN != 0,
         is_guarded: false,
+        is_listed: false,
     };
     first_or_whole(packet, tables, ingress, network, &choice, outcome)
 }
@@ -423,6 +427,7 @@ fn choose<T: Tables>(tables: &T, parsed: &Parsed, outcome: &mut Outcome) -> Resu
         hash,
         is_syn: parsed.is_syn,
         is_guarded: vip.is_guarded(parsed.is_syn),
+        is_listed: vip.has_access_lists(),
     })
 }
 
@@ -441,6 +446,11 @@ fn guarded<P: Packet, T: Tables>(
         let transport = payload.transport(packet, network.fragment.is_none())?;
         choose(tables, &payload.parsed(network.ip, &transport), outcome)?
     };
+    if choice.is_listed
+        && let Access::Denied = access::judge(tables, outcome.vip, payload.source)
+    {
+        return Err(Reason::Denied);
+    }
     let sent = Sent {
         source: payload.source,
         bytes: u64::from(network.ip.frame_len),
@@ -531,6 +541,7 @@ fn later_fragment<T: Tables>(
         hash,
         is_syn: false,
         is_guarded: vip.is_guarded(false),
+        is_listed: vip.has_access_lists(),
     })
 }
 
@@ -546,6 +557,11 @@ fn error_about<T: Tables>(
     let vip = vips.find(&key).ok_or(Reason::IcmpOther)?;
     let hash = hash(tables, flow, vip)?;
     let slot = slot(tables, vip, hash, outcome)?;
+    if vip.has_access_lists()
+        && let Access::Denied = access::judge(tables, vip.id, flow.source)
+    {
+        return Err(Reason::Denied);
+    }
     let backend = if slot.is_stable() {
         slot.current
     } else {
@@ -561,6 +577,7 @@ fn error_about<T: Tables>(
         hash,
         is_syn: false,
         is_guarded: false,
+        is_listed: false,
     })
 }
 

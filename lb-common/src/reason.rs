@@ -121,7 +121,7 @@ reasons! {
     IcmpLimited = 22, "icmp_limited", Drop;
     /// A map lacks an entry that the daemon should have written: a defect, please report it.
     TableMissing = 23, "table_missing", Drop;
-    /// An access list denies the packet's source.
+    /// The source may not send to the VIP: it is blocked by command, or the access lists deny it.
     Denied = 24, "denied", Drop;
     /// Over a rate limit of its VIP whose action is `drop`.
     Limited = 25, "limited", Drop;

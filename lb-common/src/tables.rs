@@ -3,6 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
+    access::PrefixKey,
     backend::Backend,
     flow::HashKeys,
     fragment::FragmentKey,
@@ -257,6 +258,16 @@ pub trait Tables: Pins + LimitTables {
     fn set_chosen(&self, chosen: &Chosen);
     /// What [`Self::set_chosen`] noted.
     fn chosen(&self) -> Option<Chosen>;
+    /// What is to be looked up among the blocks for a VIP's packets ([`crate::access::blocks`]).
+    fn blocks(&self, vip: u32) -> u32;
+    /// What is to be looked up in the access lists for a VIP's packets ([`crate::access::lists`]).
+    fn lists(&self, vip: u32) -> u32;
+    /// The verdict ([`crate::access::verdict`]) of the longest blocked prefix that a key lies in; 0 for none.
+    fn blocked(&self, key: &PrefixKey) -> u32;
+    /// The verdict of the longest listed prefix that a key lies in; 0 for none.
+    fn listed(&self, key: &PrefixKey) -> u32;
+    /// Counts a packet on which a list has decided, by [`crate::access::List::counter`].
+    fn count_access(&self, counter: u32);
     /// Counts a forwarded frame for its VIP.
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool);
     /// Counts a forwarded frame for its backend.

@@ -132,6 +132,13 @@ impl VipEntry {
         self.flags & asked != 0
     }
 
+    /// Whether access lists or blocks concern its packets.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_access_lists(&self) -> bool {
+        self.flags & flags::ACCESS != 0
+    }
+
     /// Hash of a flow of this VIP; the low 16 bits are its slot.
     #[must_use]
     #[inline(always)]

@@ -5,11 +5,15 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray, ProgramArray},
+    btf_maps::{
+        Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray,
+        lpm_trie::Key,
+    },
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use lb_common::{
+    access::{COUNTERS, MAX_BLOCKS, MAX_LISTED, PrefixKey},
     backend::Backend,
     flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
@@ -79,6 +83,29 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, u32, { MAX_FRAGMENTED }> = 
 /// How long the flows of each VIP may be silent, by the VIP's id.
 #[btf_map]
 pub(crate) static IDLE: Array<Idle, { MAX_VIPS }> = Array::new();
+
+/// What a [`PrefixKey`] has after its number of bits.
+type Prefix = [u32; 5];
+
+/// Prefixes that commands block.
+#[btf_map]
+pub(crate) static BLOCKS: LpmTrie<Prefix, u32, MAX_BLOCKS> = LpmTrie::new();
+
+/// Where blocked prefixes concern a VIP ([`lb_common::access::blocks`]), by the VIP's id.
+#[btf_map]
+pub(crate) static BLOCK_SCOPES: Array<u32, { MAX_VIPS }> = Array::new();
+
+/// Prefixes of the configuration's access lists.
+#[btf_map]
+pub(crate) static LISTS: LpmTrie<Prefix, u32, MAX_LISTED> = LpmTrie::new();
+
+/// Which lists concern a VIP ([`lb_common::access::lists`]), by the VIP's id.
+#[btf_map]
+pub(crate) static LIST_SCOPES: Array<u32, { MAX_VIPS }> = Array::new();
+
+/// Packets that access lists decided on, by [`lb_common::access::List::counter`].
+#[btf_map]
+pub(crate) static ACCESS_COUNTERS: PerCpuArray<u64, COUNTERS> = PerCpuArray::new();
 
 /// Pins made by SYNs ([`Kind::Syn`]). User space sets how many fit, here and in the next two.
 #[btf_map]
@@ -316,6 +343,37 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn blocks(&self, vip: u32) -> u32 {
+        BLOCK_SCOPES.get(vip).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn lists(&self, vip: u32) -> u32 {
+        LIST_SCOPES.get(vip).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn blocked(&self, key: &PrefixKey) -> u32 {
+        BLOCKS.get(trie_key(key)).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn listed(&self, key: &PrefixKey) -> u32 {
+        LISTS.get(trie_key(key)).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn count_access(&self, counter: u32) {
+        if TRACE.load() != 0 {
+            return;
+        }
+        if let Some(count) = ACCESS_COUNTERS.get_ptr_mut(counter) {
+            // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
+            unsafe { *count = (*count).wrapping_add(1) };
+        }
+    }
+
+    #[inline(always)]
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool) {
         if TRACE.load() != 0 {
             return;
@@ -390,4 +448,11 @@ impl Tables for KernelTables {
             unsafe { *count = (*count).wrapping_add(1) };
         }
     }
+}
+
+/// A key as the tries take it. It stays where it is: a packed copy on the stack might lie across words.
+#[inline(always)]
+const fn trie_key(key: &PrefixKey) -> &Key<Prefix> {
+    // SAFETY: both are 24 bytes without padding, the number of bits first, and a packed type needs no alignment.
+    unsafe { &*core::ptr::from_ref(key).cast() }
 }

@@ -14,6 +14,7 @@ pub mod health;
 mod http;
 mod interfaces;
 pub mod limits;
+pub mod lists;
 pub mod logging;
 pub mod metrics;
 pub mod model;

@@ -2,9 +2,11 @@
 //! answers commands. No map needs a lock.
 
 mod attachments;
+mod blocks;
 mod change;
 mod desired;
 mod fleet;
+mod lists;
 pub(crate) mod meter;
 mod origin;
 mod standing;
@@ -31,6 +33,7 @@ use crate::{
     dataplane::{DataPlane, apply::apply},
     dsr::ProbePath,
     health::{self, Forwarding, Health, Verdict},
+    lists::{watch::Watcher, writer::Writer},
     model::{
         ids::Ids,
         ip_address,
@@ -83,6 +86,11 @@ pub(crate) struct Reconciler<D> {
     /// The way of health checks through the forwarding path.
     probe_path: Arc<ProbePath>,
     checked: watch::Receiver<Arc<health::Snapshot>>,
+    /// Writes the access lists.
+    lists: Writer,
+    /// Watches their files.
+    files: Watcher,
+    refused_files: lists::Refused,
     keeper: Keeper,
     sweeper: Sweeper,
     /// Leaving backends that nothing names any more.
@@ -145,6 +153,8 @@ impl<D: DataPlane> Reconciler<D> {
         }
         let mut held = Held::adopt(&vips, &backends, slots);
         held.adopt_interfaces(plane.interfaces()?);
+        held.adopt_blocks(plane.block_keys()?, plane.block_scopes()?);
+        let lists = Writer::start(plane.list_plane()?)?;
         let probe_path = Arc::new(ProbePath::new(&config.node.pin_path));
         let (health, checked) = Health::start_over(Arc::clone(&probe_path) as Arc<dyn Forwarding>)
             .context("starting the health checks")?;
@@ -163,7 +173,7 @@ impl<D: DataPlane> Reconciler<D> {
             );
         }
         Ok(Self {
-            desired: Desired::new(config, state.overrides),
+            desired: Desired::new(config, state.overrides, Arc::new(state.blocks)),
             ids: Ids::adopt(&vips, &backends),
             held,
             plane,
@@ -184,6 +194,9 @@ impl<D: DataPlane> Reconciler<D> {
             health,
             probe_path,
             checked,
+            lists,
+            files: Watcher::start(),
+            refused_files: lists::Refused::default(),
             keeper: Keeper::default(),
             sweeper: Sweeper::default(),
             unnamed: BTreeSet::new(),
@@ -225,6 +238,8 @@ impl<D: DataPlane> Reconciler<D> {
             );
         }
         self.adopt_verdicts().await?;
+        self.expire_blocks();
+        self.load_lists().await?;
         self.reconcile("start")?;
         self.tell_changes();
         if !self.attachments.is_any() {
@@ -273,7 +288,11 @@ impl<D: DataPlane> Reconciler<D> {
                 },
                 Ok(()) = self.checked.changed() => self.follow("health"),
                 shares = self.fleet.changed() => self.enforce(&shares),
-                () = until(self.wake) => self.follow("time"),
+                () = until(self.wake) => {
+                    self.expire_blocks();
+                    self.follow("time");
+                }
+                reread = self.files.next() => self.reread(reread),
                 message = self.sweeper.next() => self.sweep(message),
             }
         }
@@ -368,6 +387,10 @@ impl<D: DataPlane> Reconciler<D> {
                 self.change(request, reply);
                 None
             }
+            Command::Blocks(sender) => {
+                drop(sender.send(self.block_list()));
+                None
+            }
             Command::PlanBasis(sender) => {
                 let basis = PlanBasis {
                     generation: self.generation,
@@ -427,6 +450,7 @@ impl<D: DataPlane> Reconciler<D> {
         standing.unnamed.clone_from(&self.unnamed);
         standing.settled.clone_from(&self.settled);
         standing.parts = self.fleet.parts();
+        standing.blocks = Arc::clone(self.desired.blocks());
         let inputs = Inputs {
             config: &self.desired.config,
             keys: &self.desired.keys,
@@ -456,10 +480,14 @@ impl<D: DataPlane> Reconciler<D> {
             self.events.tell(what);
         }
         let scan = self.sweeper.begin(&self.plane, &self.held, &wanted)?;
-        self.wake = [self.keeper.wake, scan, self.deadline(&wanted)]
-            .into_iter()
-            .flatten()
-            .min();
+        self.lists.want(wanted.listed.clone());
+        let times = [
+            self.keeper.wake,
+            scan,
+            self.deadline(&wanted),
+            self.block_deadline(),
+        ];
+        self.wake = times.into_iter().flatten().min();
         if let Some(before) = self.wanted.replace(wanted) {
             self.tell_next_hops(&before);
             self.follow_leaving(&before);

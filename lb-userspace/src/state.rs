@@ -12,12 +12,19 @@ use std::{
     net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::model::overrides::{BackendName, Override, Overrides};
+use crate::{
+    config::Prefix,
+    model::{
+        blocks::{Block, BlockName, Blocks},
+        overrides::{BackendName, Override, Overrides},
+    },
+};
 
 /// The only layout of the file so far.
 const VERSION: u32 = 1;
@@ -32,6 +39,8 @@ pub(crate) struct State {
     pub(crate) generation: u64,
     /// Commands that hold until they are undone.
     pub(crate) overrides: Overrides,
+    /// Whom commands block.
+    pub(crate) blocks: Blocks,
 }
 
 /// The file under its path.
@@ -46,6 +55,21 @@ struct Document {
     version: u32,
     generation: u64,
     overrides: Vec<Entry>,
+    /// Not written by the first versions.
+    #[serde(default)]
+    blocks: Vec<BlockEntry>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct BlockEntry {
+    prefix: Prefix,
+    vip: Option<String>,
+    /// Milliseconds since 1970, as the next.
+    since_ms: u64,
+    until_ms: Option<u64>,
+    reason: Option<String>,
+    by: String,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -75,7 +99,7 @@ impl StateFile {
                     tracing::error!(%error, "the broken state file cannot be moved aside");
                 }
                 let problem = format!(
-                    "drains and weights set by command are lost: {error:#}; set them again"
+                    "drains, weights and blocks set by command are lost: {error:#}; set them again"
                 );
                 return (State::default(), Some(self.with_remedy(&problem)));
             }
@@ -83,7 +107,7 @@ impl StateFile {
         let is_aside = fs::symlink_metadata(self.aside()).is_ok();
         let problem = is_aside.then(|| {
             self.with_remedy(
-                "drains and weights set by command were lost at an earlier start; set them again",
+                "drains, weights and blocks set by command were lost at an earlier start; set them again",
             )
         });
         (state, problem)
@@ -96,6 +120,9 @@ impl StateFile {
         for (name, _) in before.overrides.iter() {
             tracing::info!(vip = name.vip, backend = %name.backend, "command forgotten");
         }
+        for (name, _) in before.blocks.iter() {
+            tracing::info!(vip = name.vip, prefix = %name.prefix, "block forgotten");
+        }
         if let Err(error) = fs::remove_file(self.aside())
             && error.kind() != ErrorKind::NotFound
         {
@@ -103,7 +130,7 @@ impl StateFile {
         }
         State {
             generation: before.generation,
-            overrides: Overrides::default(),
+            ..State::default()
         }
     }
 
@@ -197,9 +224,26 @@ impl From<Document> for State {
             };
             overrides.set(name, value);
         }
+        let mut blocks = Blocks::default();
+        for entry in document.blocks {
+            let name = BlockName {
+                vip: entry.vip,
+                prefix: entry.prefix,
+            };
+            let block = Block {
+                since: time(entry.since_ms),
+                until: entry.until_ms.map(time),
+                reason: entry.reason,
+                by: entry.by,
+            };
+            if let Err(error) = blocks.set(name, block) {
+                tracing::error!(%error, "a block of the past is lost");
+            }
+        }
         Self {
             generation: document.generation,
             overrides,
+            blocks,
         }
     }
 }
@@ -216,8 +260,29 @@ impl From<&State> for Document {
             version: VERSION,
             generation: state.generation,
             overrides: entries.collect(),
+            blocks: state.blocks.iter().map(block_entry).collect(),
         }
     }
+}
+
+fn block_entry((name, block): (&BlockName, &Block)) -> BlockEntry {
+    BlockEntry {
+        prefix: name.prefix,
+        vip: name.vip.clone(),
+        since_ms: milliseconds(block.since),
+        until_ms: block.until.map(milliseconds),
+        reason: block.reason.clone(),
+        by: block.by.clone(),
+    }
+}
+
+fn time(milliseconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds)
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -240,9 +305,23 @@ mod tests {
             weight: Some(0),
         };
         overrides.set(name("web", "2001:db8::11"), weight);
+        let mut blocks = Blocks::default();
+        let block = Block {
+            since: time(1_700_000_000_123),
+            until: Some(time(1_700_000_600_123)),
+            reason: Some("scans".to_owned()),
+            by: "uid 0".to_owned(),
+        };
+        for vip in [None, Some("web".to_owned())] {
+            let prefix = "192.0.2.0/24".parse().unwrap();
+            blocks
+                .set(BlockName { vip, prefix }, block.clone())
+                .unwrap();
+        }
         State {
             generation: 17,
             overrides,
+            blocks,
         }
     }
 
@@ -283,6 +362,16 @@ mod tests {
             fs::remove_file(aside).unwrap();
             assert_eq!(file.load(), (state(), None));
         }
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_blocks_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.json");
+        fs::write(&path, r#"{"version":1,"generation":4,"overrides":[]}"#).unwrap();
+        let (state, problem) = StateFile::new(&path).load();
+        assert_eq!((state.generation, problem), (4, None));
+        assert!(state.blocks.is_empty());
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json),
         sorted(
-            "ready node version generation config interfaces vips reasons maps pins fleet overrides problems"
+            "ready node version generation config interfaces vips reasons access maps pins fleet overrides problems"
         )
     );
     assert_eq!(
@@ -227,6 +227,18 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json["pins"][0]),
         sorted("kind made removed swept evicted failed over_budget")
+    );
+    assert_eq!(
+        keys(&json["access"]),
+        sorted("in_force blocks refused_files lists counts")
+    );
+    assert_eq!(
+        keys(&json["access"]["lists"][0]),
+        sorted("vip list prefixes file")
+    );
+    assert_eq!(
+        keys(&json["access"]["counts"][0]),
+        sorted("vip list result packets")
     );
     assert_eq!(json["interfaces"][0]["mode"], "generic");
     assert_eq!(json["vips"][0]["protocol"], "tcp");

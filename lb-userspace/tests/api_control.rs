@@ -420,7 +420,7 @@ async fn what_the_document_promises_is_served() {
             served += 1;
         }
     }
-    assert_eq!(served, 8);
+    assert_eq!(served, 10);
     let names = document["components"]["schemas"]["Status"]["properties"].as_object();
     assert!(names.unwrap().contains_key("generation"));
 }

@@ -104,6 +104,31 @@ fn good(name: &str) -> Config {
 }
 
 #[test]
+fn reads_access_lists_and_their_files() {
+    let config = good("access.toml");
+    let shown = |lists: &lb_userspace::config::Lists| {
+        let entries = lists.entries.iter().map(|entry| {
+            let word = if entry.is_denied { "deny" } else { "allow" };
+            format!("{word} {}", entry.prefix)
+        });
+        entries.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(
+        shown(&config.access),
+        "allow 0.0.0.0/0, deny 192.0.2.0/24, allow 192.0.2.53/32, deny 198.51.100.0/24, allow ::/0, \
+         deny 2001:db8:bad::/48, deny 2001:db8:bad::1/128"
+    );
+    let [web, ssh] = config.vips.as_slice() else {
+        panic!("two VIPs")
+    };
+    assert!(!web.access.is_given());
+    assert_eq!(
+        shown(&ssh.access),
+        "allow 198.51.100.0/24, allow 2001:db8:a::/48, allow 2001:db8:bad::1/128"
+    );
+}
+
+#[test]
 fn reads_where_redis_is() {
     let redis = good("redis_sentinel.toml").redis.unwrap();
     assert!(matches!(redis.endpoint, Endpoint::Sentinel(_)));

@@ -14,6 +14,7 @@ use anyhow::bail;
 use etherparse::{Icmpv4Type, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, icmpv4};
 use lab::{Lab, PORT, WEB4, WEB6, frame, mac, run, web};
 use lb_common::{
+    access::{List, PrefixKey},
     backend::Backend as Entry,
     flow::Flow,
     fragment::FragmentKey,
@@ -26,7 +27,9 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{Affinity, TableAlgorithm, Vip, XdpMode},
-    dataplane::{DataPlane, Judged, ReasonCount, Scan, Sizes, apply::apply, memory::Memory},
+    dataplane::{
+        DataPlane, Judged, ListPlane, ReasonCount, Scan, Sizes, apply::apply, memory::Memory,
+    },
     model::{
         attached::{AttachMode, Refused, Xdp},
         ids::Ids,
@@ -444,6 +447,27 @@ impl DataPlane for Failing {
     }
     fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()> {
         self.memory.remove_fragment(key)
+    }
+    fn set_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        self.write()?.set_block(key)
+    }
+    fn clear_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        self.write()?.clear_block(key)
+    }
+    fn block_keys(&self) -> anyhow::Result<Vec<PrefixKey>> {
+        self.memory.block_keys()
+    }
+    fn block_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>> {
+        self.memory.block_scopes()
+    }
+    fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()> {
+        self.write()?.set_block_scopes(vip, scopes)
+    }
+    fn list_plane(&self) -> anyhow::Result<Box<dyn ListPlane>> {
+        self.memory.list_plane()
+    }
+    fn access_counter(&self, vip: u32, list: List) -> anyhow::Result<u64> {
+        self.memory.access_counter(vip, list)
     }
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
         self.memory.pin_counters(kind)

@@ -227,6 +227,35 @@ fn the_table_explains_every_step() {
 }
 
 #[test]
+fn access_lists_of_a_configuration_are_traced_with_their_files() {
+    let files = workspace();
+    fs::write(files.path("feed.txt"), "198.51.100.0/24\n2001:db8:1::/48\n").unwrap();
+    let text = fs::read_to_string(&files.config).unwrap();
+    let text = text.replace("port = 443", "port = 443\ndeny_file = \"feed.txt\"");
+    let text = text.replace(
+        "name = \"web\"",
+        "name = \"web\"\nallow = [\"198.51.100.7\"]",
+    );
+    fs::write(&files.config, text).unwrap();
+    for (from, to, reason) in [
+        (CLIENT_V4, "203.0.113.10:443", "forwarded"),
+        ("198.51.100.8:40000", "203.0.113.10:443", "denied"),
+        ("233.252.0.1:40000", "203.0.113.10:443", "denied"),
+        ("[2001:db8:1::7]:40000", "[2001:db8::10]:443", "denied"),
+        ("[2001:db8:2::7]:40000", "[2001:db8::10]:443", "forwarded"),
+    ] {
+        let config = files.config.as_str();
+        let arguments = [
+            "trace", "--config", config, "-o", "json", "--from", from, "--to", to,
+        ];
+        let output = weir(&arguments);
+        assert_eq!(code(&output), 0, "{}", err(&output));
+        let said = lines(&output);
+        assert_eq!(said[0]["reason"], reason, "{from} to {to}: {}", said[0]);
+    }
+}
+
+#[test]
 fn the_later_fragments_of_a_packet_follow_its_first() {
     let files = workspace();
     // Many packets, so that following by chance is ruled out: the VIP has two backends.

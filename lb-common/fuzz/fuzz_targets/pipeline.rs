@@ -15,6 +15,7 @@ use std::{
 };
 
 use lb_common::{
+    access::PrefixKey,
     backend::{Backend, flags, mode},
     flow::{Address, Flow, HASH_KEYS, HashKeys},
     fragment::FragmentKey,
@@ -86,7 +87,7 @@ static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
                 entries.push(VipEntry {
                     key: VipKey::new(address, port.to_be_bytes(), protocol),
                     id: entries.len() as u32,
-                    flags: vip::flags::ANNOUNCE_L2,
+                    flags: vip::flags::ANNOUNCE_L2 | (vip::flags::ACCESS * (port & 1) as u32),
                 });
             }
         }
@@ -182,6 +183,20 @@ impl Tables for Maps {
     fn chosen(&self) -> Option<Chosen> {
         self.chosen.get()
     }
+    // Some VIPs are blocked or listed in some way, each in another.
+    fn blocks(&self, vip: u32) -> u32 {
+        vip & 3
+    }
+    fn lists(&self, vip: u32) -> u32 {
+        vip & 7
+    }
+    fn blocked(&self, key: &PrefixKey) -> u32 {
+        u32::from(key.high % 5 == 0)
+    }
+    fn listed(&self, key: &PrefixKey) -> u32 {
+        (key.high % 3) as u32
+    }
+    fn count_access(&self, _: u32) {}
     fn count_vip(&self, _: u32, _: u64, _: bool) {}
     fn count_backend(&self, _: u16, _: u64, _: bool) {}
     fn count_outcome(&self, _: &Outcome) {}

@@ -4,7 +4,11 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Errors, Finding};
+use super::NewBlock;
+use crate::{
+    config::{Config, Errors, Finding},
+    model::blocks::BlockName,
+};
 
 /// A change, who asks for it, and what they had seen.
 #[derive(Debug)]
@@ -60,6 +64,10 @@ pub enum Change {
     Apply(Box<Apply>),
     /// Let a backend take no new flows (`true`), or let it again.
     Drain(Target, bool),
+    /// Block a prefix.
+    Block(NewBlock),
+    /// Let a prefix send again.
+    Unblock(BlockName),
     /// Give a backend of a VIP a weight; `None`: the configuration's again.
     Weight(String, IpAddr, Option<u16>),
 }

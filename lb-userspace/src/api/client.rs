@@ -20,8 +20,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    Base, Changed, Detached, Event, FlowFilter, Flows, Generation, LimitFilter, Limits, NewConfig,
-    NewWeight, Plan, Status, Target,
+    Base, BlockList, Changed, Detached, Event, FlowFilter, Flows, Generation, LimitFilter, Limits,
+    NewBlock, NewConfig, NewWeight, OldBlock, Plan, Status, Target,
 };
 use crate::{config::Finding, http::ErrorBody};
 
@@ -322,6 +322,37 @@ impl Client {
             None => Call::change(Method::DELETE, path, base),
         };
         self.ask(call).await
+    }
+
+    /// What is blocked by command.
+    ///
+    /// # Errors
+    /// No daemon, or no answer that makes sense.
+    pub async fn blocks(&self) -> Result<BlockList, ClientError> {
+        self.ask(Call::new(Method::GET, "/v1/blocks")).await
+    }
+
+    /// Asks the daemon to block a prefix.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn block(&self, base: Base, block: &NewBlock) -> Result<Changed, ClientError> {
+        let call = Call::change(Method::PUT, "/v1/blocks".to_owned(), base);
+        self.ask(call.with(block)?).await
+    }
+
+    /// Asks the daemon to let a prefix send again.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn unblock(&self, base: Base, block: &OldBlock) -> Result<Changed, ClientError> {
+        let prefix = format!("prefix={}", escaped(&block.prefix.to_string()));
+        let vip = block
+            .vip
+            .as_ref()
+            .map(|vip| format!("&vip={}", escaped(vip)));
+        let path = format!("/v1/blocks?{prefix}{}", vip.unwrap_or_default());
+        self.ask(Call::change(Method::DELETE, path, base)).await
     }
 
     /// The events from now on.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::{HealthState, InterfaceState};
+use crate::config::Prefix;
 
 /// How many events a reader may be behind before it misses some: one change of a backend that 4,000 VIPs share makes
 /// two for each. 2 MiB.
@@ -35,7 +36,7 @@ pub enum What {
         #[schema(value_type = String)]
         file: PathBuf,
     },
-    /// A configuration was refused; nothing changed.
+    /// A configuration was refused, or a file of prefixes; nothing changed.
     Refused {
         /// Who asked for it.
         by: String,
@@ -82,6 +83,42 @@ pub enum What {
         backend: IpAddr,
         /// The weight; none: the configuration's again.
         weight: Option<u16>,
+    },
+    /// A prefix is blocked, by command.
+    Blocked {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it.
+        by: String,
+        /// Whose packets.
+        #[schema(value_type = String)]
+        prefix: Prefix,
+        /// Name of the VIP; none: all VIPs.
+        vip: Option<String>,
+        /// Until when, in UTC (RFC 3339); none: until it is undone.
+        until: Option<String>,
+        /// Why, in the words of whoever asked for it.
+        reason: Option<String>,
+    },
+    /// A prefix is blocked no longer.
+    Unblocked {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it, or `time`.
+        by: String,
+        /// Whose packets.
+        #[schema(value_type = String)]
+        prefix: Prefix,
+        /// Name of the VIP; none: all VIPs.
+        vip: Option<String>,
+    },
+    /// A file of prefixes has changed, and is in force as it is now.
+    ListRead {
+        /// The file.
+        #[schema(value_type = String)]
+        file: PathBuf,
+        /// How many prefixes it holds.
+        prefixes: u64,
     },
     /// The way to a backend is known now, or not any more.
     NextHop {

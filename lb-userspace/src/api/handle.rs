@@ -8,7 +8,8 @@ use tokio::{
 };
 
 use super::{
-    Changed, Detached, Event, FlowsBasis, LimitsBasis, PlanBasis, Refusal, Request, Status,
+    BlockList, Changed, Detached, Event, FlowsBasis, LimitsBasis, PlanBasis, Refusal, Request,
+    Status,
 };
 use crate::limits::fleet::protocol::Reading;
 
@@ -22,6 +23,8 @@ pub enum Command {
     Status(oneshot::Sender<Status>),
     /// Tell the generation.
     Generation(oneshot::Sender<u64>),
+    /// Tell what is blocked.
+    Blocks(oneshot::Sender<BlockList>),
     /// Change what is wanted.
     Change(Request, oneshot::Sender<Result<Changed, Refusal>>),
     /// Tell what a new configuration is to be held against.
@@ -80,6 +83,14 @@ impl Handle {
     /// The task has ended or does not answer within `patience`.
     pub async fn generation(&self, patience: Duration) -> Result<u64, HandleError> {
         self.ask(Command::Generation, patience).await
+    }
+
+    /// Asks what is blocked.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub async fn blocks(&self, patience: Duration) -> Result<BlockList, HandleError> {
+        self.ask(Command::Blocks, patience).await
     }
 
     /// Asks the daemon to take the program off and to end.

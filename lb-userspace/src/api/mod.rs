@@ -6,6 +6,7 @@
 //! [`Command`]s to the task that owns the data plane, through a [`Handle`].
 
 mod access;
+mod block;
 mod change;
 pub mod client;
 mod event;
@@ -23,6 +24,8 @@ mod status;
 
 pub use crate::dataplane::bpf::Detached;
 pub use access::Access;
+pub(crate) use block::time_text;
+pub use block::{BlockList, BlockStatus, NewBlock, OldBlock, is_configured};
 pub use change::{
     Actor, Apply, Base, Change, Changed, Generation, NewConfig, NewWeight, Refusal, Request, Target,
 };
@@ -44,7 +47,7 @@ pub use plan::{Plan, PlanBasis};
 pub use server::serve;
 pub use socket::Socket;
 pub use status::{
-    AttachMode, BackendStatus, ConfigStatus, ForeignProgram, InterfaceState, InterfaceStatus,
-    LeavingStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus, SlotsStatus, Status,
-    VipStatus,
+    AccessCount, AccessStatus, AttachMode, BackendStatus, ConfigStatus, ForeignProgram,
+    InterfaceState, InterfaceStatus, LeavingStatus, ListStatus, MapStatus, OverrideStatus,
+    PinsStatus, ReasonStatus, SlotsStatus, Status, VipStatus,
 };

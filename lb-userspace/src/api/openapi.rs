@@ -33,6 +33,9 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::undrain_of_all,
         server::set_weight,
         server::reset_weight,
+        server::blocks,
+        server::block,
+        server::unblock,
         server::detach
     )
 )]

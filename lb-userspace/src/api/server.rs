@@ -23,9 +23,9 @@ use tokio::{
 };
 
 use super::{
-    Access, Actor, Apply, Base, Change, Changed, Detached, Event, FlowFilter, Flows, Generation,
-    Handle, HandleError, LimitFilter, Limits, NewConfig, NewWeight, Plan, Refusal, Socket, Status,
-    Target, What,
+    Access, Actor, Apply, Base, BlockList, Change, Changed, Detached, Event, FlowFilter, Flows,
+    Generation, Handle, HandleError, LimitFilter, Limits, NewBlock, NewConfig, NewWeight, OldBlock,
+    Plan, Refusal, Socket, Status, Target, What,
     access::{Peer, Right},
     document,
     limits::Moment,
@@ -34,6 +34,7 @@ use super::{
 use crate::{
     config::Config,
     http::{self, ErrorBody},
+    model::blocks::BlockName,
 };
 
 /// How long the daemon's task may take to answer a question; less than the client waits.
@@ -67,6 +68,7 @@ pub async fn serve(
         .route("/v1/plan", post(plan))
         .route("/v1/events", get(events))
         .route("/v1/flows", get(flows))
+        .route("/v1/blocks", get(blocks).put(block).delete(unblock))
         .route("/v1/limits", get(limits))
         .route("/v1/vips/{vip}/backends/{backend}/drain", drain)
         .route(
@@ -392,6 +394,44 @@ pub(super) async fn reset_weight(
     OfVip(vip, backend): OfVip,
 ) -> Response {
     change(&handle, base, by, Change::Weight(vip, backend, None)).await
+}
+
+/// Everything that is blocked by command.
+#[utoipa::path(get, path = "/v1/blocks", responses(
+    (status = 200, body = BlockList), (status = "default", body = ErrorBody)))]
+pub(super) async fn blocks(State(handle): State<Handle>) -> Response {
+    answer(handle.blocks(PATIENCE).await)
+}
+
+/// Drops all packets of a prefix, to one VIP or to all; one that is blocked already is blocked as said now.
+#[utoipa::path(put, path = "/v1/blocks", request_body = NewBlock,
+    params(("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn block(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    Small(block): Small<NewBlock>,
+) -> Response {
+    change(&handle, base, by, Change::Block(block)).await
+}
+
+/// Lets a prefix send again.
+#[utoipa::path(delete, path = "/v1/blocks", params(OldBlock, ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn unblock(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    Asked(OldBlock { prefix, vip }): Asked<OldBlock>,
+) -> Response {
+    change(
+        &handle,
+        base,
+        by,
+        Change::Unblock(BlockName { vip, prefix }),
+    )
+    .await
 }
 
 async fn change(handle: &Handle, base: Base, by: Actor, change: Change) -> Response {

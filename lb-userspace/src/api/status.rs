@@ -2,11 +2,12 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
+use lb_common::access;
 use serde::{Deserialize, Serialize};
 
 use super::{FleetStatus, HealthStatus, LimitStatus};
 use crate::{
-    config::{Config, ForwardMode, Protocol, TableAlgorithm},
+    config::{Config, ForwardMode, Lists, Protocol, TableAlgorithm, Vip},
     dataplane::ReasonCount,
     model::{overrides::Overrides, slots::Census},
 };
@@ -32,6 +33,8 @@ pub struct Status {
     pub vips: Vec<VipStatus>,
     /// Every reason, also those that nothing was counted under; one that forwards has a line for each verdict.
     pub reasons: Vec<ReasonStatus>,
+    /// Who may send, and what became of who did (docs/access.md).
+    pub access: AccessStatus,
     /// How full the maps are.
     pub maps: Vec<MapStatus>,
     /// What became of the flows that were remembered, by the map that they were in.
@@ -269,10 +272,91 @@ pub struct BackendStatus {
     pub new_connections: u64,
 }
 
+/// Access lists and blocks.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct AccessStatus {
+    /// Whether the maps hold the configuration's lists, files included. A million prefixes take a few seconds.
+    pub in_force: bool,
+    /// How many prefixes commands block.
+    pub blocks: u64,
+    /// How many files have changed and cannot be used as they are now; `problems` names them.
+    pub refused_files: u64,
+    /// The configuration's lists.
+    pub lists: Vec<ListStatus>,
+    /// Packets on which lists decided, for the lists that concern a VIP.
+    pub counts: Vec<AccessCount>,
+}
+
+/// One list of the configuration.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct ListStatus {
+    /// Name of the VIP that it is for; `null` for all VIPs.
+    pub vip: Option<String>,
+    /// `allow` or `deny`.
+    pub list: String,
+    /// How many prefixes it has, those of its file included.
+    pub prefixes: u64,
+    /// Its file, if it has one.
+    #[schema(value_type = Option<String>)]
+    pub file: Option<PathBuf>,
+}
+
+impl ListStatus {
+    /// Every list of a configuration.
+    #[must_use]
+    pub fn all(config: &Config) -> Vec<Self> {
+        let of = |(vip, lists): (Option<&Vip>, &Lists)| {
+            let vip = vip.map(|vip| vip.name.clone());
+            let both = [("allow", &lists.allow), ("deny", &lists.deny)];
+            both.map(|(name, list)| {
+                list.is_given().then(|| Self {
+                    vip: vip.clone(),
+                    list: name.to_owned(),
+                    prefixes: list.len() as u64,
+                    file: list.file.as_ref().map(|file| file.path.clone()),
+                })
+            })
+        };
+        config.lists().flat_map(of).flatten().collect()
+    }
+}
+
+/// Packets to a VIP on which one list decided.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct AccessCount {
+    /// The VIP's name.
+    pub vip: String,
+    /// `vip_block`, `node_block`, `vip_allow`, `vip_deny`, `node_allow`, `node_deny`, or `unlisted`: on no list, where
+    /// some list allows.
+    pub list: String,
+    /// `allowed` or `denied`.
+    pub result: String,
+    /// How many packets.
+    pub packets: u64,
+}
+
+impl AccessCount {
+    /// Packets under a list.
+    #[must_use]
+    pub fn new(vip: &str, list: access::List, packets: u64) -> Self {
+        let result = if list.is_allowing() {
+            "allowed"
+        } else {
+            "denied"
+        };
+        Self {
+            vip: vip.to_owned(),
+            list: list.as_str().to_owned(),
+            result: result.to_owned(),
+            packets,
+        }
+    }
+}
+
 /// How full a map is.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct MapStatus {
-    /// `vips`, `backends`, `pins_syn`, `pins_proven`, `pins_old` or `fragments`.
+    /// `vips`, `backends`, `pins_syn`, `pins_proven`, `pins_old`, `fragments`, `blocks` or `lists`.
     pub map: String,
     /// Entries; of pins and fragments as the last scan found them.
     pub entries: u64,

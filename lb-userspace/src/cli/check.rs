@@ -19,7 +19,7 @@ pub(super) struct Args {
     /// Configuration file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Check only the file: interfaces need not exist, and the seed file is not read
+    /// Check only the file: interfaces need not exist, and neither the seed file nor files of prefixes are read
     #[arg(long, alias = "no-host")]
     offline: bool,
 }
@@ -42,14 +42,25 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
     };
     output::data(format_args!(
-        "{}: valid: node {}, {}, {}, {} KiB of lookup tables\n",
+        "{}: valid: node {}, {}, {}, {} KiB of lookup tables{}\n",
         args.file.display(),
         summary.node,
         count(summary.vips, "VIP"),
         count(summary.backends, "backend"),
         summary.table_bytes / 1024,
+        listed(summary.prefixes),
     ))?;
     Ok(Outcome::Done)
+}
+
+/// What the access lists take: a prefix and the branch that leads to it are 64 bytes each in the kernel.
+fn listed(prefixes: usize) -> String {
+    if prefixes == 0 {
+        return String::new();
+    }
+    let most = (prefixes * 2 * 64).div_ceil(1024);
+    let plural = if prefixes == 1 { "" } else { "es" };
+    format!(", {prefixes} listed prefix{plural} in at most {most} KiB")
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -42,28 +42,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     })?
 }
 
-fn of_vip(backend: &IpAddr, vip: Option<&str>) -> String {
-    match vip {
-        Some(vip) => format!("{backend} of VIP {vip}"),
-        None => format!("{backend} of a VIP that is gone"),
-    }
-}
-
-/// An event as a line for people.
-pub(super) fn line(event: &Event) -> String {
-    let what = match &event.what {
-        What::Applied {
-            generation,
-            by,
-            file,
-        } => format!(
-            "generation {generation}: {} applied by {by}",
-            file.display()
-        ),
-        What::Refused { by, file, error } => {
-            let error = error.lines().next().unwrap_or_default();
-            format!("{} by {by} refused: {error}", file.display())
-        }
+/// What a command has changed; nothing of any other event.
+fn by_command(what: &What) -> String {
+    match what {
         What::Drained {
             generation,
             by,
@@ -88,6 +69,75 @@ pub(super) fn line(event: &Event) -> String {
                 |weight| format!("weight {weight}"),
             );
             format!("generation {generation}: {backend} of VIP {vip} has {weight} by {by}")
+        }
+        What::Blocked {
+            generation,
+            by,
+            prefix,
+            vip,
+            until,
+            ..
+        } => {
+            let until = until.as_ref().map(|until| format!(" until {until}"));
+            let until = until.unwrap_or_default();
+            format!(
+                "generation {generation}: {prefix} blocked {} by {by}{until}",
+                of(vip.as_deref())
+            )
+        }
+        What::Unblocked {
+            generation,
+            by,
+            prefix,
+            vip,
+        } => format!(
+            "generation {generation}: {prefix} blocked no longer {} by {by}",
+            of(vip.as_deref())
+        ),
+        _ => String::new(),
+    }
+}
+
+/// What is blocked concerns one VIP, or all.
+fn of(vip: Option<&str>) -> String {
+    match vip {
+        Some(vip) => format!("for VIP {vip}"),
+        None => "for every VIP".to_owned(),
+    }
+}
+
+fn of_vip(backend: &IpAddr, vip: Option<&str>) -> String {
+    match vip {
+        Some(vip) => format!("{backend} of VIP {vip}"),
+        None => format!("{backend} of a VIP that is gone"),
+    }
+}
+
+/// An event as a line for people.
+pub(super) fn line(event: &Event) -> String {
+    let what = match &event.what {
+        What::Applied {
+            generation,
+            by,
+            file,
+        } => format!(
+            "generation {generation}: {} applied by {by}",
+            file.display()
+        ),
+        What::Refused { by, file, error } => {
+            let error = error.lines().next().unwrap_or_default();
+            format!("{} by {by} refused: {error}", file.display())
+        }
+        What::Drained { .. }
+        | What::Undrained { .. }
+        | What::Weight { .. }
+        | What::Blocked { .. }
+        | What::Unblocked { .. } => by_command(&event.what),
+        What::ListRead { file, prefixes } => {
+            format!(
+                "{} has changed: {prefixes} prefixes are in force",
+                file.display()
+            )
         }
         What::NextHop {
             vip,

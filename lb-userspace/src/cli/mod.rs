@@ -5,6 +5,7 @@
 
 mod apply;
 mod backend;
+mod block;
 mod change;
 mod check;
 mod completions;
@@ -49,6 +50,7 @@ Examples:
   weir apply                             take the configuration's changes into the running daemon
   weir status                            what it does
   weir drain web 10.0.0.11               no new flows for this backend of VIP web
+  weir block 192.0.2.0/24 --for 10m      drop what these addresses send
   weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
                                          what becomes of this packet, and why
   weir doctor                            what will not work, why, and the command that mends it
@@ -80,6 +82,8 @@ enum Verb {
     Drain(drain::Args),
     Undrain(drain::UndrainArgs),
     Weight(weight::Args),
+    Block(block::Args),
+    Unblock(block::UnblockArgs),
     Trace(trace::Args),
     Doctor(doctor::Args),
     Decap(decap::Args),
@@ -105,6 +109,8 @@ pub fn main() -> ExitCode {
         Verb::Drain(args) => drain::drain(&args),
         Verb::Undrain(args) => drain::undrain(&args),
         Verb::Weight(args) => weight::run(&args),
+        Verb::Block(args) => block::block(&args),
+        Verb::Unblock(args) => block::unblock(&args),
         Verb::Trace(args) => trace::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Decap(args) => decap::run(&args),

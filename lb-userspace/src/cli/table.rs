@@ -12,8 +12,8 @@ use lb_common::slot::SLOTS;
 use super::backend::{Row, Shown};
 use crate::{
     api::{
-        BackendStatus, HealthState, HealthStatus, InterfaceStatus, LeavingStatus, OverrideStatus,
-        Status, VipStatus,
+        AccessCount, AccessStatus, BackendStatus, HealthState, HealthStatus, InterfaceStatus,
+        LeavingStatus, OverrideStatus, Status, VipStatus,
     },
     logging::no_colour,
 };
@@ -41,6 +41,7 @@ pub(super) fn status(status: &Status) -> String {
     for changed in &status.overrides {
         writeln!(text, "by command: {}", command(changed)).ok();
     }
+    text += &access(&status.access);
     for problem in &status.problems {
         writeln!(text, "problem: {problem}").ok();
     }
@@ -49,6 +50,51 @@ pub(super) fn status(status: &Status) -> String {
     }
     if status.reasons.iter().any(|reason| reason.packets > 0) {
         writeln!(text, "\n{}", reasons(status).trim_fmt()).ok();
+    }
+    text
+}
+
+/// Access lists and blocks, and what they have decided; empty where there are none.
+fn access(access: &AccessStatus) -> String {
+    let mut text = String::new();
+    if access.blocks > 0 {
+        // Writing to a string cannot fail, here and below.
+        let blocks = count(access.blocks);
+        writeln!(
+            text,
+            "by command: {blocks} prefixes blocked (`weir block list`)"
+        )
+        .ok();
+    }
+    let loading = if access.in_force {
+        ""
+    } else {
+        ", being written"
+    };
+    for list in &access.lists {
+        let vip = list.vip.as_ref().map(|vip| format!(" of VIP {vip}"));
+        let vip = vip.as_deref().unwrap_or(" of all VIPs");
+        let prefixes = count(list.prefixes);
+        writeln!(
+            text,
+            "{} list{vip}: {prefixes} prefixes{loading}",
+            list.list
+        )
+        .ok();
+    }
+    for decided in access.counts.iter().filter(|decided| decided.packets > 0) {
+        let AccessCount {
+            vip,
+            list,
+            result,
+            packets,
+        } = decided;
+        writeln!(
+            text,
+            "{list} of VIP {vip}: {} packets {result}",
+            count(*packets)
+        )
+        .ok();
     }
     text
 }
@@ -415,6 +461,33 @@ fn scaled(number: u64, space: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ListStatus;
+    use lb_common::access::List;
+
+    #[test]
+    fn lists_are_shown_where_there_are_some() {
+        assert_eq!(access(&AccessStatus::default()), "");
+        let list = ListStatus {
+            vip: None,
+            list: "deny".to_owned(),
+            prefixes: 1_000_000,
+            file: None,
+        };
+        let decided = |list, packets| AccessCount::new("web", list, packets);
+        let shown = access(&AccessStatus {
+            in_force: false,
+            blocks: 2,
+            refused_files: 0,
+            lists: vec![list],
+            counts: vec![decided(List::NodeDeny, 7), decided(List::NodeAllow, 0)],
+        });
+        assert_eq!(
+            shown,
+            "by command: 2 prefixes blocked (`weir block list`)\n\
+             deny list of all VIPs: 1.0M prefixes, being written\n\
+             node_deny of VIP web: 7 packets denied\n"
+        );
+    }
 
     #[test]
     fn shortens_large_numbers() {

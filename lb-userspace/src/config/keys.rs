@@ -9,7 +9,7 @@ pub(super) struct Keys {
 }
 
 pub(super) const FILE: Keys = Keys {
-    known: &["node", "redis", "vip"],
+    known: &["node", "redis", "access", "vip"],
     later: &[],
 };
 
@@ -55,10 +55,19 @@ pub(super) const VIP: Keys = Keys {
         "flow_idle",
         "drain_timeout",
         "slow_start",
+        "allow",
+        "allow_file",
+        "deny",
+        "deny_file",
         "limit",
         "backend",
     ],
-    later: &["min_healthy", "allow", "deny"],
+    later: &["min_healthy"],
+};
+
+pub(super) const ACCESS: Keys = Keys {
+    known: &["allow", "allow_file", "deny", "deny_file"],
+    later: &[],
 };
 
 pub(super) const LIMIT: Keys = Keys {
@@ -174,14 +183,14 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [FILE, NODE, REDIS, VIP, LIMIT, HEALTH, BACKEND] {
+        for keys in [FILE, NODE, REDIS, ACCESS, VIP, LIMIT, HEALTH, BACKEND] {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)));
         }
     }
 
     #[test]
     fn lists_read_as_a_sentence() {
-        assert_eq!(FILE.list(), "`node`, `redis` or `vip`");
+        assert_eq!(FILE.list(), "`node`, `redis`, `access` or `vip`");
         assert_eq!(BACKEND.list(), "`address`, `weight`, `mac` or `forward`");
     }
 }

@@ -9,7 +9,15 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Config, error::Errors, host, keys, node, redis, section::Section, source::Report, vip,
+    Config,
+    error::Errors,
+    host, keys,
+    list_file::Files,
+    lists::{self, Lists},
+    node, redis,
+    section::Section,
+    source::Report,
+    vip,
 };
 
 /// Where maps, programs and links are pinned unless the file says otherwise.
@@ -52,6 +60,8 @@ pub struct Summary {
     pub backends: usize,
     /// Memory of the lookup tables, in bytes.
     pub table_bytes: usize,
+    /// How many prefixes all access lists have together.
+    pub prefixes: usize,
 }
 
 /// Where the running or left-behind data plane of a configuration is found.
@@ -112,7 +122,9 @@ pub fn check(path: &Path, scope: Scope) -> Result<Summary, Errors> {
         };
         read(text, file, scope, needed)
     })?;
+    let listed = config.lists().map(|(_, lists)| lists.entries.len());
     Ok(Summary {
+        prefixes: listed.sum(),
         node: config.node.name,
         vips: config.vips.len(),
         backends: config.vips.iter().map(|vip| vip.backends.len()).sum(),
@@ -175,17 +187,46 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
         });
     let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);
     let redis = redis::read(&top, directory, scope, &mut report);
-    let vips = vip::read_all(&top, encap_source, needed, &mut report);
+    let around = lists::Around { directory, scope };
+    let mut files = Files::default();
+    let access = access(&top, &around, &mut files, &mut report);
+    let vips = vip::read_all(
+        &top,
+        encap_source,
+        needed,
+        (&around, &mut files),
+        &mut report,
+    );
+    let own = vips.iter().flatten().map(|vip| &vip.access);
+    let listed = access.iter().chain(own).map(|lists| lists.entries.len());
+    lists::check_total(listed.sum(), &mut report);
     let node = settings.and_then(|settings| settings.node);
     let config = || {
         Some(Config {
             node: node?,
             redis: redis?.0,
+            access: access?,
             vips: vips?,
         })
     };
     let config = config();
     report.finish(config)
+}
+
+/// `[access]`, where the file has it.
+fn access(
+    top: &Section<'_>,
+    around: &lists::Around<'_>,
+    files: &mut Files,
+    report: &mut Report<'_>,
+) -> Option<Lists> {
+    const WANTED: &str = "a section `[access]`";
+    const HELP: &str = "write `[access]`, and below it `deny = [\"192.0.2.0/24\"]`";
+    let Some(field) = top.field("access") else {
+        return Some(Lists::default());
+    };
+    let section = field.section(WANTED, HELP, &keys::ACCESS, report)?;
+    lists::read(&section, None, around, files, report)
 }
 
 /// The TOML tree of a text, with a place for what is wrong with it; or what makes it no TOML.

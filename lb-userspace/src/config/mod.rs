@@ -15,8 +15,11 @@ pub mod health;
 mod host;
 mod keys;
 mod limits;
+pub mod list_file;
+mod lists;
 mod load;
 mod node;
+mod prefix;
 mod redis;
 mod reload;
 mod section;
@@ -27,9 +30,11 @@ pub use encap::DEFAULT_GUE_PORT;
 pub use endpoint::{Endpoint, Sentinel, Wrong};
 pub use error::{Errors, Finding};
 pub use health::Health;
+pub use lists::{Entry, List, Lists};
 pub use load::{
     DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, DEFAULT_STATE_FILE, Paths, Scope, Summary, check, paths,
 };
+pub use prefix::{NotAPrefix, Prefix};
 
 use std::{
     collections::BTreeMap,
@@ -44,10 +49,20 @@ use std::{
 pub struct Config {
     /// Settings of this node.
     pub node: Node,
+    /// Who may send to any VIP, as far as the VIP's own lists do not tell.
+    pub access: Lists,
     /// Where the fleet's limits are shared, if anywhere.
     pub redis: Option<Redis>,
     /// The VIPs that it serves, in the file's order.
     pub vips: Vec<Vip>,
+}
+
+impl Config {
+    /// The access lists of all VIPs (`None`), then those of each VIP.
+    pub fn lists(&self) -> impl Iterator<Item = (Option<&Vip>, &Lists)> {
+        let own = self.vips.iter().map(|vip| (Some(vip), &vip.access));
+        std::iter::once((None, &self.access)).chain(own)
+    }
 }
 
 /// `[node]`: settings of this node.
@@ -222,6 +237,8 @@ pub struct Vip {
     pub health: Option<Health>,
     /// How flows outlive changes.
     pub flows: Flows,
+    /// Who may send to it.
+    pub access: Lists,
     /// How much it takes.
     pub limits: Limits,
     /// Who serves, in the file's order; addresses are unique within the VIP.

@@ -45,6 +45,11 @@ impl<'s> Report<'s> {
         self.findings.push((offset, finding));
     }
 
+    /// Notes what is wrong in another file, which a key at a byte offset names.
+    pub(super) fn add_finding(&mut self, offset: usize, finding: Finding) {
+        self.findings.push((offset, finding));
+    }
+
     /// Line and column, from 1, of a byte offset.
     pub(super) fn place(&self, offset: usize) -> (usize, usize) {
         let offset = offset.min(self.text.len());

@@ -6,6 +6,8 @@ use super::{
     Affinity, Announce, EncapSource, ForwardMode, Protocol, TableAlgorithm, Vip, address, backend,
     encap::Needs,
     flows, health, keys, limits,
+    list_file::Files,
+    lists,
     load::Needed,
     section::{Field, Section},
     source::Report,
@@ -35,6 +37,7 @@ pub(super) fn read_all(
     file: &Section<'_>,
     encap_source: Option<EncapSource>,
     needed: Needed,
+    (around, files): (&lists::Around<'_>, &mut Files),
     report: &mut Report<'_>,
 ) -> Option<Vec<Vip>> {
     const WANTED: &str = "`[[vip]]` sections";
@@ -66,7 +69,7 @@ pub(super) fn read_all(
     for item in items {
         let vip = item
             .section(WANTED, HELP, &keys::VIP, report)
-            .and_then(|section| read(&section, &mut taken, report));
+            .and_then(|section| read(&section, &mut taken, (around, files), report));
         vips = vips.zip(vip).map(|(mut vips, vip)| {
             vips.push(vip);
             vips
@@ -75,7 +78,12 @@ pub(super) fn read_all(
     vips
 }
 
-fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Option<Vip> {
+fn read(
+    section: &Section<'_>,
+    taken: &mut Taken,
+    (around, files): (&lists::Around<'_>, &mut Files),
+    report: &mut Report<'_>,
+) -> Option<Vip> {
     let name = name(section, taken, report);
     let address = vip_address(section, report);
     let port = port(section, report);
@@ -112,6 +120,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
     let forward = forward(section, report);
     let announce = announce(section, address, taken, report);
     let flows = flows::read(section, protocol, report);
+    let access = lists::read(section, address, around, files, report);
     let of = health::Of {
         address,
         port,
@@ -134,6 +143,7 @@ fn read(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Op
         affinity: affinity?,
         announce: announce?,
         flows: flows?,
+        access: access?,
         health: health.ok()?,
         limits: limits?,
         backends: backends?,

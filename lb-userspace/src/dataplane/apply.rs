@@ -3,12 +3,15 @@
 use lb_common::backend::Backend;
 
 use super::{DataPlane, set_slots};
-use crate::model::{
-    ids::Ids,
-    ip_address, mac_text,
-    plan::{Held, Step, plan},
-    slots::Census,
-    wanted::Wanted,
+use crate::{
+    config::Prefix,
+    model::{
+        ids::Ids,
+        ip_address, mac_text,
+        plan::{Held, Step, plan},
+        slots::Census,
+        wanted::Wanted,
+    },
 };
 
 /// Makes the data plane hold what is wanted, then frees the ids that nothing names any more. Returns how many
@@ -67,6 +70,9 @@ fn write_one(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> 
         Step::Interface(ifindex, interface) => data_plane.set_interface(*ifindex, interface),
         Step::Backend(id, backend) => data_plane.set_backend(*id, backend),
         Step::Idle(vip, idle) => data_plane.set_idle(*vip, idle),
+        Step::Block(key) => data_plane.set_block(key),
+        Step::Unblock(key) => data_plane.clear_block(key),
+        Step::BlockScopes(vip, scopes) => data_plane.set_block_scopes(*vip, *scopes),
         Step::Limits(vip, limits) => data_plane.set_limits(*vip, limits),
         Step::Table(vip, _, slots) => set_slots(data_plane, *vip, slots),
         Step::ClearInterface(ifindex) => data_plane.clear_interface(*ifindex),
@@ -96,6 +102,13 @@ fn log(cause: &str, step: &Step) {
             let seconds = idle.open_ns / 1_000_000_000;
             tracing::info!(cause, vip, seconds, "flows may be silent for so long");
         }
+        Step::Block(key) => {
+            tracing::info!(cause, scope = key.owner(), prefix = %Prefix::of_key(key), "blocked");
+        }
+        Step::Unblock(key) => {
+            tracing::info!(cause, scope = key.owner(), prefix = %Prefix::of_key(key), "blocked no longer");
+        }
+        Step::BlockScopes(vip, scopes) => tracing::debug!(cause, vip, scopes, "blocks looked up"),
         Step::Limits(vip, _) => tracing::info!(cause, vip, "limits written"),
         Step::Table(vip, table, slots) => {
             let Census {

@@ -5,10 +5,12 @@ mod limits;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::bail;
 use lb_common::{
+    access::{List, PrefixKey, verdict},
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
@@ -23,7 +25,7 @@ use lb_common::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DataPlane, Judged, ReasonCount, Remembered, Scan, Sizes};
+use super::{DataPlane, Judged, ListPlane, ReasonCount, Remembered, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -45,6 +47,9 @@ pub struct Memory {
     refused: Option<Refused>,
     since: BTreeMap<u32, Box<Since>>,
     idle: BTreeMap<u32, Idle>,
+    blocks: HashMap<PrefixKey, u32>,
+    block_scopes: BTreeMap<u32, u32>,
+    lists: MemoryLists,
     counts: RefCell<Counts>,
     limits: limits::Maps,
     now_ns: u64,
@@ -68,6 +73,66 @@ impl Memory {
     }
 }
 
+/// The maps of the access lists, which another thread writes.
+#[derive(Clone, Default)]
+struct MemoryLists(Arc<Mutex<Listed>>);
+
+#[derive(Default)]
+struct Listed {
+    prefixes: HashMap<PrefixKey, u32>,
+    scopes: BTreeMap<u32, u32>,
+}
+
+impl MemoryLists {
+    fn lock(&self) -> MutexGuard<'_, Listed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ListPlane for MemoryLists {
+    fn set_prefix(&mut self, key: &PrefixKey, verdict: u32) -> anyhow::Result<()> {
+        self.lock().prefixes.insert(*key, verdict);
+        Ok(())
+    }
+
+    fn clear_prefix(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        self.lock().prefixes.remove(key);
+        Ok(())
+    }
+
+    fn set_list_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()> {
+        let mut listed = self.lock();
+        if scopes == 0 {
+            listed.scopes.remove(&vip);
+        } else {
+            listed.scopes.insert(vip, scopes);
+        }
+        Ok(())
+    }
+
+    fn prefixes(&self) -> anyhow::Result<Vec<(PrefixKey, u32)>> {
+        let listed = self.lock();
+        let prefixes = listed.prefixes.iter();
+        Ok(prefixes.map(|(key, verdict)| (*key, *verdict)).collect())
+    }
+
+    fn list_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>> {
+        let listed = self.lock();
+        Ok(listed
+            .scopes
+            .iter()
+            .map(|(vip, scopes)| (*vip, *scopes))
+            .collect())
+    }
+}
+
+/// What the longest prefix says that a key lies in; 0 where there is none.
+fn longest(prefixes: &HashMap<PrefixKey, u32>, key: &PrefixKey) -> u32 {
+    let mut shorter = (0..=key.length()).rev().map(|length| key.shortened(length));
+    let verdict = shorter.find_map(|key| prefixes.get(&key));
+    verdict.copied().unwrap_or_default()
+}
+
 #[derive(Default)]
 struct Counts {
     vips: BTreeMap<u32, Counters>,
@@ -76,6 +141,7 @@ struct Counts {
     fragments: HashMap<FragmentKey, u16>,
     pins: BTreeMap<Kind, HashMap<Flow, Pin>>,
     pin_counters: BTreeMap<Kind, PinCounters>,
+    access: BTreeMap<u32, u64>,
     answer: Option<Answer>,
     chosen: Option<Chosen>,
 }
@@ -238,6 +304,41 @@ impl DataPlane for Memory {
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
         let counts = self.counts.borrow();
         Ok(counts.pin_counters.get(&kind).copied().unwrap_or_default())
+    }
+
+    fn set_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        self.blocks.insert(*key, verdict::DENIED);
+        Ok(())
+    }
+
+    fn clear_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        self.blocks.remove(key);
+        Ok(())
+    }
+
+    fn block_keys(&self) -> anyhow::Result<Vec<PrefixKey>> {
+        Ok(self.blocks.keys().copied().collect())
+    }
+
+    fn block_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>> {
+        let scopes = self.block_scopes.iter();
+        let set = scopes.filter(|(_, scopes)| **scopes != 0);
+        Ok(set.map(|(vip, scopes)| (*vip, *scopes)).collect())
+    }
+
+    fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()> {
+        self.block_scopes.insert(vip, scopes);
+        Ok(())
+    }
+
+    fn list_plane(&self) -> anyhow::Result<Box<dyn ListPlane>> {
+        Ok(Box::new(self.lists.clone()))
+    }
+
+    fn access_counter(&self, vip: u32, list: List) -> anyhow::Result<u64> {
+        let counts = self.counts.borrow();
+        let count = counts.access.get(&list.counter(vip));
+        Ok(count.copied().unwrap_or_default())
     }
 
     fn cpus(&self) -> usize {
@@ -408,6 +509,27 @@ impl Tables for Memory {
 
     fn chosen(&self) -> Option<Chosen> {
         self.counts.borrow().chosen
+    }
+
+    fn blocks(&self, vip: u32) -> u32 {
+        self.block_scopes.get(&vip).copied().unwrap_or_default()
+    }
+
+    fn lists(&self, vip: u32) -> u32 {
+        let listed = self.lists.lock();
+        listed.scopes.get(&vip).copied().unwrap_or_default()
+    }
+
+    fn blocked(&self, key: &PrefixKey) -> u32 {
+        longest(&self.blocks, key)
+    }
+
+    fn listed(&self, key: &PrefixKey) -> u32 {
+        longest(&self.lists.lock().prefixes, key)
+    }
+
+    fn count_access(&self, counter: u32) {
+        *self.counts.borrow_mut().access.entry(counter).or_default() += 1;
     }
 
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool) {

@@ -7,6 +7,7 @@ pub mod memory;
 
 pub use flows::{Remembered, Scan, Visit};
 use lb_common::{
+    access::{List, PrefixKey},
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
@@ -103,6 +104,20 @@ pub trait DataPlane {
     fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()>;
     /// What became of the pins of a kind, summed over the CPUs.
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters>;
+    /// Blocks a prefix.
+    fn set_block(&mut self, key: &PrefixKey) -> anyhow::Result<()>;
+    /// Lets a prefix send again, if it is blocked.
+    fn clear_block(&mut self, key: &PrefixKey) -> anyhow::Result<()>;
+    /// The prefixes that are blocked, be it by an earlier daemon.
+    fn block_keys(&self) -> anyhow::Result<Vec<PrefixKey>>;
+    /// The VIPs for which blocks are looked up, by id.
+    fn block_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>>;
+    /// Writes what is to be looked up among the blocks for a VIP's packets ([`lb_common::access::blocks`]).
+    fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()>;
+    /// The maps of the configuration's access lists, for the one thread that writes them.
+    fn list_plane(&self) -> anyhow::Result<Box<dyn ListPlane>>;
+    /// Packets to a VIP on which a list has decided, summed over the CPUs.
+    fn access_counter(&self, vip: u32, list: List) -> anyhow::Result<u64>;
     /// How many CPUs may run the program.
     fn cpus(&self) -> usize;
     /// How much fits into the maps whose size is the operator's choice.
@@ -124,6 +139,21 @@ pub trait DataPlane {
     fn scan_sources(&self) -> anyhow::Result<Scan<(SourceKey, Source)>>;
     /// Now, in ns of the clock that pins are stamped with.
     fn now_ns(&self) -> u64;
+}
+
+/// The maps of the configuration's access lists. A million prefixes take seconds to write: one thread does nothing else,
+/// and nobody else writes them.
+pub trait ListPlane: Send {
+    /// Gives a prefix a verdict ([`lb_common::access::verdict`]).
+    fn set_prefix(&mut self, key: &PrefixKey, verdict: u32) -> anyhow::Result<()>;
+    /// Takes a prefix off the lists, if it is there.
+    fn clear_prefix(&mut self, key: &PrefixKey) -> anyhow::Result<()>;
+    /// Writes which lists are to be looked up for a VIP's packets ([`lb_common::access::lists`]).
+    fn set_list_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()>;
+    /// The prefixes that the maps hold, with their verdicts.
+    fn prefixes(&self) -> anyhow::Result<Vec<(PrefixKey, u32)>>;
+    /// The VIPs for which lists are looked up, by id.
+    fn list_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>>;
 }
 
 /// How many entries fit into the maps whose size is the operator's choice. One that is pinned keeps its size.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use lb_common::limit::Judgement;
 
 use crate::api::{
-    BackendStatus, FleetStatus, HealthStatus, MapStatus, PinsStatus, Status, VipStatus,
+    AccessCount, BackendStatus, FleetStatus, HealthStatus, MapStatus, PinsStatus, Status, VipStatus,
 };
 
 /// The type of a metric, as Prometheus knows it.
@@ -235,6 +235,27 @@ pub const METRICS: &[Metric] = &[
         samples: reasons,
     },
     Metric {
+        name: "weir_access_packets_total",
+        kind: Kind::Counter,
+        labels: &["vip", "list", "result"],
+        help: "Packets to the VIP on which an access list decided: vip_block, node_block, vip_allow, vip_deny, node_allow, node_deny, or unlisted (on no list, where some list allows). The result is allowed or denied (docs/access.md).",
+        samples: access,
+    },
+    Metric {
+        name: "weir_access_lists_in_force",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether the maps hold the configuration's access lists, files included: 1 or 0. A million prefixes take a few seconds.",
+        samples: |status| vec![(vec![], u64::from(status.access.in_force))],
+    },
+    Metric {
+        name: "weir_access_files_refused",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Files of prefixes that have changed and cannot be used as they are now: what they held before still counts.",
+        samples: |status| vec![(vec![], status.access.refused_files)],
+    },
+    Metric {
         name: "weir_table_digest_info",
         kind: Kind::Gauge,
         labels: &["vip", "digest"],
@@ -327,6 +348,15 @@ fn pins(status: &Status, value: fn(&PinsStatus) -> u64) -> Vec<Sample> {
     let pins = status.pins.iter();
     pins.map(|pins| (vec![pins.kind.clone()], value(pins)))
         .collect()
+}
+
+fn access(status: &Status) -> Vec<Sample> {
+    let counts = status.access.counts.iter();
+    let sample = |count: &AccessCount| {
+        let labels = [&count.vip, &count.list, &count.result];
+        (labels.map(Clone::clone).to_vec(), count.packets)
+    };
+    counts.map(sample).collect()
 }
 
 fn slots(status: &Status) -> Vec<Sample> {

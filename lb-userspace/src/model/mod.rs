@@ -1,12 +1,15 @@
 //! What the data plane should hold, as pure functions: no I/O, no clock, no global state.
 //!
-//! From top to bottom: what commands have changed of the configuration ([`overrides`]), keys from the fleet's seed ([`seed`]), lookup tables ([`table`]), rate limits ([`limits`]), ids that belong to
+//! From top to bottom: what commands have changed of the configuration ([`overrides`]) and
+//! whom they block ([`blocks`]), access lists ([`listed`]), keys from the fleet's seed ([`seed`]), lookup tables ([`table`]), rate limits ([`limits`]), ids that belong to
 //! one thing each ([`ids`]), the whole of what is wanted ([`wanted`]), and the steps from what the maps
 //! hold to it ([`plan`]); what another configuration would change ([`preview`]). [`crate::dataplane::apply`] walks them.
 
 pub mod attached;
+pub mod blocks;
 pub mod ids;
 pub mod limits;
+pub mod listed;
 pub mod next_hop;
 pub mod overrides;
 mod parallel;

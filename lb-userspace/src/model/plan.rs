@@ -9,6 +9,7 @@ use std::{
 };
 
 use lb_common::{
+    access::PrefixKey,
     backend::Backend,
     limit::Limits,
     pin::Idle,
@@ -39,12 +40,18 @@ pub enum Step {
     Backend(u16, Backend),
     /// How long the flows of a VIP may be silent, by the VIP's id.
     Idle(u32, Idle),
+    /// A prefix that is blocked.
+    Block(PrefixKey),
+    /// What is to be looked up among the blocks for a VIP's packets, by the VIP's id.
+    BlockScopes(u32, u32),
     /// A VIP's limits, by the VIP's id.
     Limits(u32, Arc<Limits>),
     /// A VIP's lookup table and its slots on the way there, by the VIP's id.
     Table(u32, Arc<Table>, Arc<Slots>),
     /// All VIPs.
     Vips(Arc<Vips>),
+    /// A prefix that is blocked no longer.
+    Unblock(PrefixKey),
     /// The facts of an interface go: packets come by it no more.
     ClearInterface(u32),
     /// A VIP's limits go.
@@ -63,6 +70,9 @@ pub struct Held {
     interfaces: BTreeMap<u32, Interface>,
     backends: BTreeMap<u16, Backend>,
     idle: BTreeMap<u32, Idle>,
+    blocks: BTreeSet<PrefixKey>,
+    /// VIPs for which no blocks are looked up are not in it.
+    block_scopes: BTreeMap<u32, u32>,
     limits: BTreeMap<u32, Arc<Limits>>,
     /// `None`: there may be a table, but of what is not known.
     tables: BTreeMap<u32, Option<Arc<Table>>>,
@@ -95,6 +105,27 @@ impl Held {
     pub fn adopt_interfaces(&mut self, ifindexes: impl IntoIterator<Item = u32>) {
         let unknown = |ifindex| (ifindex, Interface::default());
         self.interfaces.extend(ifindexes.into_iter().map(unknown));
+    }
+
+    /// Notes prefixes that the maps hold as blocked, and for which VIPs blocks are looked up.
+    pub fn adopt_blocks(
+        &mut self,
+        keys: impl IntoIterator<Item = PrefixKey>,
+        scopes: impl IntoIterator<Item = (u32, u32)>,
+    ) {
+        self.blocks.extend(keys);
+        self.block_scopes.extend(scopes);
+    }
+
+    /// What is looked up among the blocks for a VIP.
+    fn block_scopes(&self, vip: u32) -> u32 {
+        self.block_scopes.get(&vip).copied().unwrap_or_default()
+    }
+
+    /// How many prefixes are blocked.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
     }
 
     /// Notes which interfaces there are: the kernel lets no frame leave by one that has gone, nor by one that has
@@ -168,6 +199,18 @@ impl Held {
             Step::Idle(vip, idle) => {
                 self.idle.insert(*vip, *idle);
             }
+            Step::Block(key) => {
+                self.blocks.insert(*key);
+            }
+            Step::Unblock(key) => {
+                self.blocks.remove(key);
+            }
+            Step::BlockScopes(vip, 0) => {
+                self.block_scopes.remove(vip);
+            }
+            Step::BlockScopes(vip, scopes) => {
+                self.block_scopes.insert(*vip, *scopes);
+            }
             Step::Limits(vip, limits) => {
                 self.limits.insert(*vip, Arc::clone(limits));
             }
@@ -183,6 +226,7 @@ impl Held {
                 self.tables.remove(vip);
                 self.slots.remove(vip);
                 self.idle.remove(vip);
+                self.block_scopes.remove(vip);
             }
             Step::ClearBackend(id) => {
                 self.backends.remove(id);
@@ -288,6 +332,16 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     let idle = wanted.vips.iter().map(|vip| (vip.entry.id, vip.idle));
     let changed = idle.filter(|(id, idle)| held.idle(*id) != Some(idle));
     steps.extend(changed.map(|(id, idle)| Step::Idle(id, idle)));
+    steps.extend(
+        wanted
+            .blocks
+            .difference(&held.blocks)
+            .copied()
+            .map(Step::Block),
+    );
+    let scopes = wanted.vips.iter().map(|vip| (vip.entry.id, vip.blocks));
+    let changed = scopes.filter(|(id, scopes)| held.block_scopes(*id) != *scopes);
+    steps.extend(changed.map(|(id, scopes)| Step::BlockScopes(id, scopes)));
     let limits = wanted
         .vips
         .iter()
@@ -317,7 +371,15 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
         steps.push(Step::Vips(Arc::clone(&wanted.vip_table)));
     }
 
+    steps.extend(
+        held.blocks
+            .difference(&wanted.blocks)
+            .copied()
+            .map(Step::Unblock),
+    );
     let tables: BTreeSet<_> = wanted.vips.iter().map(|vip| vip.entry.id).collect();
+    let gone = held.block_scopes.keys().filter(|id| !tables.contains(id));
+    steps.extend(gone.map(|id| Step::BlockScopes(*id, 0)));
     let gone = held.interfaces.keys();
     let gone = gone.filter(|ifindex| !wanted.interfaces.contains_key(ifindex));
     steps.extend(gone.copied().map(Step::ClearInterface));

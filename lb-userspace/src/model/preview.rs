@@ -15,7 +15,7 @@ use super::{
     seed::Keys,
     wanted::{Error, Inputs, Standing, Wanted, WantedVip},
 };
-use crate::config::{Backend, Config, Node, Vip};
+use crate::config::{Backend, Config, List, Lists, Node, Vip};
 use checks::CHECKS;
 
 /// What a configuration is held against.
@@ -108,6 +108,11 @@ const NODE: &[Field<Node>] = &[
     ("gue_port", |node| node.gue_port.to_string()),
 ];
 
+const ACCESS: &[Field<Lists>] = &[
+    ("access.allow", |lists| list(&lists.allow)),
+    ("access.deny", |lists| list(&lists.deny)),
+];
+
 const VIP: &[Field<Vip>] = &[
     ("address", |vip| vip.address.to_string()),
     ("port", |vip| vip.port.to_string()),
@@ -115,6 +120,8 @@ const VIP: &[Field<Vip>] = &[
     ("table", |vip| word(vip.table)),
     ("affinity", |vip| word(vip.affinity)),
     ("announce", |vip| word(vip.announce)),
+    ("allow", |vip| list(&vip.access.allow)),
+    ("deny", |vip| list(&vip.access.deny)),
     ("move_window", |vip| time(vip.flows.move_window)),
     ("flow_idle", |vip| time(vip.flows.flow_idle)),
     ("drain_timeout", |vip| {
@@ -159,6 +166,7 @@ impl Basis {
                 to: "another".to_owned(),
             });
         }
+        node.extend(differences(ACCESS, &self.file.access, &next.access));
         let before: BTreeMap<_, _> = by_name(&self.file, &now).collect();
         let mut vips: Vec<_> = by_name(next, &then)
             .filter_map(|(name, after)| match before.get(name) {
@@ -198,6 +206,20 @@ fn by_name<'a>(
 ) -> impl Iterator<Item = (&'a str, (&'a Vip, &'a WantedVip))> {
     let vips = config.vips.iter().zip(&wanted.vips);
     vips.map(|pair| (pair.0.name.as_str(), pair))
+}
+
+/// A list, in short where it is long.
+fn list(list: &List) -> String {
+    const SHOWN: usize = 8;
+    let own = list.prefixes.iter().take(SHOWN).map(ToString::to_string);
+    let more = list.prefixes.len().saturating_sub(SHOWN);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let file = list.file.as_ref().map(|file| {
+        let path = file.path.display();
+        format!("{} of {path}", file.prefixes.len())
+    });
+    let parts: Vec<_> = own.chain(more).chain(file).collect();
+    parts.join(" ")
 }
 
 fn changed(
@@ -378,6 +400,23 @@ mod tests {
             (found.vips[1].moved_slots, found.vips[2].moved_slots),
             (0, 65_536)
         );
+    }
+
+    #[test]
+    fn lists_that_differ_are_told_and_move_nothing() {
+        let text = vip("web", 80, &THREE);
+        let next = text.replace("port = 80", "port = 80\nallow = [\"10.0.0.0/8\"]");
+        let next = format!("[access]\ndeny = [\"192.0.2.7\"]\n{next}");
+        let found = preview(config("x", &text), &config("x", &next));
+        let told = |difference: &Difference| {
+            let Difference { key, from, to } = difference;
+            format!("{key}: {from:?} to {to:?}")
+        };
+        let node: Vec<_> = found.node.iter().map(told).collect();
+        assert_eq!(node, ["access.deny: \"\" to \"192.0.2.7/32\""]);
+        let web: Vec<_> = found.vips[0].differences.iter().map(told).collect();
+        assert_eq!(web, ["allow: \"\" to \"10.0.0.0/8\""]);
+        assert_eq!(found.vips[0].moved_slots, 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use lb_common::{
+    access::PrefixKey,
     backend::{self, Backend},
     flow::Address,
     limit::Limits,
@@ -18,8 +19,11 @@ use lb_common::{
 use zerocopy::FromZeros;
 
 use super::{
+    blocks::{self, Blocks},
     ids::{BackendKey, Exhausted, Ids},
-    limits, map_address,
+    limits,
+    listed::Listed,
+    map_address,
     next_hop::{NextHop, Port},
     overrides::BackendName,
     parallel::in_parallel,
@@ -68,6 +72,8 @@ pub struct Standing {
     pub settled: Option<Arc<Settled>>,
     /// What this node may let through of limits that the whole fleet keeps.
     pub parts: limits::Parts,
+    /// What commands block.
+    pub blocks: Arc<Blocks>,
 }
 
 /// What the data plane should hold.
@@ -79,6 +85,10 @@ pub struct Wanted {
     pub ports: BTreeSet<u32>,
     /// Interfaces that packets come by.
     pub interfaces: BTreeMap<u32, Interface>,
+    /// Prefixes that are blocked.
+    pub blocks: BTreeSet<PrefixKey>,
+    /// The configuration's access lists, which are written by a thread of their own.
+    pub listed: Listed,
     /// The VIPs, in the configuration's order.
     pub vips: Vec<WantedVip>,
     /// The same VIPs as packets find them.
@@ -102,6 +112,8 @@ pub struct WantedVip {
     pub table: Arc<Table>,
     /// Its backends, in the configuration's order.
     pub backends: Vec<WantedBackend>,
+    /// What is to be looked up among the blocks for its packets ([`lb_common::access::blocks`]).
+    pub blocks: u32,
     /// How long its flows may be silent.
     pub idle: Idle,
     /// How long its slots stay in the states that end by time.
@@ -185,13 +197,30 @@ impl Wanted {
             .collect::<Result<Vec<_>, _>>()?;
         let tables = tables(&named, held);
         let standing = inputs.standing;
+        let blocks = standing.blocks.keys(|name| {
+            let mut pairs = vips.iter().zip(&named);
+            let (_, named) = pairs.find(|(vip, _)| vip.name == name)?;
+            Some(named.id)
+        });
+        let blocked = blocks::owners(&blocks);
+        let mut ids = named.iter().map(|named| (named.id, named.table.vip));
+        let listed = Listed::new(inputs.config, |_| ids.next());
         let vips: Vec<_> = vips
             .iter()
             .zip(&named)
             .zip(tables)
-            .map(|((vip, named), table)| WantedVip::new(vip, named, table, inputs, held))
+            .map(|((vip, named), table)| {
+                let mut vip = WantedVip::new(vip, named, table, inputs, held);
+                vip.blocks = blocks::scopes(&blocked, named.id);
+                if vip.blocks | listed.scopes_of(named.id) != 0 {
+                    vip.entry.flags |= vip::flags::ACCESS;
+                }
+                vip
+            })
             .collect();
         Ok(Self {
+            blocks,
+            listed,
             node: Node::new(inputs.keys.hash_keys),
             ports: ports(inputs),
             interfaces: interfaces(inputs),
@@ -211,6 +240,13 @@ impl Wanted {
         all.extend(self.leaving.iter().map(|(id, entry)| (*id, *entry)));
         all
     }
+}
+
+/// What packets to a VIP are known by.
+#[must_use]
+pub fn vip_key(vip: &config::Vip) -> VipKey {
+    let port = vip.port.to_be_bytes();
+    VipKey::new(map_address(vip.address), port, vip.protocol.number())
 }
 
 /// The backends that are held and no VIP's own any more, without those that nothing names.
@@ -247,11 +283,7 @@ impl NamedVip {
         held: &Held,
         ids: &mut Ids,
     ) -> Result<Self, Error> {
-        let key = VipKey::new(
-            map_address(vip.address),
-            vip.port.to_be_bytes(),
-            vip.protocol.number(),
-        );
+        let key = vip_key(vip);
         let id = ids.vip(key).map_err(Error::Vips)?;
         let mut members = Vec::with_capacity(vip.backends.len());
         for backend in &vip.backends {
@@ -352,6 +384,7 @@ impl WantedVip {
             },
             table,
             backends,
+            blocks: 0,
             idle: idle(&vip.flows),
             limits: limits::limits(&vip.limits, &vip.name, &inputs.standing.parts, inputs.cpus)
                 .map(Arc::new),

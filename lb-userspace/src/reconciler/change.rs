@@ -12,7 +12,10 @@ use super::{Desired, Reconciler};
 use crate::{
     api::{Actor, Apply, Base, Change, Changed, Refusal, Request, Target, What, within},
     dataplane::DataPlane,
-    model::overrides::{BackendName, Override},
+    model::{
+        blocks::Blocks,
+        overrides::{BackendName, Override},
+    },
     neighbours::Snapshot,
     state::State,
 };
@@ -62,6 +65,15 @@ pub(super) async fn resolved(
     }
 }
 
+/// What must survive the daemon.
+pub(super) fn state(generation: u64, desired: &Desired) -> State {
+    State {
+        generation,
+        overrides: desired.overrides().clone(),
+        blocks: Blocks::clone(desired.blocks()),
+    }
+}
+
 fn knows(snapshot: &Snapshot, address: &IpAddr) -> bool {
     let hop = snapshot.next_hops.get(address);
     hop.is_some_and(|hop| hop.mac_destination.is_some())
@@ -92,6 +104,8 @@ impl<D: DataPlane> Reconciler<D> {
                 return;
             }
             Change::Drain(target, is_drained) => self.drain(&target, is_drained, by),
+            Change::Block(block) => self.block(&block, by),
+            Change::Unblock(name) => self.unblock(&name, by),
             Change::Weight(vip, backend, weight) => {
                 let name = BackendName { vip, backend };
                 self.set_weight(&name, weight, by)
@@ -187,6 +201,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
         self.watch();
         self.follow_fleet();
+        self.watch_lists();
         let Prepared {
             apply, by, reply, ..
         } = prepared;
@@ -355,13 +370,11 @@ impl<D: DataPlane> Reconciler<D> {
             });
         }
         // What cannot be kept is not done: a drain that a restart forgets is worse than one that is refused.
-        let state = State {
-            generation: self.generation + 1,
-            overrides: overrides.clone(),
-        };
+        let next = self.desired.with_overrides(overrides);
+        let state = state(self.generation + 1, &next);
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         self.state.save(&state).map_err(failed)?;
-        if let Err(refusal) = self.adopt(self.desired.with_overrides(overrides), &by.to_string()) {
+        if let Err(refusal) = self.adopt(next, &by.to_string()) {
             self.save_state();
             return Err(refusal);
         }
@@ -390,7 +403,7 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     /// Makes `next` what is wanted and the maps follow; where they cannot, everything is as before.
-    fn adopt(&mut self, next: Desired, cause: &str) -> Result<(), Refusal> {
+    pub(super) fn adopt(&mut self, next: Desired, cause: &str) -> Result<(), Refusal> {
         let before = std::mem::replace(&mut self.desired, next);
         let result = self.reconcile(cause).and_then(|()| {
             self.has_attached(&before)?;
@@ -445,10 +458,7 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Keeps what must survive the daemon.
     pub(super) fn save_state(&mut self) {
-        let state = State {
-            generation: self.generation,
-            overrides: self.desired.overrides().clone(),
-        };
+        let state = state(self.generation, &self.desired);
         self.unsaved = self.state.save(&state).err().map(|error| {
             let text = format!("{error:#}; until it can, commands are refused");
             tracing::error!(error = text, "the state is not kept");

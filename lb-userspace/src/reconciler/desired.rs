@@ -1,10 +1,11 @@
 //! What the operator wants, all of it: exchanged as a whole, so that a change is made or not made.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
     config::{Backend, Config},
     model::{
+        blocks::Blocks,
         overrides::{BackendName, Override, Overrides},
         seed::Keys,
     },
@@ -17,6 +18,8 @@ pub(super) struct Desired {
     file: Config,
     /// What commands have changed of it.
     overrides: Overrides,
+    /// Whom commands block.
+    blocks: Arc<Blocks>,
     /// The configuration as it counts.
     pub(super) config: Config,
     /// Keys from the fleet's seed.
@@ -24,12 +27,13 @@ pub(super) struct Desired {
 }
 
 impl Desired {
-    pub(super) fn new(file: Config, overrides: Overrides) -> Self {
+    pub(super) fn new(file: Config, overrides: Overrides, blocks: Arc<Blocks>) -> Self {
         Self {
             config: overrides.apply(&file),
             keys: Keys::derive(file.node.seed.expose()),
             file,
             overrides,
+            blocks,
         }
     }
 
@@ -40,12 +44,21 @@ impl Desired {
             config: overrides.apply(&self.file),
             keys: self.keys,
             overrides,
+            blocks: Arc::clone(&self.blocks),
+        }
+    }
+
+    /// The same, with other blocks.
+    pub(super) fn with_blocks(&self, blocks: Arc<Blocks>) -> Self {
+        Self {
+            blocks,
+            ..self.clone()
         }
     }
 
     /// Another configuration under the same overrides.
     pub(super) fn with_file(&self, file: Config) -> Self {
-        Self::new(file, self.overrides.clone())
+        Self::new(file, self.overrides.clone(), Arc::clone(&self.blocks))
     }
 
     /// The configuration as it was read.
@@ -55,6 +68,10 @@ impl Desired {
 
     pub(super) const fn overrides(&self) -> &Overrides {
         &self.overrides
+    }
+
+    pub(super) const fn blocks(&self) -> &Arc<Blocks> {
+        &self.blocks
     }
 
     /// The backends whose way the network must tell.

@@ -3,14 +3,20 @@
 use std::net::IpAddr;
 
 use lb_common::{
-    backend::Backend, fragment::MAX_FRAGMENTED, pin::Kind, tables::Counters, vip::MAX_VIPS,
+    access::{MAX_BLOCKS, MAX_LISTED},
+    backend::Backend,
+    fragment::MAX_FRAGMENTED,
+    pin::Kind,
+    tables::Counters,
+    vip::MAX_VIPS,
 };
 
 use super::{Reconciler, sweep::milliseconds};
 use crate::{
     api::{
-        BackendStatus, HealthState, HealthStatus, LeavingStatus, LimitStatus, LimitsBasis,
-        MapStatus, OverrideStatus, PinsStatus, ReasonStatus, Status, VipBasis, VipStatus,
+        AccessCount, AccessStatus, BackendStatus, HealthState, HealthStatus, LeavingStatus,
+        LimitStatus, LimitsBasis, ListStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus,
+        Status, VipBasis, VipStatus,
     },
     config::{self, ForwardMode},
     dataplane::DataPlane,
@@ -18,7 +24,9 @@ use crate::{
     model::{
         forward_of,
         ids::BACKEND_IDS,
-        ip_address, mac_text,
+        ip_address,
+        listed::concerning,
+        mac_text,
         overrides::Override,
         wanted::{WantedBackend, WantedVip},
     },
@@ -45,6 +53,9 @@ impl<D: DataPlane> Reconciler<D> {
                 name.backend, name.vip
             )
         }));
+        problems.extend(self.idle_blocks());
+        problems.extend(self.lists.progress().problem);
+        problems.extend(self.refused_files.problems());
         problems.extend(
             snapshot
                 .problems
@@ -89,6 +100,10 @@ impl<D: DataPlane> Reconciler<D> {
             problems.push(format!("{error:#}"));
             Vec::new()
         });
+        let access = self.access_status().unwrap_or_else(|error| {
+            problems.push(format!("{error:#}"));
+            AccessStatus::default()
+        });
         let pins = self.pins_status().unwrap_or_else(|error| {
             problems.push(format!("{error:#}"));
             Vec::new()
@@ -102,6 +117,7 @@ impl<D: DataPlane> Reconciler<D> {
             interfaces: self.attachments.status(self.interfaces()),
             vips,
             reasons: ReasonStatus::all(&reasons),
+            access,
             maps: self.maps_status(),
             pins,
             fleet: self.fleet_status(),
@@ -122,6 +138,12 @@ impl<D: DataPlane> Reconciler<D> {
                 most_backends as u64,
             ),
             ("fragments", tally.fragments, MAX_FRAGMENTED as u64),
+            ("blocks", self.held.blocks() as u64, MAX_BLOCKS as u64),
+            (
+                "lists",
+                self.lists.progress().prefixes as u64,
+                MAX_LISTED as u64,
+            ),
         ];
         let own = own.map(|(map, entries, max_entries)| (map.to_owned(), entries, max_entries));
         let max_pins = u64::from(self.plane.sizes().max_pins);
@@ -134,6 +156,27 @@ impl<D: DataPlane> Reconciler<D> {
             max_entries,
         };
         own.into_iter().chain(pins).map(status).collect()
+    }
+
+    fn access_status(&self) -> anyhow::Result<AccessStatus> {
+        let mut counts = Vec::new();
+        for vip in self.wanted.iter().flat_map(|wanted| &wanted.vips) {
+            let id = vip.entry.id;
+            for list in concerning(vip.blocks, self.lists.wanted().scopes_of(id)) {
+                counts.push(AccessCount::new(
+                    &vip.name,
+                    list,
+                    self.plane.access_counter(id, list)?,
+                ));
+            }
+        }
+        Ok(AccessStatus {
+            in_force: self.lists.is_in_force(),
+            blocks: self.held.blocks() as u64,
+            refused_files: self.refused_files.len() as u64,
+            lists: ListStatus::all(&self.desired.config),
+            counts,
+        })
     }
 
     fn pins_status(&self) -> anyhow::Result<Vec<PinsStatus>> {

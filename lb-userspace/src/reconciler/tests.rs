@@ -1,6 +1,8 @@
 //! Changes and their persistence, over a data plane in memory. Every backend has a `mac`, so nothing is asked of
 //! this host's network.
 
+mod access;
+
 use std::{fs, path::PathBuf};
 
 use lb_common::{

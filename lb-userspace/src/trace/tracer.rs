@@ -21,7 +21,7 @@ use crate::{
         bpf::{Action, BpfDataPlane, Trace},
         memory::Memory,
     },
-    interfaces,
+    interfaces, lists,
     model::{
         ids::Ids,
         ip_address,
@@ -169,6 +169,7 @@ impl Tracer {
         let (mut held, mut ids) = (Held::default(), Ids::default());
         let wanted = Wanted::new(&inputs, &held, &mut ids)?;
         apply(&mut plane, &mut held, &wanted, &mut ids, "trace")?;
+        lists::writer::load(&mut *plane.list_plane()?, &wanted.listed)?;
         let interface = Interface {
             mac: WEIR_MAC,
             ..Interface::default()

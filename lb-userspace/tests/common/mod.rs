@@ -3,9 +3,10 @@
 use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
-        AttachMode, BackendStatus, Base, Changed, Command, ConfigStatus, Detached, Handle,
-        HealthState, HealthStatus, InterfaceState, InterfaceStatus, LimitStatus, MapStatus,
-        PinsStatus, ReasonStatus, Refusal, SlotsStatus, Status, VipStatus,
+        AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
+        ConfigStatus, Detached, Handle, HealthState, HealthStatus, InterfaceState, InterfaceStatus,
+        LimitStatus, ListStatus, MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus, Status,
+        VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -112,16 +113,43 @@ pub(crate) fn status() -> Status {
             entries: 7,
             max_entries: 262_144,
         }],
-        pins: vec![PinsStatus {
-            kind: "old".to_owned(),
-            made: 11,
-            removed: 1,
-            swept: 2,
-            evicted: 1,
-            failed: 0,
-            over_budget: 3,
-        }],
+        access: access(),
+        pins: pins(),
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
+    }
+}
+
+/// Pins of which each field tells another.
+fn pins() -> Vec<PinsStatus> {
+    vec![PinsStatus {
+        kind: "old".to_owned(),
+        made: 11,
+        removed: 1,
+        swept: 2,
+        evicted: 1,
+        failed: 0,
+        over_budget: 3,
+    }]
+}
+
+/// Lists of which each field tells another.
+fn access() -> AccessStatus {
+    AccessStatus {
+        in_force: true,
+        blocks: 2,
+        refused_files: 1,
+        lists: vec![ListStatus {
+            vip: Some("web".to_owned()),
+            list: "deny".to_owned(),
+            prefixes: 9,
+            file: Some("/etc/weir/feed.txt".into()),
+        }],
+        counts: vec![AccessCount {
+            vip: "web".to_owned(),
+            list: "vip_deny".to_owned(),
+            result: "denied".to_owned(),
+            packets: 13,
+        }],
     }
 }
 
@@ -173,6 +201,7 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                 Command::FlowsBasis(answer) => {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
+                Command::Blocks(answer) => answer.send(BlockList::default()).unwrap(),
                 Command::LimitsBasis(answer) => {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }

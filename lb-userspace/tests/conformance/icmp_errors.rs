@@ -34,7 +34,7 @@ fn error(family: Family, kind: u8, code: u8, quote: &[u8]) -> Ip {
 }
 
 /// The usual error: the path's MTU.
-fn too_big(family: Family, quote: &[u8]) -> Ip {
+pub(crate) fn too_big(family: Family, quote: &[u8]) -> Ip {
     match family {
         Family::V4 => error(family, 3, 4, quote),
         Family::V6 => error(family, 2, 0, quote),
@@ -42,7 +42,13 @@ fn too_big(family: Family, quote: &[u8]) -> Ip {
 }
 
 /// `error`, in a frame with `tags`, goes to the backend `which` of the flow to `port`.
-fn steered(name: String, tags: &[super::frame::Tag], error: &Ip, protocol: u8, port: u16) -> Case {
+pub(crate) fn steered(
+    name: String,
+    tags: &[super::frame::Tag],
+    error: &Ip,
+    protocol: u8,
+    port: u16,
+) -> Case {
     let family = super::case::family(error);
     let client = Ip::new(family, protocol, Vec::new());
     let hash = world::flow_hash(&client, port);

@@ -64,6 +64,7 @@ subjects!(
     limits,
     peers,
     changes,
+    access,
 );
 
 fn check(cases: &[Case]) {

@@ -10,8 +10,8 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{
-        Affinity, Announce, Backend, Config, EncapSource, Flows, ForwardMode, Limits, Node, OnExit,
-        Protocol, Secret, TableAlgorithm, Vip, XdpMode,
+        Affinity, Announce, Backend, Config, EncapSource, Flows, ForwardMode, Limits, Lists, Node,
+        OnExit, Protocol, Secret, TableAlgorithm, Vip, XdpMode,
     },
     dataplane::{apply::apply, memory::Memory},
     model::{
@@ -144,6 +144,9 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Limits(..) => "limits",
         Step::Table(..) => "table",
         Step::Vips(_) => "vips",
+        Step::Block(_) => "block",
+        Step::BlockScopes(..) => "block-scopes",
+        Step::Unblock(_) => "unblock",
         Step::ClearInterface(_) => "clear-interface",
         Step::ClearLimits(_) => "clear-limits",
         Step::ClearTable(_) => "clear-table",
@@ -172,6 +175,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         affinity: Affinity::Flow,
         announce: Announce::None,
         flows: Flows::usual(Protocol::Tcp),
+        access: Lists::default(),
         health: None,
         limits: Limits::default(),
         backends: backends.iter().map(backend).collect(),
@@ -180,6 +184,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
 
 pub(crate) fn config(vips: Vec<Vip>) -> Config {
     Config {
+        access: Lists::default(),
         node: Node {
             name: "lb-1".to_owned(),
             interfaces: vec!["eth0".to_owned()],

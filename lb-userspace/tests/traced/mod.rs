@@ -16,7 +16,7 @@ use lb_userspace::{
     dataplane::{
         DataPlane as _, ReasonCount, Sizes,
         apply::apply,
-        bpf::{self, BpfDataPlane, ProgramLog},
+        bpf::{self, BpfDataPlane, ProgramLog, layout::Layout},
     },
     model::{
         ids::Ids,
@@ -325,7 +325,8 @@ impl Daemon {
     pub(crate) fn state(&self) -> State {
         let vips = &self.wanted.vips;
         let backends = vips.iter().flat_map(|vip| &vip.backends);
-        let path = Path::new(&self.pin_path).join("v1/maps/FRAGMENTS");
+        let layout = Path::new(&self.pin_path).join(Layout::CURRENT.to_string());
+        let path = layout.join("maps/FRAGMENTS");
         let map = Map::LruHashMap(MapData::from_pin(path).unwrap());
         let map: HashMap<_, [u8; size_of::<FragmentKey>()], u32> = map.try_into().unwrap();
         State {

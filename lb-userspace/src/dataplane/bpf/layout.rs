@@ -9,6 +9,7 @@ use std::{fmt, path::Path};
 use anyhow::{Context as _, bail};
 use aya::maps::{MapInfo, MapType};
 use lb_common::{
+    access::{COUNTERS, MAX_BLOCKS, MAX_LISTED, PrefixKey},
     backend::Backend,
     flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
@@ -113,6 +114,11 @@ const fn lru(name: &'static str, sizes: (usize, usize), carry: Carry) -> Shape {
     }
 }
 
+const fn prefixes(name: &'static str, entries: usize) -> Shape {
+    let key = size_of::<PrefixKey>();
+    shape(name, MapType::LpmTrie, (key, 4), entries, Carry::Wished)
+}
+
 const fn pins(name: &'static str) -> Shape {
     let sizes = (size_of::<Flow>(), size_of::<Pin>());
     lru(name, sizes, Carry::Needed)
@@ -125,7 +131,7 @@ pub(super) const PIN_MAPS: [&str; 3] = ["PINS_SYN", "PINS_PROVEN", "PINS_OLD"];
 pub(super) const SOURCES: &str = "SOURCES";
 
 /// Every map that is pinned by its name.
-pub(super) const MAPS: [Shape; 19] = [
+pub(super) const MAPS: [Shape; 24] = [
     array("NODE", size_of::<Node>(), 1, Carry::Written),
     shape("VIPS", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
     shape(
@@ -161,6 +167,11 @@ pub(super) const MAPS: [Shape; 19] = [
         Carry::Written,
     ),
     array("IDLE", size_of::<Idle>(), MAX_VIPS, Carry::Written),
+    prefixes("BLOCKS", MAX_BLOCKS),
+    array("BLOCK_SCOPES", 4, MAX_VIPS, Carry::Wished),
+    prefixes("LISTS", MAX_LISTED),
+    array("LIST_SCOPES", 4, MAX_VIPS, Carry::Wished),
+    counters("ACCESS_COUNTERS", 8, COUNTERS),
     counters("PIN_COUNTERS", size_of::<PinCounters>(), Kind::ALL.len()),
     pins(PIN_MAPS[0]),
     pins(PIN_MAPS[1]),

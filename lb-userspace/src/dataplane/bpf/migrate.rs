@@ -127,6 +127,7 @@ impl Copies {
                 "BACKEND_COUNTERS" => per_cpu(&path, &mut object.backend_counters),
                 "OUTCOME_COUNTERS" => per_cpu(&path, &mut object.outcome_counters),
                 "PIN_COUNTERS" => per_cpu(&path, &mut object.pin_counters),
+                "ACCESS_COUNTERS" => per_cpu(&path, &mut object.access.counters),
                 "LIMIT_SHARES" => per_cpu(&path, &mut object.limit_shares),
                 // Fragments of the packets that are on the way just now, and what was used of limits.
                 _ => Ok(()),

@@ -8,6 +8,7 @@ pub mod dsr;
 pub mod layout;
 mod left;
 mod limits;
+mod lists;
 mod migrate;
 mod object;
 mod pins;
@@ -28,6 +29,7 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
+    access::{List, PrefixKey},
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
@@ -51,7 +53,7 @@ use self::{
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, Judged, ReasonCount, Scan, Sizes};
+use super::{DataPlane, Judged, ListPlane, ReasonCount, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -472,6 +474,40 @@ impl DataPlane for BpfDataPlane {
             over_budget: sum.over_budget.wrapping_add(value.over_budget),
         };
         Ok(values.iter().fold(PinCounters::default(), sum))
+    }
+
+    fn set_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        lists::block(&mut self.object.access.blocks, key)
+    }
+
+    fn clear_block(&mut self, key: &PrefixKey) -> anyhow::Result<()> {
+        lists::clear(&mut self.object.access.blocks, key)
+    }
+
+    fn block_keys(&self) -> anyhow::Result<Vec<PrefixKey>> {
+        let all = lists::entries(&self.object.access.blocks)?;
+        Ok(all.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn block_scopes(&self) -> anyhow::Result<Vec<(u32, u32)>> {
+        lists::scopes(&self.object.access.block_scopes)
+    }
+
+    fn set_block_scopes(&mut self, vip: u32, scopes: u32) -> anyhow::Result<()> {
+        let set = self.object.access.block_scopes.set(vip, scopes, 0);
+        set.with_context(|| format!("writing what is blocked for VIP {vip}"))
+    }
+
+    fn list_plane(&self) -> anyhow::Result<Box<dyn ListPlane>> {
+        Ok(Box::new(lists::Kernel::new(&self.object.access)?))
+    }
+
+    fn access_counter(&self, vip: u32, list: List) -> anyhow::Result<u64> {
+        let values = self.object.access.counters.get(&list.counter(vip), 0);
+        let values = values.context("reading the counters of access lists")?;
+        Ok(values
+            .iter()
+            .fold(0, |sum: u64, count| sum.wrapping_add(*count)))
     }
 
     fn cpus(&self) -> usize {

@@ -27,6 +27,7 @@ use lb_common::{
 
 use super::{
     layout::{MAPS, PIN_MAPS, SOURCES},
+    lists,
     test_run::xdp,
     value::Value,
 };
@@ -88,6 +89,7 @@ pub(super) struct Object {
     pub(super) ports: DevMapHash<MapData>,
     pub(super) fragments: HashMap<MapData, Value<FragmentKey>, u32>,
     pub(super) idle: Array<MapData, Value<Idle>>,
+    pub(super) access: lists::Maps,
     /// By [`lb_common::pin::Kind`].
     pub(super) pins: [PinMap; 3],
     /// How much fits.
@@ -197,6 +199,7 @@ impl Object {
             ports: take(&mut ebpf, "PORTS")?,
             fragments: take(&mut ebpf, "FRAGMENTS")?,
             idle: take(&mut ebpf, "IDLE")?,
+            access: lists::Maps::take(&mut ebpf)?,
             pins: [
                 take(&mut ebpf, "PINS_SYN")?,
                 take(&mut ebpf, "PINS_PROVEN")?,

@@ -137,7 +137,7 @@ mod tests {
         *,
     };
     use crate::{
-        api::{AttachMode, ConfigStatus, InterfaceStatus},
+        api::{AccessStatus, AttachMode, ConfigStatus, InterfaceStatus},
         doctor::finding::Level::{Fail, Note, Ok as Fine, Warn},
     };
 
@@ -157,6 +157,7 @@ mod tests {
             interfaces: Vec::new(),
             vips: Vec::new(),
             reasons: Vec::new(),
+            access: AccessStatus::default(),
             maps: Vec::new(),
             pins: Vec::new(),
             overrides: Vec::new(),
