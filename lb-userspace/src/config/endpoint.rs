@@ -93,7 +93,7 @@ fn reason(error: &redis::RedisError) -> &'static str {
     } else if text.contains("wildcard") {
         "an address that stands for all addresses"
     } else {
-        "a URL that cannot be read: no host, a port that is none, or a character that must be written as %XX"
+        "no host, a port that is none, or a character that must be written as %XX"
     }
 }
 

@@ -106,6 +106,9 @@ impl Fleet {
     }
 }
 
+/// How often it is said why there is no answer.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
 type Reads = Pin<Box<dyn Future<Output = Reading> + Send>>;
 
 /// The client comes back with what it was answered, and how long that took.
@@ -123,6 +126,10 @@ struct Task<M> {
     /// `None` while it is out on an exchange.
     redis: Option<Redis>,
     known: Status,
+    /// Not before this moment is another reason told.
+    quiet: Instant,
+    /// Whether a reason was told since the last answer.
+    is_told: bool,
 }
 
 impl<M: Meter> Task<M> {
@@ -156,6 +163,8 @@ impl<M: Meter> Task<M> {
             epoch: Instant::now(),
             redis: Some(Redis::new(endpoint, fleet, timeout.min(period))),
             known: Status::default(),
+            quiet: Instant::now(),
+            is_told: false,
         };
         (task, shares_receiver, status_receiver)
     }
@@ -213,9 +222,10 @@ impl<M: Meter> Task<M> {
         let known = &mut self.known;
         match reply {
             Ok(reply) => {
-                if known.error.take().is_some() || known.answers == 0 {
+                if std::mem::take(&mut self.is_told) || known.answers == 0 {
                     tracing::info!(nodes = reply.live, "fleet limits: Redis answers");
                 }
+                known.error = None;
                 known.is_connected = true;
                 known.answered = Some(Instant::now());
                 known.round_trip = Some(took);
@@ -225,12 +235,14 @@ impl<M: Meter> Task<M> {
             }
             Err(error) => {
                 let class = error.class();
-                if known
+                let is_other = known
                     .error
                     .as_ref()
-                    .is_none_or(|last| last.class() != class)
-                {
+                    .is_none_or(|last| last.class() != class);
+                if (is_other || !self.is_told) && Instant::now() >= self.quiet {
                     tracing::warn!(class, %error, "fleet limits: no answer of Redis; without one, this node keeps to its even share");
+                    self.quiet = Instant::now() + COMPLAINT;
+                    self.is_told = true;
                 }
                 let classes = Error::CLASSES.iter().zip(&mut known.failures);
                 for (_, count) in classes.filter(|(name, _)| **name == class) {
