@@ -4,6 +4,7 @@
 mod attachments;
 mod change;
 mod desired;
+mod ebb;
 mod origin;
 mod standing;
 mod status;
@@ -42,6 +43,7 @@ use crate::{
 use attachments::Attachments;
 use change::Prepared;
 use desired::Desired;
+use ebb::Ebb;
 use origin::Origin;
 use standing::{Keeper, checks};
 use sweep::{Message, Sweeper, milliseconds};
@@ -74,6 +76,7 @@ pub(crate) struct Reconciler<D> {
     checked: watch::Receiver<Arc<health::Snapshot>>,
     keeper: Keeper,
     sweeper: Sweeper,
+    ebb: Ebb,
     /// Leaving backends that nothing names any more.
     unnamed: BTreeSet<u16>,
     /// What a scan has shown that has just ended.
@@ -123,6 +126,9 @@ impl<D: DataPlane> Reconciler<D> {
             );
         }
         let now_ms = milliseconds(&plane);
+        let keeper = plane.leaving()?.map_or_else(Keeper::default, |leaving| {
+            Keeper::adopt(&leaving, Instant::now(), plane.now_ns())
+        });
         let mut slots = Vec::with_capacity(vips.len());
         for vip in &vips {
             if let Some(table) = plane.table(vip.id)? {
@@ -166,8 +172,9 @@ impl<D: DataPlane> Reconciler<D> {
             prepared: mpsc::channel(1),
             health,
             checked,
-            keeper: Keeper::default(),
+            keeper,
             sweeper: Sweeper::default(),
+            ebb: Ebb::default(),
             unnamed: BTreeSet::new(),
             settled: None,
             wake: None,
@@ -267,6 +274,11 @@ impl<D: DataPlane> Reconciler<D> {
                 return;
             }
         };
+        let quiet = self.wanted.iter().flat_map(Wanted::quiet);
+        // A counter that cannot be read is told of with the status.
+        let frames =
+            quiet.filter_map(|id| Some((id, self.plane.backend_counters(id).ok()?.packets)));
+        self.ebb.note(frames, Instant::now());
         self.unnamed = findings.unnamed;
         self.settled = Some(Arc::new(findings.settled));
         self.follow("scan");
@@ -358,11 +370,12 @@ impl<D: DataPlane> Reconciler<D> {
             .retain_ports(|ifindex| snapshot.links.contains_key(&ifindex));
         let next_hops = usable(&snapshot);
         let health = Arc::clone(&self.checked.borrow_and_update());
+        let now = Instant::now();
         let mut standing = self.keeper.stand(
             &self.desired.config,
             &health,
-            self.wanted.as_ref(),
-            Instant::now(),
+            (self.wanted.as_ref(), &self.ids),
+            now,
             milliseconds(&self.plane),
         );
         standing.unnamed.clone_from(&self.unnamed);
@@ -375,6 +388,12 @@ impl<D: DataPlane> Reconciler<D> {
             standing: &standing,
         };
         let wanted = Wanted::new(&inputs, &self.held, &mut self.ids)?;
+        self.keeper.follow(&wanted, now);
+        if self.keeper.is_unnoted() {
+            let note = self.keeper.note(now, self.plane.now_ns());
+            self.plane.set_leaving(note.as_deref())?;
+            self.keeper.noted();
+        }
         apply(
             &mut self.plane,
             &mut self.held,

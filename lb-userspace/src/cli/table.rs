@@ -66,6 +66,9 @@ pub(super) fn vip(vip: &VipStatus) -> String {
     if !vip.backends.is_empty() {
         writeln!(text, "{}", backends(vip).trim_fmt()).ok();
     }
+    for backend in &vip.backends {
+        ebb_line(&vip.name, backend).map(|line| writeln!(text, "{line}").ok());
+    }
     for leaving in &vip.leaving {
         writeln!(text, "{}", leaving_line(leaving)).ok();
     }
@@ -106,7 +109,12 @@ pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
             number(count(backend.packets)),
         ]);
     }
-    format!("{}\n", table.trim_fmt())
+    let mut text = table.trim_fmt() + "\n";
+    for Row { vip, backend } in rows {
+        // Writing to a string cannot fail.
+        ebb_line(vip, backend).map(|line| writeln!(text, "{line}").ok());
+    }
+    text
 }
 
 fn state(backend: &BackendStatus) -> Cell {
@@ -128,6 +136,22 @@ fn drain(backend: &BackendStatus) -> String {
     }
 }
 
+/// What still comes to a backend that takes no new flows; `None` where that is nothing, or nothing is known.
+fn ebb_line(vip: &str, backend: &BackendStatus) -> Option<String> {
+    let still = still(backend.packets_per_second, backend.drain_seconds_left);
+    (backend.empty == Some(false) && !still.is_empty())
+        .then(|| format!("  {} of {vip} drains{still}", backend.address))
+}
+
+/// How many packets still come to a backend that takes no new flows, and how long it has; empty where neither is known.
+fn still(packets_per_second: Option<f64>, seconds_left: Option<f64>) -> String {
+    let rate = packets_per_second.map_or_else(String::new, |rate| {
+        format!("; {rate:.1} packets/s still come")
+    });
+    let left = seconds_left.map_or_else(String::new, |seconds| format!("; {seconds:.0} s left"));
+    rate + &left
+}
+
 /// A backend that is not configured any more, or that died, and is still named.
 fn leaving_line(leaving: &LeavingStatus) -> String {
     let what = if leaving.alive {
@@ -135,8 +159,13 @@ fn leaving_line(leaving: &LeavingStatus) -> String {
     } else {
         "dead, waits for its id to be free"
     };
+    let still = if leaving.alive {
+        still(leaving.packets_per_second, leaving.drain_seconds_left)
+    } else {
+        String::new()
+    };
     format!(
-        "  {} (id {}): {what}; {} flows remembered, {} packets",
+        "  {} (id {}): {what}; {} flows remembered, {} packets{still}",
         leaving.address,
         leaving.id,
         count(leaving.pins),

@@ -6,6 +6,7 @@
 
 pub mod attached;
 pub mod ids;
+pub mod leaving;
 pub mod next_hop;
 pub mod overrides;
 mod parallel;

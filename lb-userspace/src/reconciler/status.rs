@@ -1,5 +1,7 @@
 //! What the reconciler tells of the node.
 
+use std::time::Instant;
+
 use lb_common::{
     backend::Backend, fragment::MAX_FRAGMENTED, pin::Kind, tables::Counters, vip::MAX_VIPS,
 };
@@ -70,7 +72,7 @@ impl<D: DataPlane> Reconciler<D> {
                     .collect();
                 let leaving = self.leaving_of(vip).map(|(id, entry)| {
                     let count = counters(self.plane.backend_counters(id));
-                    self.leaving_status(id, entry, count)
+                    self.leaving_status(config, id, entry, count)
                 });
                 let leaving = leaving.collect();
                 let count = counters(self.plane.vip_counters(vip.entry.id));
@@ -230,6 +232,13 @@ impl<D: DataPlane> Reconciler<D> {
             }),
             pins: self.pins_of(backend.id),
             empty,
+            // Where nothing names it, there are no more scans, and no more packets.
+            packets_per_second: match empty {
+                Some(true) => Some(0.0),
+                Some(false) => self.ebb.rate(backend.id),
+                None => None,
+            },
+            drain_seconds_left: self.drain_seconds_left(vip, backend.id),
             resolved,
             mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
             mtu: backend.entry.mtu,
@@ -248,13 +257,28 @@ impl<D: DataPlane> Reconciler<D> {
             .map(|(id, entry)| (*id, entry))
     }
 
-    fn leaving_status(&self, id: u16, entry: &Backend, count: Counters) -> LeavingStatus {
+    /// When a backend's `drain_timeout` ends, in seconds from now.
+    fn drain_seconds_left(&self, vip: &config::Vip, id: u16) -> Option<f64> {
+        let timeout = vip.flows.drain_timeout?;
+        let gone = self.keeper.quiet_for(id, Instant::now())?;
+        Some(timeout.saturating_sub(gone).as_secs_f64())
+    }
+
+    fn leaving_status(
+        &self,
+        vip: &config::Vip,
+        id: u16,
+        entry: &Backend,
+        count: Counters,
+    ) -> LeavingStatus {
         LeavingStatus {
             id,
             address: ip_address(entry.address),
             alive: entry.is_alive(),
             packets: count.packets,
+            packets_per_second: self.ebb.rate(id),
             pins: self.pins_of(id),
+            drain_seconds_left: self.drain_seconds_left(vip, id),
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) fn status() -> Status {
         healthy: Some(resolved),
         pins: 0,
         empty: None,
+        packets_per_second: None,
+        drain_seconds_left: None,
         resolved,
         mtu: 1500,
         mac: resolved.then(|| format!("02:00:00:00:00:{id:02x}")),

@@ -17,6 +17,7 @@ mod value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::Context as _;
@@ -48,12 +49,16 @@ use crate::{
     config::XdpMode,
     model::{
         attached::{AttachMode, Refused, Xdp},
+        leaving::Leaving,
         slots::{Since, Slots},
     },
 };
 
 /// Name under which the table of VIPs is pinned.
 const VIPS_PIN: &str = "vips";
+
+/// Name under which is pinned since when backends take no new flows.
+const LEAVING_PIN: &str = layout::LEAVING.name;
 
 /// How many pins of a kind fit into a private copy of the maps.
 const PRIVATE_PINS: u32 = 65_536;
@@ -261,12 +266,23 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn set_since(&mut self, vip: u32, since: Option<&Since>) -> anyhow::Result<()> {
-        tables::note(self.pins.as_ref(), vip, since)
+        tables::note(self.pins.as_ref(), &tables::since_pin(vip), since)
     }
 
     fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>> {
         match &self.pins {
             Some(pins) => read_pinned(&pins.tables().join(tables::since_pin(vip))),
+            None => Ok(None),
+        }
+    }
+
+    fn set_leaving(&mut self, leaving: Option<&Leaving>) -> anyhow::Result<()> {
+        tables::note(self.pins.as_ref(), LEAVING_PIN, leaving)
+    }
+
+    fn leaving(&self) -> anyhow::Result<Option<Box<Leaving>>> {
+        match &self.pins {
+            Some(pins) => read_pinned(&pins.tables().join(LEAVING_PIN)),
             None => Ok(None),
         }
     }
@@ -469,7 +485,7 @@ impl DataPlane for BpfDataPlane {
 }
 
 /// The one value of a pinned inner map.
-fn read_pinned<T: Copy>(path: &Path) -> anyhow::Result<Option<Box<T>>>
+fn read_pinned<T: Copy + Send>(path: &Path) -> anyhow::Result<Option<Box<T>>>
 where
     Value<T>: aya::Pod,
 {
@@ -483,10 +499,30 @@ where
     let map: Inner<T> = Map::Array(data)
         .try_into()
         .with_context(|| format!("the pin {shown} is of another kind"))?;
-    let Value(value) = map
-        .get(&0, 0)
-        .with_context(|| format!("reading the pin {shown}"))?;
-    Ok(Some(Box::new(value)))
+    read_large(map)
+        .with_context(|| format!("reading the pin {shown}"))
+        .map(Some)
+}
+
+/// The one value of an inner map, on the heap.
+///
+/// aya hands it from function to function by value, up to 512 KiB each time: together more than the stack of a thread, if the
+/// compiler does not spare the copies. So this is done on a stack with room for them, which takes no memory until it is used.
+fn read_large<T: Copy + Send>(map: Inner<T>) -> anyhow::Result<Box<T>>
+where
+    Value<T>: aya::Pod,
+{
+    const COPIES: usize = 64;
+    let stack = thread::Builder::new().stack_size((1 << 20) + COPIES * size_of::<T>());
+    let read = move || map.get(&0, 0).map(|Value(value)| Box::new(value));
+    let value = thread::scope(|scope| match stack.spawn_scoped(scope, read) {
+        Ok(thread) => match thread.join() {
+            Ok(read) => Ok(read?),
+            Err(panic) => std::panic::resume_unwind(panic),
+        },
+        Err(error) => Err(error).context("starting a thread"),
+    })?;
+    Ok(value)
 }
 
 fn ignore_absent(result: Result<(), MapError>) -> Result<(), MapError> {
