@@ -8,12 +8,13 @@ use std::{
     process::{Command, exit},
 };
 
-/// Binaries of lb-ebpf: the product, and what only measurements load.
-const OBJECTS: [&str; 4] = [
+/// Binaries of lb-ebpf: the product, and what only measurements and tests load.
+const OBJECTS: [&str; 5] = [
     "weir-ebpf",
     "weir-decap-ebpf",
     "weir-bench-ebpf",
     "weir-bench-classic-ebpf",
+    "weir-bench-reader-ebpf",
 ];
 
 const FLAGS: [&str; 5] = [
