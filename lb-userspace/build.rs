@@ -8,13 +8,14 @@ use std::{
     process::{Command, exit},
 };
 
-/// Binaries of lb-ebpf: the product, and what only measurements load.
-const OBJECTS: [&str; 5] = [
+/// Binaries of lb-ebpf: the product, and what only measurements and tests load.
+const OBJECTS: [&str; 6] = [
     "weir-ebpf",
     "weir-decap-ebpf",
     "weir-dsr-ebpf",
     "weir-bench-ebpf",
     "weir-bench-classic-ebpf",
+    "weir-bench-reader-ebpf",
 ];
 
 const FLAGS: [&str; 5] = [

@@ -20,3 +20,15 @@ pub struct Plan {
     /// Offset of the source port.
     pub port_offset: u32,
 }
+
+/// How far the slow reader of a table is (lb-ebpf/src/bench/reader.rs). Host order.
+#[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Readings {
+    /// Readings that have begun: the table has been looked up.
+    pub began: u64,
+    /// Readings that are over.
+    pub ended: u64,
+    /// How many of those found a backend with an even id in the slot, and how many one with an odd id.
+    pub seen: [u64; 2],
+}

@@ -120,15 +120,17 @@ mod tests {
         fn equals_the_model(
             start in any::<u64>(),
             depth in 1..=MAX_DEPTH,
-            arrivals in prop::collection::vec((0.0..2.0f64, 0.0..1.1f64), 1..200),
+            arrivals in prop::collection::vec((0..2000u64, 0..1100u64), 1..200),
         ) {
             let limit = Limit { depth };
             let mut model = Model { level: 0, at: 0 };
             let mut tat = start;
             let mut elapsed: u64 = 0;
+            // Pauses in thousandths of a quarter of the burst, costs in thousandths of it.
+            let part = |thousandths: u64, of: u64| (u128::from(of) * u128::from(thousandths) / 1000) as u64;
             for (pause, cost) in arrivals {
-                elapsed += (pause * depth as f64 / 4.0) as u64;
-                let cost = (cost * depth as f64) as u64;
+                elapsed += part(pause, depth / 4);
+                let cost = part(cost, depth);
                 let now = start.wrapping_add(elapsed);
                 let next = limit.admit(tat, now, cost);
                 let is_admitted = model.admit(elapsed.into(), cost.into(), depth.into());

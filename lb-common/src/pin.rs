@@ -22,8 +22,8 @@ use crate::{
 )]
 #[repr(C)]
 pub struct Pin {
-    /// When a packet last followed it, to within [`REFRESH_NS`]: ns of the coarse monotonic clock.
-    pub used_ns: u64,
+    /// When a packet last followed it, to within [`REFRESH_NS`], and when it was made.
+    pub stamp: Stamp,
     /// Of a pin made by a SYN: the client's initial sequence number.
     pub initial_sequence: u32,
     /// The backend's id; never [`NOBODY`].
@@ -33,6 +33,57 @@ pub struct Pin {
 }
 
 const _: () = assert!(size_of::<Pin>() == 16);
+
+/// When a pin was last used, and when it was made: two times of the coarse monotonic clock in one word, so that nobody pays for
+/// the age, neither memory nor packets.
+///
+/// The upper 37 bits are those of the last use in ns, which leaves steps of 0.13 s. The lower 27 bits are when the pin was made, in
+/// steps of 1.07 s, modulo 4.6 years. Taken as a whole, the word is the last use to within a step: so packets
+/// read it, and so did programs that knew of no age.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(transparent)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    const MADE: u64 = (1 << 27) - 1;
+    /// ns of a step of the time when it was made, as a power of two.
+    const STEP: u32 = 30;
+
+    /// Of a pin that is made now.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(now_ns: u64) -> Self {
+        Self((now_ns & !Self::MADE) | ((now_ns >> Self::STEP) & Self::MADE))
+    }
+
+    /// Of the same pin, used now.
+    #[must_use]
+    #[inline(always)]
+    pub const fn used(self, now_ns: u64) -> Self {
+        Self((now_ns & !Self::MADE) | (self.0 & Self::MADE))
+    }
+
+    /// How long ago the last use was, in ns, to within 0.13 s. Another CPU's clock may be a tick ahead.
+    #[must_use]
+    #[inline(always)]
+    pub const fn idle_ns(self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.0)
+    }
+
+    /// How long ago the pin was made, in ns, at most 1.07 s too much. `None` where that is not known: it would be before the
+    /// host's start, so a program made it that knew of no age.
+    #[must_use]
+    pub const fn age_ns(self, now_ns: u64) -> Option<u64> {
+        let used = self.0 >> Self::STEP;
+        let since = used.wrapping_sub(self.0) & Self::MADE;
+        match used.checked_sub(since) {
+            Some(made) => Some(now_ns.saturating_sub(made << Self::STEP)),
+            None => None,
+        }
+    }
+}
 
 /// What was seen of the connection's end.
 pub mod flags {
@@ -101,8 +152,7 @@ impl Idle {
         } else {
             self.closed_ns
         };
-        // Another CPU's clock may be a tick ahead.
-        now_ns.saturating_sub(pin.used_ns) > limit
+        pin.stamp.idle_ns(now_ns) > limit
     }
 }
 
@@ -169,9 +219,9 @@ pub trait Pins {
     fn find(&self, kind: Kind, flow: &Flow) -> Option<Pin>;
     /// Writes a pin anew in place, if it is still there.
     fn refresh(&self, kind: Kind, flow: &Flow, pin: &Pin);
-    /// Makes a pin if the flow has none of this kind. [`Kind::Old`] has a budget a CPU and second, so that a flood of
-    /// bare ACKs costs no more than that.
-    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin) -> Inserted;
+    /// Makes a pin, now, if the flow has none of this kind. [`Kind::Old`] has a budget a CPU and second, so that a flood
+    /// of bare ACKs costs no more than that.
+    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin, now_ns: u64) -> Inserted;
     /// Takes a pin away.
     fn remove(&self, kind: Kind, flow: &Flow);
     /// Whether a backend lives, be it leaving or not.
@@ -203,15 +253,15 @@ pub fn route<P: Pins>(pins: &P, slot: Slot, idle: &Idle, flow: &Flow, segment: S
         return NOBODY;
     }
     let pin = Pin {
-        used_ns: now_ns,
+        stamp: Stamp::new(now_ns),
         initial_sequence: segment.sequence,
         backend,
         flags: segment.close(0),
     };
     let inserted = if is_syn {
-        pins.insert(Kind::Syn, flow, &pin)
+        pins.insert(Kind::Syn, flow, &pin, now_ns)
     } else {
-        pins.insert(Kind::Old, flow, &pin)
+        pins.insert(Kind::Old, flow, &pin, now_ns)
     };
     match inserted {
         Inserted::Exists(first) if pins.is_alive(first.backend) => first.backend,
@@ -258,7 +308,10 @@ fn pinned<P: Pins>(
             if segment.is_syn() {
                 // The same SYN again, or the next connection from the same port.
                 let is_new = pin.initial_sequence != segment.sequence;
-                pin.initial_sequence = segment.sequence;
+                if is_new {
+                    pin.initial_sequence = segment.sequence;
+                    pin.stamp = Stamp::new(now_ns);
+                }
                 touch(pins, Kind::Syn, flow, pin, segment, now_ns, is_new);
                 return Some(pin.backend);
             }
@@ -318,8 +371,8 @@ fn touch<P: Pins>(
     is_changed: bool,
 ) {
     let flags = segment.close(pin.flags);
-    if is_changed || flags != pin.flags || now_ns.saturating_sub(pin.used_ns) >= REFRESH_NS {
-        pin.used_ns = now_ns;
+    if is_changed || flags != pin.flags || pin.stamp.idle_ns(now_ns) >= REFRESH_NS {
+        pin.stamp = pin.stamp.used(now_ns);
         pin.flags = flags;
         pins.refresh(kind, flow, &pin);
     }
@@ -336,12 +389,12 @@ fn promote<P: Pins>(
     now_ns: u64,
 ) -> u16 {
     let pin = Pin {
-        used_ns: now_ns,
+        stamp: syn.stamp.used(now_ns),
         flags: segment.close(syn.flags),
         ..syn
     };
     // What is left of an earlier connection is older than this handshake.
-    let backend = match pins.insert(Kind::Proven, flow, &pin) {
+    let backend = match pins.insert(Kind::Proven, flow, &pin, now_ns) {
         Inserted::New => pin.backend,
         Inserted::Exists(first)
             if first.flags != 0
@@ -357,4 +410,56 @@ fn promote<P: Pins>(
     };
     pins.remove(Kind::Syn, flow);
     backend
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    /// The steps of last use and of being made.
+    const USED: u64 = 1 << 27;
+    const MADE: u64 = 1 << 30;
+
+    #[test]
+    fn a_stamp_tells_last_use_and_age() {
+        // Just started, up for a while, and up for longer than the time of being made counts.
+        for made_ns in [
+            0,
+            5,
+            77 * SECOND,
+            1_000_000 * SECOND + 999,
+            (1 << 57) - 3,
+            1 << 61,
+        ] {
+            let mut stamp = Stamp::new(made_ns);
+            for used_ns in [0, 1, SECOND, 3600 * SECOND + 1, 864_000 * SECOND].map(|s| made_ns + s)
+            {
+                stamp = stamp.used(used_ns);
+                for now_ns in [used_ns, used_ns + 10 * SECOND] {
+                    let idle_ns = stamp.idle_ns(now_ns);
+                    assert!(
+                        idle_ns.abs_diff(now_ns - used_ns) < USED,
+                        "{made_ns} {used_ns}"
+                    );
+                    let age_ns = stamp.age_ns(now_ns).unwrap();
+                    let true_ns = now_ns - made_ns;
+                    assert!(
+                        true_ns <= age_ns && age_ns < true_ns + MADE,
+                        "{made_ns} {used_ns}"
+                    );
+                }
+            }
+        }
+        // The other CPU is ahead.
+        assert_eq!(Stamp::new(9 * SECOND).idle_ns(8 * SECOND), 0);
+    }
+
+    #[test]
+    fn a_word_without_an_age_has_none() {
+        // An hour after the host's start, by a program that wrote the ns of the last use.
+        let plain = Stamp(3600 * SECOND + 123_456_789);
+        assert_eq!(plain.age_ns(3700 * SECOND), None);
+        assert!(plain.idle_ns(3700 * SECOND) < 100 * SECOND);
+    }
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    gcra::{Ticks, ticks},
+    gcra::Ticks,
     limit::{
         Judgement, Kind, Known, LimitTables, Limits, OwnRate, Share, Source, SourceKey, Tat, Totals,
     },
@@ -77,9 +77,11 @@ impl Known for MapSource {
     fn tat(&self, kind: Kind) -> MapTat {
         // SAFETY: the pointer is to a value of the map, of this type. If the source is evicted meanwhile, what is written
         // here counts for the one that takes its place: one packet.
-        MapTat(match kind {
-            Kind::NewConnectionsPerSource => unsafe { &raw mut (*self.0).connections_tat },
-            _ => unsafe { &raw mut (*self.0).packets_tat },
+        MapTat(unsafe {
+            match kind {
+                Kind::NewConnectionsPerSource => &raw mut (*self.0).connections_tat,
+                _ => &raw mut (*self.0).packets_tat,
+            }
         })
     }
 
@@ -133,8 +135,7 @@ impl LimitTables for KernelTables {
             return None;
         }
         // Where another CPU was first, its entry is found below, as this one's own is.
-        let new = Source::default();
-        let _inserted = SOURCES.insert(key, &new, IF_ABSENT);
+        let _inserted = SOURCES.insert(key, Source::default(), IF_ABSENT);
         SOURCES.get_ptr_mut(key).map(MapSource)
     }
 

@@ -208,11 +208,11 @@ impl Pins for KernelTables {
     }
 
     #[inline(always)]
-    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin) -> Inserted {
+    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin, now_ns: u64) -> Inserted {
         if TRACE.load() == LIVE {
             return Inserted::New;
         }
-        if matches!(kind, Kind::Old) && !Self::admits_pin(pin.used_ns) {
+        if matches!(kind, Kind::Old) && !Self::admits_pin(now_ns) {
             Self::count_pin(kind, |count| count.over_budget += 1);
             return Inserted::Failed;
         }

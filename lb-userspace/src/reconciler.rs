@@ -5,6 +5,7 @@ mod attachments;
 mod blocks;
 mod change;
 mod desired;
+mod ebb;
 mod fleet;
 mod lists;
 pub(crate) mod meter;
@@ -49,6 +50,7 @@ use crate::{
 use attachments::Attachments;
 use change::Prepared;
 use desired::Desired;
+use ebb::Ebb;
 use fleet::FleetLimits;
 use meter::Meter;
 use origin::Origin;
@@ -93,6 +95,7 @@ pub(crate) struct Reconciler<D> {
     refused_files: lists::Refused,
     keeper: Keeper,
     sweeper: Sweeper,
+    ebb: Ebb,
     /// Leaving backends that nothing names any more.
     unnamed: BTreeSet<u16>,
     /// What a scan has shown that has just ended.
@@ -144,6 +147,9 @@ impl<D: DataPlane> Reconciler<D> {
             );
         }
         let now_ms = milliseconds(&plane);
+        let keeper = plane.leaving()?.map_or_else(Keeper::default, |leaving| {
+            Keeper::adopt(&leaving, Instant::now(), plane.now_ns())
+        });
         let mut slots = Vec::with_capacity(vips.len());
         for vip in &vips {
             if let Some(table) = plane.table(vip.id)? {
@@ -197,8 +203,9 @@ impl<D: DataPlane> Reconciler<D> {
             lists,
             files: Watcher::start(),
             refused_files: lists::Refused::default(),
-            keeper: Keeper::default(),
+            keeper,
             sweeper: Sweeper::default(),
+            ebb: Ebb::default(),
             unnamed: BTreeSet::new(),
             settled: None,
             fleet: FleetLimits::default(),
@@ -329,6 +336,11 @@ impl<D: DataPlane> Reconciler<D> {
                 return;
             }
         };
+        let quiet = self.wanted.iter().flat_map(Wanted::quiet);
+        // A counter that cannot be read is told of with the status.
+        let frames =
+            quiet.filter_map(|id| Some((id, self.plane.backend_counters(id).ok()?.packets)));
+        self.ebb.note(frames, Instant::now());
         self.unnamed = findings.unnamed;
         self.settled = Some(Arc::new(findings.settled));
         self.follow("scan");
@@ -440,11 +452,12 @@ impl<D: DataPlane> Reconciler<D> {
             .retain_ports(|ifindex| snapshot.links.contains_key(&ifindex));
         let next_hops = usable(&snapshot);
         let health = Arc::clone(&self.checked.borrow_and_update());
+        let now = Instant::now();
         let mut standing = self.keeper.stand(
             &self.desired.config,
             &health,
-            self.wanted.as_ref(),
-            Instant::now(),
+            (self.wanted.as_ref(), &self.ids),
+            now,
             milliseconds(&self.plane),
         );
         standing.unnamed.clone_from(&self.unnamed);
@@ -460,6 +473,12 @@ impl<D: DataPlane> Reconciler<D> {
             cpus: self.plane.cpus(),
         };
         let wanted = Wanted::new(&inputs, &self.held, &mut self.ids)?;
+        self.keeper.follow(&wanted, now);
+        if self.keeper.is_unnoted() {
+            let note = self.keeper.note(now, self.plane.now_ns());
+            self.plane.set_leaving(note.as_deref())?;
+            self.keeper.noted();
+        }
         apply(
             &mut self.plane,
             &mut self.held,

@@ -210,8 +210,8 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json["vips"][0]["backends"][0]),
         sorted(
-            "id address weight configured_weight drained forward slots healthy health pins empty resolved mac mtu packets bytes \
-             new_connections"
+            "id address weight configured_weight drained forward slots healthy health pins empty packets_per_second \
+             drain_seconds_left resolved mac mtu packets bytes new_connections"
         )
     );
     assert_eq!(

@@ -405,8 +405,11 @@ async fn how_far_a_drain_and_a_move_have_come_is_shown() {
     };
     status.vips[0].backends[0].pins = 12;
     status.vips[0].backends[0].empty = Some(false);
+    status.vips[0].backends[0].packets_per_second = Some(3.25);
     let (list, vip) = show(&status).await;
     assert!(list.contains("drained, 12 flows"), "{list}");
+    let ebb = "\n  10.0.0.11 of web drains; 3.2 packets/s still come\n";
+    assert!(list.contains(ebb) && vip.contains(ebb), "{list}{vip}");
     let slots = "slots: 65000 stable, 536 moving, the next change in 12 s; 7 flows remembered";
     assert!(vip.contains(slots), "{vip}");
 
@@ -422,12 +425,18 @@ async fn how_far_a_drain_and_a_move_have_come_is_shown() {
         alive: true,
         health: Some(common::health(true)),
         packets: 1234,
+        packets_per_second: Some(0.0),
         pins: 3,
+        drain_seconds_left: Some(239.7),
     });
     let (list, vip) = show(&status).await;
-    assert!(list.contains("drained, empty"), "{list}");
+    assert!(
+        list.contains("drained, empty") && !list.contains(" drains;"),
+        "{list}"
+    );
     assert!(!vip.contains("slots:"), "{vip}");
-    let leaving = "10.0.0.19 (id 9): leaving; 3 flows remembered, 1234 packets";
+    let leaving = "10.0.0.19 (id 9): leaving; 3 flows remembered, 1234 packets; \
+                   0.0 packets/s still come; 240 s left\n";
     assert!(vip.contains(leaving), "{vip}");
     let row = list.lines().find(|line| line.contains("10.0.0.19"));
     let row: Vec<&str> = row.unwrap().split_whitespace().collect();

@@ -33,6 +33,7 @@ use lb_userspace::{
     model::{
         attached::{AttachMode, Refused, Xdp},
         ids::Ids,
+        leaving::Leaving,
         next_hop::Port,
         overrides::BackendName,
         plan::{Held, MOST_BY_TIME, Step},
@@ -432,6 +433,12 @@ impl DataPlane for Failing {
     }
     fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>> {
         self.memory.since(vip)
+    }
+    fn set_leaving(&mut self, leaving: Option<&Leaving>) -> anyhow::Result<()> {
+        self.memory.set_leaving(leaving)
+    }
+    fn leaving(&self) -> anyhow::Result<Option<Box<Leaving>>> {
+        self.memory.leaving()
     }
     fn set_idle(&mut self, vip: u32, idle: &Idle) -> anyhow::Result<()> {
         self.write()?.set_idle(vip, idle)

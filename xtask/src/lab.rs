@@ -18,6 +18,7 @@ mod cleanup;
 mod config;
 mod ecmp;
 mod exec;
+mod forget;
 mod frame;
 mod id;
 mod namespace;
@@ -43,6 +44,7 @@ pub use self::{
     cleanup::{kept, leftovers, remove, sweep},
     config::{Backend, FlowTimes, Protocol, Vip, WeirConfig},
     ecmp::Ecmp,
+    forget::forget_pins,
     frame::{FrameSocket, tagged},
     id::LabId,
     namespace::Namespace,

@@ -232,6 +232,7 @@ fn vips(options: &Options, addresses: &[IpAddr]) -> Vec<Vip> {
         port: FIRST_PORT + number,
         protocol: Protocol::Tcp,
         flows: None,
+        checked: None,
         backends: backends.clone(),
     };
     (0..options.vips).map(vip).collect()

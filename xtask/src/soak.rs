@@ -1,9 +1,10 @@
 //! `cargo xtask soak`: random changes under long-lived connections, and an account of each that breaks.
 //!
-//! With one node everything changes: backends, weights, drains, and the daemon is killed. With two, a router before
-//! them sends open flows to the other node whenever no slot is on the move.
+//! Backends come and go, get other weights, are drained and fail their checks; the daemon is killed. With two nodes, a router
+//! before them also sends open flows to the other node whenever no slot is on the move.
 
 mod change;
+mod death;
 mod findings;
 mod fleet;
 pub(crate) mod traffic;
@@ -15,11 +16,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 pub use self::findings::Findings;
 use self::{
     change::{Backends, Change},
+    death::Death,
     fleet::Fleet,
     traffic::Traffic,
 };
@@ -50,9 +52,19 @@ pub struct Options {
     /// Seed of the random numbers [default: `WEIR_SOAK_SEED`, else a random one]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Break a rule of weir's on purpose: this must break connections, and the soak must end badly
+    #[arg(long, value_enum)]
+    pub break_rule: Option<BreakRule>,
     /// The binaries are built already (what xtask tells itself when it goes on as root).
     #[arg(long, hide = true)]
     pub built: bool,
+}
+
+/// A rule that connections depend on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum BreakRule {
+    /// Flows of slots that change hands are remembered: the lab deletes them from the kernel's maps
+    ForgetPins,
 }
 
 /// Soaks; the exit code is 0 only if no connection broke that should not, and everything came to rest.
@@ -65,15 +77,23 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if !root::is_root() {
         let seed = options.seed()?;
-        let words = format!(
+        let mut words = format!(
             "soak --built --connections {} --changes {} --nodes {} --seed {seed}",
             options.connections, options.changes, options.nodes
         );
+        if let Some(BreakRule::ForgetPins) = options.break_rule {
+            words += " --break-rule forget-pins";
+        }
         let words: Vec<_> = words.split(' ').map(Into::into).collect();
         root::again_as_root("the soak", &words)?;
     }
     let findings = soak(options)?;
     println!("\n{findings}");
+    if let Some(rule) = options.break_rule {
+        println!(
+            "A rule was broken on purpose ({rule:?}): broken connections are what this was to show."
+        );
+    }
     Ok(verdict(&findings.complaints()))
 }
 
@@ -101,15 +121,20 @@ pub fn soak(options: &Options) -> Result<Findings> {
         options.connections,
         options.connections / 20,
     )?;
+    let mut deaths = Vec::new();
     let started = Instant::now();
     fleet.rehash(&mut random, &mut traffic)?;
 
     for number in 1..=options.changes {
-        let change = backends.any_change(&mut random);
+        // One flap at least, however few the changes are.
+        let flap = (number == options.changes.div_ceil(2)).then(|| backends.any_flap(&mut random));
+        let change = flap.flatten();
+        let change = change.unwrap_or_else(|| backends.any_change(&mut random));
         backends.make(change);
-        fleet
+        let died = fleet
             .make(change, &backends, &mut random)
             .with_context(|| format!("change {number}: {change:?}"))?;
+        deaths.extend(died);
         traffic.read()?;
         println!(
             "    {:>4.0} s  {number:>3} {change:<28}  {} open, {} broken, {} refused",
@@ -124,10 +149,16 @@ pub fn soak(options: &Options) -> Result<Findings> {
         }
         thread::sleep(Duration::from_millis(random.u64(0..PAUSE_MS)));
     }
-    traffic.read()?;
-    let before_kill = traffic.broken.len();
+    if options.break_rule.is_some() {
+        break_pins(&mut fleet, &mut backends, &mut random)?;
+        traffic.wait_for_a_round()?;
+    }
     let victim = kill_one(&mut fleet, &mut backends, &mut random)?;
     traffic.end()?;
+    if options.break_rule.is_some() {
+        // What is remembered by now would only be waited for.
+        fleet.forget_pins()?;
+    }
     step("wait until every slot is Stable", || {
         fleet.wait_until_stable()
     })?;
@@ -148,11 +179,26 @@ pub fn soak(options: &Options) -> Result<Findings> {
     Ok(Findings {
         changes: options.changes,
         victim,
-        before_kill,
+        flaps: deaths,
+        is_broken: options.break_rule.is_some(),
         traffic: [Some(traffic), after].into_iter().flatten().collect(),
         digests,
         fresh,
     })
+}
+
+/// Drains a backend with connections, and forgets them once its slots are others'.
+fn break_pins(
+    fleet: &mut Fleet,
+    backends: &mut Backends,
+    random: &mut fastrand::Rng,
+) -> Result<()> {
+    let index = fleet.busiest(&backends.serving())?;
+    let change = Change::Drain(index);
+    backends.make(change);
+    fleet.make(change, backends, random)?;
+    fleet.wait_for_moves()?;
+    fleet.forget_pins()
 }
 
 /// Takes a backend out of the config, waits until it gets no new flow, and kills its server.
@@ -160,8 +206,8 @@ fn kill_one(
     fleet: &mut Fleet,
     backends: &mut Backends,
     random: &mut fastrand::Rng,
-) -> Result<String> {
-    let index = fleet.busiest(&backends.configured())?;
+) -> Result<Death> {
+    let index = fleet.busiest(&backends.serving())?;
     let change = Change::Remove(index);
     backends.make(change);
     fleet.make(change, backends, random)?;

@@ -9,7 +9,10 @@
 
 mod three_backends;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use rustix::process::Signal;
@@ -125,19 +128,36 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
 #[test]
 fn a_move_goes_on_where_a_killed_daemon_left_it() {
     let mut run = Run::start();
+    let text = fs::read_to_string(run.weir.config()).unwrap();
+    let timed = text.split("[[vip]]").map(|vip| {
+        let timed = "drain_timeout = \"10min\"\n[[vip.backend]]";
+        vip.replacen("[[vip.backend]]", timed, 1)
+    });
+    let timed = timed.collect::<Vec<_>>().join("[[vip]]");
+    fs::write(run.weir.config(), timed).unwrap();
+    run.weir.reload().unwrap();
     let backend = run.topology.backends[0].address(VIP_V4).to_string();
     run.weir.ask(&["drain", "web-v4", &backend]).unwrap();
     let before = run.comes_to("the move", |vip| vip["slots"]["moving"] != 0);
+    let read = Instant::now();
     run.weir.end_by(Signal::KILL).unwrap();
     run.weir
         .restart()
         .unwrap_or_else(|error| panic!("{error:#}"));
+    let between = read.elapsed().as_secs_f64();
     let after = run.vip();
     assert_eq!(after["slots"], before["slots"]);
     assert_eq!(after["table_digest"], before["table_digest"]);
     let left = |vip: &Value| vip["seconds_left"].as_f64().unwrap();
     // The usual window is 15 min; it is not started again.
     assert!(left(&after) < left(&before), "{after} after {before}");
+    // Nor is the time that the drained backend has; it is noted in whole seconds, rounded up.
+    let left = |vip: &Value| vip["backends"][0]["drain_seconds_left"].as_f64().unwrap();
+    let (after, before) = (left(&after), left(&before));
+    assert!(
+        before < 598.0 && after <= before - between + 1.0,
+        "{before} s, and {after} s {between} s later"
+    );
     assert_eq!(run.answering(300), run.topology.backend_names()[1..]);
 
     // What went into slots on the move is remembered, at the backends that served it; nothing else is.
@@ -149,6 +169,10 @@ fn a_move_goes_on_where_a_killed_daemon_left_it() {
     );
     assert!(total > 5 && listed.len() == 5, "{flows}");
     for flow in listed {
+        let (age, idle) = (&flow["age_seconds"], &flow["idle_seconds"]);
+        // The test itself takes less than a minute; the last use is at the earliest when the flow began.
+        assert!(age.as_f64().unwrap() < 60.0, "{flow}");
+        assert!(idle.as_f64() <= age.as_f64(), "{flow}");
         assert_eq!(flow["slot_state"], "moving", "{flow}");
         assert_ne!(flow["backend"], backend.as_str(), "{flow}");
     }

@@ -131,7 +131,7 @@ impl Pins for Maps {
         None
     }
     fn refresh(&self, _: Kind, _: &Flow, _: &Pin) {}
-    fn insert(&self, _: Kind, _: &Flow, _: &Pin) -> Inserted {
+    fn insert(&self, _: Kind, _: &Flow, _: &Pin, _: u64) -> Inserted {
         Inserted::New
     }
     fn remove(&self, _: Kind, _: &Flow) {}

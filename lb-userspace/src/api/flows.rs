@@ -84,6 +84,8 @@ pub struct FlowStatus {
     pub backend_id: u16,
     /// Which map it is in: `syn`, `proven` or `old` (docs/consistency.md).
     pub kind: String,
+    /// How long it has been remembered, in seconds, to within one or two. `null` where an older program began to.
+    pub age_seconds: Option<f64>,
     /// How long no packet of it has come, in seconds, to within one.
     pub idle_seconds: f64,
     /// Whether FIN or RST has been seen.
@@ -186,7 +188,7 @@ impl Known<'_> {
         let place = Place::of(flow, self.held)?;
         let backend = self.held.backend(pin.backend)?;
         let ends = |address, port| SocketAddr::new(ip_address(address), u16::from_be_bytes(port));
-        let idle_ns = self.now_ns.saturating_sub(pin.used_ns);
+        let seconds = |ns| Duration::from_millis(ns / 1_000_000).as_secs_f64();
         let status = FlowStatus {
             vip: self.names.get(&place.vip.id)?.clone(),
             protocol: if flow.protocol == u32::from(Protocol::Udp.number()) {
@@ -199,7 +201,8 @@ impl Known<'_> {
             backend: ip_address(backend.address),
             backend_id: pin.backend,
             kind: kind.as_str().to_owned(),
-            idle_seconds: Duration::from_millis(idle_ns / 1_000_000).as_secs_f64(),
+            age_seconds: pin.stamp.age_ns(self.now_ns).map(seconds),
+            idle_seconds: seconds(pin.stamp.idle_ns(self.now_ns)),
             closing: pin.flags != 0,
             expired: place.idle.is_over(pin, self.now_ns) || !backend.is_alive(),
             slot: place.index,

@@ -218,8 +218,12 @@ pub struct LeavingStatus {
     pub health: Option<HealthStatus>,
     /// Frames forwarded to it.
     pub packets: u64,
+    /// Frames a second that still come, between the last two scans; `null` before there were two.
+    pub packets_per_second: Option<f64>,
     /// Flows that are remembered with it, as the last scan found them.
     pub pins: u64,
+    /// When `drain_timeout` ends, in seconds from now; `null` where there is none.
+    pub drain_seconds_left: Option<f64>,
 }
 
 impl VipStatus {
@@ -258,6 +262,11 @@ pub struct BackendStatus {
     pub pins: u64,
     /// Of a backend of weight 0: whether no slot and no flow names it any more, as the last scan found. `null` for others.
     pub empty: Option<bool>,
+    /// Of a backend of weight 0: frames a second that still come, between the last two scans. `null` for others, and before
+    /// there were two.
+    pub packets_per_second: Option<f64>,
+    /// Of a backend of weight 0: when `drain_timeout` ends, in seconds from now. `null` for others, and where there is none.
+    pub drain_seconds_left: Option<f64>,
     /// Whether the next hop toward it is known.
     pub resolved: bool,
     /// MAC address of that next hop, if known.

@@ -80,10 +80,14 @@ fn text(flows: &Flows) -> String {
 }
 
 fn listing(flows: &[FlowStatus]) -> String {
-    let mut listing = table::table(&["VIP", "CLIENT", "BACKEND", "MAP", "SLOT", "IDLE"], 5);
+    let header = ["VIP", "CLIENT", "BACKEND", "MAP", "SLOT", "AGE", "IDLE"];
+    let mut listing = table::table(&header, 5);
     for flow in flows {
-        let idle = Duration::try_from_secs_f64(flow.idle_seconds).unwrap_or_default();
-        let idle = humantime::format_duration(Duration::from_secs(idle.as_secs()));
+        let time = |seconds| {
+            let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+            humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+        };
+        let idle = time(flow.idle_seconds);
         let note = if flow.expired { " (expired)" } else { "" };
         listing.add_row([
             Cell::new(&flow.vip),
@@ -91,6 +95,7 @@ fn listing(flows: &[FlowStatus]) -> String {
             Cell::new(flow.backend),
             Cell::new(&flow.kind),
             Cell::new(format!("{} {}", flow.slot, flow.slot_state)),
+            table::number(flow.age_seconds.map_or_else(|| "?".to_owned(), time)),
             table::number(format!("{idle}{note}")),
         ]);
     }
@@ -112,6 +117,7 @@ mod tests {
             backend: "10.0.0.11".parse().unwrap(),
             backend_id: 3,
             kind: "old".to_owned(),
+            age_seconds: Some(3723.9),
             idle_seconds: 75.2,
             closing: false,
             expired: true,
@@ -137,6 +143,7 @@ mod tests {
         for part in [
             "[2001:db8::7]:40000",
             " 77 moving ",
+            "1h 2m 3s",
             "1m 15s (expired)",
             "\n11 more: ",
         ] {

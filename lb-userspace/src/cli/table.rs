@@ -120,6 +120,7 @@ pub(super) fn vip(vip: &VipStatus) -> String {
         if let Some(line) = line {
             writeln!(text, "{}", fit(&format!("  {}: {line}", backend.address))).ok();
         }
+        ebb_line(&vip.name, backend).map(|line| writeln!(text, "{line}").ok());
     }
     for leaving in &vip.leaving {
         writeln!(text, "{}", leaving_line(leaving)).ok();
@@ -209,7 +210,16 @@ pub(super) fn backend_rows(rows: &[Row<'_>]) -> String {
             number(count(backend.packets)),
         ]);
     }
-    format!("{}\n", table.trim_fmt())
+    let mut text = table.trim_fmt() + "\n";
+    for Row { vip, backend } in rows {
+        if let Shown::Own(backend) = backend
+            && let Some(line) = ebb_line(vip, backend)
+        {
+            // Writing to a string cannot fail.
+            writeln!(text, "{line}").ok();
+        }
+    }
+    text
 }
 
 fn state(backend: &BackendStatus) -> Cell {
@@ -255,6 +265,22 @@ fn drain(backend: &BackendStatus) -> String {
     }
 }
 
+/// What still comes to a backend that takes no new flows; `None` where that is nothing, or nothing is known.
+fn ebb_line(vip: &str, backend: &BackendStatus) -> Option<String> {
+    let still = still(backend.packets_per_second, backend.drain_seconds_left);
+    (backend.empty == Some(false) && !still.is_empty())
+        .then(|| format!("  {} of {vip} drains{still}", backend.address))
+}
+
+/// How many packets still come to a backend that takes no new flows, and how long it has; empty where neither is known.
+fn still(packets_per_second: Option<f64>, seconds_left: Option<f64>) -> String {
+    let rate = packets_per_second.map_or_else(String::new, |rate| {
+        format!("; {rate:.1} packets/s still come")
+    });
+    let left = seconds_left.map_or_else(String::new, |seconds| format!("; {seconds:.0} s left"));
+    rate + &left
+}
+
 /// A backend that is not configured any more, or that died, and is still named.
 fn leaving_line(leaving: &LeavingStatus) -> String {
     let what = if leaving.alive {
@@ -262,8 +288,13 @@ fn leaving_line(leaving: &LeavingStatus) -> String {
     } else {
         "dead, waits for its id to be free"
     };
+    let still = if leaving.alive {
+        still(leaving.packets_per_second, leaving.drain_seconds_left)
+    } else {
+        String::new()
+    };
     format!(
-        "  {} (id {}): {what}; {} flows remembered, {} packets",
+        "  {} (id {}): {what}; {} flows remembered, {} packets{still}",
         leaving.address,
         leaving.id,
         count(leaving.pins),

@@ -30,6 +30,7 @@ use crate::{
     config::XdpMode,
     model::{
         attached::{AttachMode, Refused, Xdp},
+        leaving::Leaving,
         slots::Since,
     },
 };
@@ -46,6 +47,7 @@ pub struct Memory {
     attached: BTreeSet<String>,
     refused: Option<Refused>,
     since: BTreeMap<u32, Box<Since>>,
+    leaving: Option<Box<Leaving>>,
     idle: BTreeMap<u32, Idle>,
     blocks: HashMap<PrefixKey, u32>,
     block_scopes: BTreeMap<u32, u32>,
@@ -183,6 +185,15 @@ impl DataPlane for Memory {
 
     fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>> {
         self.since.get(&vip).map(|since| copy(&**since)).transpose()
+    }
+
+    fn set_leaving(&mut self, leaving: Option<&Leaving>) -> anyhow::Result<()> {
+        self.leaving = leaving.map(copy).transpose()?;
+        Ok(())
+    }
+
+    fn leaving(&self) -> anyhow::Result<Option<Box<Leaving>>> {
+        self.leaving.as_deref().map(copy).transpose()
     }
 
     fn set_idle(&mut self, vip: u32, idle: &Idle) -> anyhow::Result<()> {
@@ -409,7 +420,7 @@ impl Pins for Memory {
         }
     }
 
-    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin) -> Inserted {
+    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin, _now_ns: u64) -> Inserted {
         let mut counts = self.counts.borrow_mut();
         match counts.pins.entry(kind).or_default().entry(*flow) {
             Entry::Occupied(held) => Inserted::Exists(*held.get()),

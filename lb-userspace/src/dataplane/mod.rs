@@ -23,6 +23,7 @@ use crate::{
     config::{self, XdpMode},
     model::{
         attached::{AttachMode, Refused, Xdp},
+        leaving::Leaving,
         slots::{Since, Slots},
     },
 };
@@ -58,6 +59,10 @@ pub trait DataPlane {
     fn set_since(&mut self, vip: u32, since: Option<&Since>) -> anyhow::Result<()>;
     /// What [`Self::set_since`] noted, be it by an earlier daemon.
     fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>>;
+    /// Notes since when backends take no new flows; `None` takes the note away.
+    fn set_leaving(&mut self, leaving: Option<&Leaving>) -> anyhow::Result<()>;
+    /// What [`Self::set_leaving`] noted, be it by an earlier daemon.
+    fn leaving(&self) -> anyhow::Result<Option<Box<Leaving>>>;
     /// Writes how long a VIP's flows may be silent.
     fn set_idle(&mut self, vip: u32, idle: &Idle) -> anyhow::Result<()>;
     /// Takes a VIP's lookup table away.

@@ -101,6 +101,14 @@ impl Ids {
         self.backends.assign(key).map(|id| id as u16)
     }
 
+    /// The id that a backend has, if it has one. `mode` is of [`lb_common::backend::mode`].
+    #[must_use]
+    pub fn known(&self, vip: &VipKey, address: Address, mode: u8) -> Option<u16> {
+        let vip = *self.vips.by_key.get(vip)?;
+        let key = BackendKey { vip, address, mode };
+        self.backends.by_key.get(&key).map(|id| *id as u16)
+    }
+
     /// Whoever has this backend id never gets it again: the next one like it has another. For a backend that died:
     /// what still names the id counts for nothing, and shall not come to count again.
     pub fn bury(&mut self, id: u16) {

@@ -8,6 +8,7 @@
 pub mod attached;
 pub mod blocks;
 pub mod ids;
+pub mod leaving;
 pub mod limits;
 pub mod listed;
 pub mod next_hop;

@@ -232,6 +232,15 @@ impl Wanted {
         })
     }
 
+    /// The ids of the backends that take no new flows and may have old ones: drained and leaving ones.
+    pub fn quiet(&self) -> impl Iterator<Item = u16> {
+        let own = self.vips.iter().flat_map(|vip| &vip.backends);
+        let drained = own.filter(|backend| backend.weight == 0);
+        let leaving = self.leaving.iter().filter(|(_, entry)| entry.is_alive());
+        let leaving = leaving.map(|(id, _)| *id);
+        drained.map(|backend| backend.id).chain(leaving)
+    }
+
     /// Every backend that packets may find, leaving ones included, by id.
     #[must_use]
     pub fn backends(&self) -> BTreeMap<u16, Backend> {
@@ -325,6 +334,12 @@ impl NamedVip {
         };
         Ok(Self { id, table })
     }
+}
+/// The id that a backend of a VIP has, if it has one.
+#[must_use]
+pub fn id_of(vip: &config::Vip, backend: &config::Backend, ids: &Ids) -> Option<u16> {
+    let address = map_address(backend.address);
+    ids.known(&vip_key(vip), address, way::mode(backend.forward))
 }
 
 /// The VIPs' tables: the one that is held if it was made of the same, else a new one.

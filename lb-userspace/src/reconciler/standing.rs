@@ -13,14 +13,19 @@ use crate::{
     dsr::Asked,
     health::{Check, Snapshot, Through, Verdict, usable},
     model::{
-        forward_of, ip_address,
+        forward_of,
+        ids::Ids,
+        ip_address,
+        leaving::Leaving,
         overrides::BackendName,
-        wanted::{Standing, Wanted},
+        wanted::{Standing, Wanted, id_of},
     },
 };
 
 /// Steps in which a backend comes to its whole weight: each is a change of the table.
 const START_STEPS: u32 = 10;
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// Memory of what has a duration.
 #[derive(Debug, Default)]
@@ -29,10 +34,11 @@ pub(super) struct Keeper {
     serving: Option<BTreeSet<BackendName>>,
     /// When backends that start slowly began.
     started: BTreeMap<BackendName, Instant>,
-    /// Since when backends of the configuration take no new flows.
-    drained: BTreeMap<BackendName, Instant>,
-    /// Since when ids are leaving.
-    leaving: BTreeMap<u16, Instant>,
+    /// Since when backends take no new flows, by id: drained ones, and leaving ones. One that is drained and taken out
+    /// then, or put back, goes on where it was.
+    quiet: BTreeMap<u16, Instant>,
+    /// Those times of which there is a note.
+    noted: BTreeMap<u16, Instant>,
     /// VIPs that use all backends because too many have failed.
     pub(super) failing_open: BTreeSet<String>,
     /// When something of this changes by time alone.
@@ -40,12 +46,66 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
+    /// A keeper that goes on with an earlier one's [`Self::note`], at `now`, which is `now_ns` of the monotonic clock.
+    pub(super) fn adopt(note: &Leaving, now: Instant, now_ns: u64) -> Self {
+        let quiet = note.times().filter_map(|(id, since_s)| {
+            // What has not come yet was noted before the host started anew, or by nobody: its time begins again.
+            let elapsed_ns = now_ns.checked_sub(u64::from(since_s) * SECOND_NS)?;
+            Some((id, now.checked_sub(Duration::from_nanos(elapsed_ns))?))
+        });
+        let quiet: BTreeMap<_, _> = quiet.collect();
+        Self {
+            noted: quiet.clone(),
+            quiet,
+            ..Self::default()
+        }
+    }
+
+    /// Begins the times of those who take no new flows from `now` on, and ends those of others.
+    pub(super) fn follow(&mut self, wanted: &Wanted, now: Instant) {
+        let quiet = wanted.quiet();
+        self.quiet = quiet
+            .map(|id| (id, self.quiet.get(&id).copied().unwrap_or(now)))
+            .collect();
+    }
+
+    /// Whether what is noted for a later daemon is out of date.
+    ///
+    /// It is noted before the maps follow: a daemon that is killed in between leaves a time that begins too early by that
+    /// moment, or one that begins again.
+    pub(super) fn is_unnoted(&self) -> bool {
+        self.quiet != self.noted
+    }
+
+    /// What to note for a later daemon; nothing, where all backends take new flows.
+    pub(super) fn note(&self, now: Instant, now_ns: u64) -> Option<Box<Leaving>> {
+        let times = self.quiet.iter().map(|(id, since)| {
+            let elapsed_ns = now.saturating_duration_since(*since).as_nanos();
+            let began_ns = now_ns.saturating_sub(u64::try_from(elapsed_ns).unwrap_or(u64::MAX));
+            // Rounded up: no time shall be taken as over too early.
+            let since_s = began_ns.div_ceil(SECOND_NS);
+            (*id, u32::try_from(since_s).unwrap_or(u32::MAX))
+        });
+        (!self.quiet.is_empty()).then(|| Leaving::new(times))
+    }
+
+    /// What [`Self::note`] told has been noted.
+    pub(super) fn noted(&mut self) {
+        self.noted.clone_from(&self.quiet);
+    }
+
+    /// How long a backend has taken no new flows.
+    pub(super) fn quiet_for(&self, id: u16, now: Instant) -> Option<Duration> {
+        let since = self.quiet.get(&id)?;
+        Some(now.saturating_duration_since(*since))
+    }
+
     /// How the backends stand `now`, which is `now_ms` for the data plane. `before` is what was wanted the last time.
     pub(super) fn stand(
         &mut self,
         config: &Config,
         health: &Snapshot,
-        before: Option<&Wanted>,
+        (before, ids): (Option<&Wanted>, &Ids),
         now: Instant,
         now_ms: u32,
     ) -> Standing {
@@ -68,28 +128,26 @@ impl Keeper {
                 .dead
                 .extend(unusable.map(|backend| name(vip, backend.address)));
         }
-        self.end_drains(config, now, &mut standing);
+        self.end_drains(config, ids, now, &mut standing);
         self.start_slowly(config, now, &mut standing);
         self.end_leaving(config, health, before, now, &mut standing);
         standing
     }
 
     /// A backend that has been drained for as long as it may counts as dead.
-    fn end_drains(&mut self, config: &Config, now: Instant, standing: &mut Standing) {
-        let mut drained = BTreeMap::new();
+    fn end_drains(&mut self, config: &Config, ids: &Ids, now: Instant, standing: &mut Standing) {
         for vip in &config.vips {
+            let Some(timeout) = vip.flows.drain_timeout else {
+                continue;
+            };
             for backend in vip.backends.iter().filter(|backend| backend.weight == 0) {
-                let name = name(vip, backend.address);
-                let since = self.drained.get(&name).copied().unwrap_or(now);
-                if let Some(timeout) = vip.flows.drain_timeout
-                    && self.is_over(since, timeout, now)
-                {
-                    standing.dead.insert(name.clone());
+                let since = id_of(vip, backend, ids).and_then(|id| self.quiet.get(&id));
+                let since = since.copied().unwrap_or(now);
+                if self.is_over(since, timeout, now) {
+                    standing.dead.insert(name(vip, backend.address));
                 }
-                drained.insert(name, since);
             }
         }
-        self.drained = drained;
     }
 
     /// A backend that comes, or comes back, gets its weight in steps. The first time all have theirs at once: it is the
@@ -139,10 +197,8 @@ impl Keeper {
         now: Instant,
         standing: &mut Standing,
     ) {
-        let mut leaving = BTreeMap::new();
         for (id, backend) in before.iter().flat_map(|before| &before.leaving) {
-            let since = self.leaving.get(id).copied().unwrap_or(now);
-            leaving.insert(*id, since);
+            let since = self.quiet.get(id).copied().unwrap_or(now);
             let Some(vip) = before.and_then(|before| vip_of(config, before, backend)) else {
                 continue;
             };
@@ -159,7 +215,6 @@ impl Keeper {
                 standing.expired.insert(*id);
             }
         }
-        self.leaving = leaving;
     }
 
     /// Whether a time is up; if not, there is a wake at its end.

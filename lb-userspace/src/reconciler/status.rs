@@ -1,6 +1,6 @@
 //! What the reconciler tells of the node.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Instant};
 
 use lb_common::{
     access::{MAX_BLOCKS, MAX_LISTED},
@@ -305,6 +305,13 @@ impl<D: DataPlane> Reconciler<D> {
             health,
             pins: self.pins_of(backend.id),
             empty,
+            // Where nothing names it, there are no more scans, and no more packets.
+            packets_per_second: match empty {
+                Some(true) => Some(0.0),
+                Some(false) => self.ebb.rate(backend.id),
+                None => None,
+            },
+            drain_seconds_left: self.drain_seconds_left(vip, backend.id),
             resolved,
             mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
             mtu: backend.entry.mtu,
@@ -335,6 +342,13 @@ impl<D: DataPlane> Reconciler<D> {
         Some(HealthStatus::new(&check, snapshot.states.get(&check)?))
     }
 
+    /// When a backend's `drain_timeout` ends, in seconds from now.
+    fn drain_seconds_left(&self, vip: &config::Vip, id: u16) -> Option<f64> {
+        let timeout = vip.flows.drain_timeout?;
+        let gone = self.keeper.quiet_for(id, Instant::now())?;
+        Some(timeout.saturating_sub(gone).as_secs_f64())
+    }
+
     fn leaving_status(
         &self,
         vip: &config::Vip,
@@ -350,7 +364,9 @@ impl<D: DataPlane> Reconciler<D> {
             health: forward_of(entry.mode)
                 .and_then(|forward| self.health_of(vip, address, forward)),
             packets: count.packets,
+            packets_per_second: self.ebb.rate(id),
             pins: self.pins_of(id),
+            drain_seconds_left: self.drain_seconds_left(vip, id),
         }
     }
 

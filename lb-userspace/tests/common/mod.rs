@@ -38,6 +38,8 @@ pub(crate) fn status() -> Status {
         health: Some(health(resolved)),
         pins: 0,
         empty: None,
+        packets_per_second: None,
+        drain_seconds_left: None,
         resolved,
         mtu: 1500,
         mac: resolved.then(|| format!("02:00:00:00:00:{id:02x}")),

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     flow::Flow,
-    pin::{Kind, Pin},
+    pin::{Kind, Pin, Stamp},
     reason::Verdict,
 };
 use lb_userspace::dataplane::{DataPlane, ReasonCount, Remembered, bpf::Action, memory::Memory};
@@ -111,7 +111,13 @@ fn pins(plane: &dyn DataPlane) -> HashMap<(Kind, Flow), Pin> {
     let mut pins = HashMap::new();
     let mut visit = |remembered| {
         if let Remembered::Pin(kind, flow, pin) = remembered {
-            pins.insert((kind, flow), Pin { used_ns: 0, ..pin });
+            pins.insert(
+                (kind, flow),
+                Pin {
+                    stamp: Stamp::default(),
+                    ..pin
+                },
+            );
         }
         ControlFlow::Continue(())
     };

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 
 use lb_common::{
     flow::{Address, Flow},
-    pin::{self, Idle, Inserted, Kind, Pin, Pins, Segment},
+    pin::{self, Idle, Inserted, Kind, Pin, Pins, Segment, Stamp},
     slot::{HOLDING, NOBODY, SETTLING, Slot, State},
     wire::tcp::flags::{ACK, FIN, SYN},
 };
@@ -43,7 +43,8 @@ pub(crate) struct Scope {
 /// Backends: ids 1 to this.
 pub(crate) const BACKENDS: u16 = 3;
 
-const NOW_NS: u64 = 1_000_000;
+/// Many steps of the times in a pin.
+const NOW_NS: u64 = 1 << 40;
 const IDLE: Idle = Idle {
     open_ns: 1000,
     closed_ns: 1000,
@@ -212,7 +213,7 @@ struct View<'a> {
 impl Held {
     fn pin(self) -> Pin {
         Pin {
-            used_ns: if self.is_expired { 0 } else { NOW_NS },
+            stamp: Stamp::new(if self.is_expired { 0 } else { NOW_NS }),
             initial_sequence: if self.is_forged { FORGED } else { OWN },
             backend: self.backend,
             flags: if self.is_closed { pin::flags::FIN } else { 0 },
@@ -252,7 +253,7 @@ impl Pins for View<'_> {
         }
     }
 
-    fn insert(&self, kind: Kind, _flow: &Flow, pin: &Pin) -> Inserted {
+    fn insert(&self, kind: Kind, _flow: &Flow, pin: &Pin, _now_ns: u64) -> Inserted {
         let held = &mut self.pins.borrow_mut()[kind as usize];
         if let Some(held) = held {
             return Inserted::Exists(held.pin());

@@ -217,6 +217,7 @@ fn config(name: &str, segment: u8) -> WeirConfig {
             port: PORT,
             protocol,
             flows: None,
+            checked: None,
             backends: (FIRST..FIRST + BACKENDS)
                 .map(|number| Backend {
                     address: match address {

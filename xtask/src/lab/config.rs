@@ -40,6 +40,8 @@ pub struct Vip {
     pub protocol: Protocol,
     /// How long flows are remembered while they move; `None` for what is usual.
     pub flows: Option<FlowTimes>,
+    /// The port of every backend that is asked whether it is well; `None` for no checks.
+    pub checked: Option<u16>,
     /// Who serves it.
     pub backends: Vec<Backend>,
 }
@@ -81,6 +83,7 @@ impl WeirConfig {
             port,
             protocol,
             flows: None,
+            checked: None,
             backends: backends(topology, address, weights),
         };
         let vips = [VIP_V4, VIP_V6].into_iter().flat_map(|address| {
@@ -183,6 +186,14 @@ impl Vip {
                 times.move_window, times.flow_idle
             );
         }
+        if let Some(port) = self.checked {
+            // Who refuses a connection fails at once; who is only slow has all the time there is.
+            let _infallible = write!(
+                text,
+                "[vip.health]\ntype     = \"tcp\"\nport     = {port}\ninterval = \"1s\"\ntimeout  = \"1s\"\n\
+                 rise     = 1\nfall     = 4\n"
+            );
+        }
         for backend in &self.backends {
             let _infallible = write!(
                 text,
@@ -225,6 +236,7 @@ mod tests {
                 move_window: 5,
                 flow_idle: 10,
             }),
+            checked: Some(8080),
             backends,
         };
         let config = WeirConfig {
@@ -245,6 +257,7 @@ mod tests {
             "address  = \"203.0.113.10\"",
             "protocol = \"tcp\"",
             "move_window = \"5s\"",
+            "[vip.health]",
             "[[vip.backend]]",
             "weight  = 200",
         ] {

@@ -38,6 +38,8 @@ const HTTP: u16 = 80;
 const UDP: u16 = 9000;
 /// Where backends echo lines over long-lived connections.
 const LASTING: u16 = 7000;
+/// Where backends answer health checks, apart from what they serve.
+const CHECKED: u16 = 8080;
 /// Host numbers on a segment.
 const LB: u8 = 1;
 const CLIENT: u8 = 2;
@@ -203,6 +205,21 @@ impl Topology {
     #[must_use]
     pub fn lasting(vip: IpAddr) -> SocketAddr {
         (vip, LASTING).into()
+    }
+
+    /// Starts what answers a backend's health checks: another process than its server, so that one can end without the other.
+    pub fn answer_checks(backend: &Host) -> Result<Process> {
+        let name = format!("{}-checked", backend.namespace.host());
+        let mut command = backend.namespace.command(workspace::xtask_binary()?);
+        command.args(["lab-serve", "--name", &name, "--lasting", "[::]:0"]);
+        command.args(["--http", &format!("[::]:{CHECKED}")]);
+        Process::start(&backend.namespace, &name, &mut command)
+    }
+
+    /// Returns the port where backends answer health checks.
+    #[must_use]
+    pub const fn checked() -> u16 {
+        CHECKED
     }
 
     /// Returns where a VIP echoes UDP.

@@ -107,6 +107,9 @@ pub struct BackendStatus {
     pub drained: bool,
     /// Slots of the lookup table that name it.
     pub slots: u32,
+    /// Whether it passes its checks; `None` where there are none, or nothing is known yet.
+    #[serde(default)]
+    pub healthy: Option<bool>,
     /// Whether its MAC address is known.
     pub resolved: bool,
     /// Frames forwarded to it.

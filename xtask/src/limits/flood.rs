@@ -88,6 +88,7 @@ pub fn flood(connections: u32, time: Duration) -> Result<Flood> {
             port: Topology::lasting(VIP_V4).port(),
             protocol: Protocol::Tcp,
             flows: None,
+            checked: None,
             backends: backends.collect(),
         }],
         ..WeirConfig::for_topology(&topology, &[])

@@ -21,6 +21,8 @@ pub(super) enum Change {
     Drain(usize),
     /// `weir undrain`
     Undrain(usize),
+    /// Its health checks fail for a while, and its server lives on.
+    Flap(usize),
     /// The same config is read again.
     Reload,
     /// The daemon is killed and started again.
@@ -35,6 +37,7 @@ impl fmt::Display for Change {
             Self::Reweight(index, weight) => write!(f, "weight {weight} for backend-{}", index + 1),
             Self::Drain(index) => write!(f, "drain backend-{}", index + 1),
             Self::Undrain(index) => write!(f, "undrain backend-{}", index + 1),
+            Self::Flap(index) => write!(f, "flap backend-{}", index + 1),
             Self::Reload => f.write_str("reload"),
             Self::Restart => f.write_str("kill -9 and restart"),
         }
@@ -74,13 +77,14 @@ impl Backends {
         loop {
             let index = random.usize(..BACKENDS);
             let weight = *random.choice(&WEIGHTS).unwrap_or(&100);
-            let change = match random.u32(..22) {
+            let change = match random.u32(..24) {
                 0 => Change::Restart,
                 1..3 => Change::Reload,
                 3..7 => Change::Add(index, weight),
                 7..11 => Change::Remove(index),
                 11..14 => Change::Reweight(index, weight),
                 14..18 => Change::Drain(index),
+                18..20 => Change::Flap(index),
                 _ => Change::Undrain(index),
             };
             if self.allows(change) {
@@ -89,10 +93,25 @@ impl Backends {
         }
     }
 
+    /// Draws a backend that may flap; none, where too few serve.
+    pub(super) fn any_flap(&self, random: &mut fastrand::Rng) -> Option<Change> {
+        let flaps = (0..BACKENDS).map(Change::Flap);
+        let flaps: Vec<_> = flaps.filter(|flap| self.allows(*flap)).collect();
+        random.choice(flaps)
+    }
+
     /// The backends in the config; the others can do without any one of them.
     pub(super) fn configured(&self) -> Vec<usize> {
         let all = self.all.iter().enumerate();
         all.filter(|(_, backend)| backend.weight.is_some())
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// The backends that take new flows.
+    pub(super) fn serving(&self) -> Vec<usize> {
+        let all = self.all.iter().enumerate();
+        all.filter(|(_, backend)| backend.serves())
             .map(|(index, _)| index)
             .collect()
     }
@@ -105,12 +124,15 @@ impl Backends {
             Change::Remove(index) | Change::Reweight(index, _) => {
                 has(index, |backend| backend.weight.is_some())
             }
-            Change::Drain(index) => has(index, Wanted::serves),
+            Change::Drain(index) | Change::Flap(index) => has(index, Wanted::serves),
             Change::Undrain(index) => has(index, |b| b.weight.is_some() && b.is_drained),
             Change::Reload | Change::Restart => true,
         };
         let mut after = self.clone();
-        after.make(change);
+        after.make(match change {
+            Change::Flap(index) => Change::Drain(index),
+            change => change,
+        });
         is_change && after.all.iter().filter(|backend| backend.serves()).count() >= LEAST
     }
 
@@ -123,7 +145,7 @@ impl Backends {
             Change::Remove(index) => self.alter(index, |backend| backend.weight = None),
             Change::Drain(index) => self.alter(index, |backend| backend.is_drained = true),
             Change::Undrain(index) => self.alter(index, |backend| backend.is_drained = false),
-            Change::Reload | Change::Restart => {}
+            Change::Flap(_) | Change::Reload | Change::Restart => {}
         }
     }
 

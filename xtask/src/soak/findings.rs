@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::traffic::Traffic;
-use crate::traffic::lasting::event::Broken;
+use super::{death::Death, traffic::Traffic};
+use crate::traffic::lasting::event::{Broken, Refused};
 
 /// How many of the same are shown.
 const SHOWN: usize = 10;
@@ -13,9 +13,11 @@ const SHOWN: usize = 10;
 pub struct Findings {
     pub(super) changes: u32,
     /// The backend whose server was killed.
-    pub(super) victim: String,
-    /// How many connections had broken before it was.
-    pub(super) before_kill: usize,
+    pub(super) victim: Death,
+    /// The backends that failed their checks.
+    pub(super) flaps: Vec<Death>,
+    /// Whether a rule was broken on purpose.
+    pub(super) is_broken: bool,
     pub(super) traffic: Vec<Traffic>,
     /// Of each node's lookup table, at the end.
     pub(super) digests: Vec<String>,
@@ -24,24 +26,37 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Connections that broke and should not have: all but those of the killed backend, from its death on.
+    fn all_broken(&self) -> impl Iterator<Item = &Broken> {
+        self.traffic.iter().flat_map(|traffic| &traffic.broken)
+    }
+
+    /// Connections that broke and should not have: all but those of backends that died, from their death on.
     fn broken(&self) -> impl Iterator<Item = &Broken> {
-        let all = self.traffic.iter().flat_map(|traffic| &traffic.broken);
-        let numbered = all
-            .enumerate()
-            .filter(|(number, broken)| *number < self.before_kill || broken.backend != self.victim);
-        numbered.map(|(_, broken)| broken)
+        self.all_broken()
+            .filter(|broken| !self.deaths().any(|death| death.explains(broken)))
     }
 
-    fn all_broken(&self) -> usize {
-        self.traffic
-            .iter()
-            .map(|traffic| traffic.broken.len())
-            .sum()
+    fn deaths(&self) -> impl Iterator<Item = &Death> {
+        self.flaps.iter().chain([&self.victim])
     }
 
-    fn refused(&self) -> impl Iterator<Item = &String> {
-        self.traffic.iter().flat_map(|traffic| &traffic.refused)
+    /// How many connections broke with the killed backend.
+    fn of_victim(&self) -> usize {
+        let all = self.all_broken();
+        all.filter(|broken| self.victim.explains(broken)).count()
+    }
+
+    /// How many connections broke because their backend failed its checks.
+    fn of_flaps(&self) -> usize {
+        let all = self.all_broken();
+        all.filter(|broken| self.flaps.iter().any(|death| death.explains(broken)))
+            .count()
+    }
+
+    /// New connections that failed, and not because a backend died just then.
+    fn refused(&self) -> impl Iterator<Item = &Refused> {
+        let all = self.traffic.iter().flat_map(|traffic| &traffic.refused);
+        all.filter(|refused| !self.flaps.iter().any(|death| death.excuses(refused)))
     }
 
     /// Returns what should not be; nothing if all is well.
@@ -53,10 +68,21 @@ impl Findings {
             let shown: Vec<_> = self.broken().take(SHOWN).collect();
             complaints.push(format!("{count} connections broke, such as {shown:#?}"));
         }
-        if self.all_broken() == count {
+        if self.is_broken && count == 0 {
+            let blind =
+                "a rule was broken on purpose and no connection broke: this soak sees nothing";
+            complaints.push(blind.to_owned());
+        }
+        if self.of_victim() == 0 {
             complaints.push(format!(
                 "{} was killed and no connection broke: this soak would not see one that does",
-                self.victim
+                self.victim.backend
+            ));
+        }
+        if !self.flaps.is_empty() && self.of_flaps() == 0 {
+            complaints.push(format!(
+                "{} backends failed their checks and no connection of theirs broke: they were not taken out",
+                self.flaps.len()
             ));
         }
         let count = self.refused().count();
@@ -79,8 +105,6 @@ impl Findings {
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sum = |of: fn(&Traffic) -> u64| self.traffic.iter().map(of).sum::<u64>();
-        let broken = self.broken().count();
-        let of_victim = self.all_broken() - broken;
         writeln!(f, "changes                      {}", self.changes)?;
         writeln!(
             f,
@@ -93,7 +117,14 @@ impl fmt::Display for Findings {
             sum(|traffic| traffic.tally.passed)
         )?;
         writeln!(f, "new connections that failed  {}", self.refused().count())?;
-        writeln!(f, "broken connections           {broken}")?;
-        writeln!(f, "broken with {:<16} {}", self.victim, of_victim)
+        let row = |f: &mut fmt::Formatter<'_>, what: &str, count| writeln!(f, "{what:<28} {count}");
+        row(f, "broken connections", self.broken().count())?;
+        row(
+            f,
+            &format!("broken by {} flaps", self.flaps.len()),
+            self.of_flaps(),
+        )?;
+        let victim = format!("broken with {}", self.victim.backend);
+        row(f, &victim, self.of_victim())
     }
 }

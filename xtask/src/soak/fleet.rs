@@ -7,12 +7,14 @@ use rustix::process::Signal;
 
 use super::{
     change::{BACKENDS, Backends, Change},
+    death::Death,
     traffic::Traffic,
 };
 use crate::lab::{
-    Backend, Ecmp, FlowTimes, Host, Lab, Observer, Plan, Protocol, SlotsStatus, Topology, VIP_V4,
-    Vip, Weir, WeirConfig, until,
+    Backend, Ecmp, FlowTimes, Host, Lab, Observer, Plan, Process, Protocol, SlotsStatus, Topology,
+    VIP_V4, Vip, Weir, WeirConfig, forget_pins, until,
 };
+use crate::traffic::lasting::now_ms;
 
 const VIP: &str = "lines";
 /// Connections speak every two seconds at the latest.
@@ -24,6 +26,8 @@ const TIMES: FlowTimes = FlowTimes {
 const MOVES: Duration = Duration::from_mins(1);
 /// The sweeper takes a pin for idle a minute after the packets' way does.
 const STABLE: Duration = Duration::from_mins(3);
+/// A backend that refuses connections fails after four checks, a second apart.
+const VERDICT: Duration = Duration::from_mins(1);
 /// How the router shares flows, one after the other.
 const SPREADS: [[u8; 2]; 5] = [[1, 3], [3, 1], [0, 1], [1, 0], [1, 1]];
 
@@ -33,6 +37,8 @@ pub(super) struct Fleet {
     nodes: Vec<Node>,
     router: Option<Ecmp>,
     pub(super) topology: Topology,
+    /// What answers the backends' health checks.
+    checked: Vec<Process>,
     _second: Option<(Host, Observer)>,
     lab: Lab,
 }
@@ -50,6 +56,8 @@ impl Fleet {
             ..Plan::default()
         };
         let topology = Topology::build(&lab, &plan)?;
+        let hosts = topology.backends.iter();
+        let checked = hosts.map(Topology::answer_checks).collect::<Result<_>>()?;
         let second = (nodes > 1).then(|| topology.second_lb(&lab)).transpose()?;
         let hosts = [Some(&topology.lb), second.as_ref().map(|(host, _)| host)];
         let mut running = Vec::new();
@@ -63,34 +71,39 @@ impl Fleet {
         let router = (nodes > 1)
             .then(|| Ecmp::create(&lab, &topology, addresses))
             .transpose()?;
-        Ok(Self {
+        let fleet = Self {
             nodes: running,
             router,
             topology,
+            checked,
             _second: second,
             lab,
-        })
+        };
+        for index in backends.configured() {
+            fleet.wait_for_verdict(index, true)?;
+        }
+        Ok(fleet)
     }
 
-    /// Does a change on every node; `backends` is what is to be after it. A kill meets one of them.
+    /// Does a change on every node; `backends` is what is to be after it. A kill meets one of them. Returns who died of it.
     pub(super) fn make(
         &mut self,
         change: Change,
         backends: &Backends,
         random: &mut fastrand::Rng,
-    ) -> Result<()> {
+    ) -> Result<Option<Death>> {
+        if let Change::Flap(backend) = change {
+            return self.flap(backend).map(Some);
+        }
         let unlucky = random.usize(..self.nodes.len());
         let by_signal = random.bool();
         for (index, node) in self.nodes.iter_mut().enumerate() {
             let address = |backend: usize| -> Result<String> {
-                let host = self
-                    .topology
-                    .backends
-                    .get(backend)
-                    .context("no such backend")?;
-                Ok(host.v4.to_string())
+                let host = self.topology.backends.get(backend);
+                Ok(host.context("no such backend")?.v4.to_string())
             };
             match change {
+                Change::Flap(_) => {}
                 Change::Restart if index != unlucky => {}
                 Change::Restart => {
                     node.weir.end_by(Signal::KILL)?;
@@ -112,6 +125,63 @@ impl Fleet {
                     }
                 }
             }
+        }
+        Ok(None)
+    }
+
+    /// Lets a backend fail its checks until every node has taken it out, and pass them until every node has it back. Its server
+    /// serves on all the time.
+    fn flap(&mut self, backend: usize) -> Result<Death> {
+        let from_ms = now_ms();
+        self.checks_of(backend)?.end_by(Signal::KILL, MOVES)?;
+        self.wait_for_verdict(backend, false)?;
+        let until_ms = now_ms();
+        let host = self.host(backend)?;
+        let name = host.namespace.host().to_owned();
+        let answering = Topology::answer_checks(host)?;
+        *self.checks_of(backend)? = answering;
+        self.wait_for_verdict(backend, true)?;
+        Ok(Death {
+            backend: name,
+            from_ms,
+            until_ms,
+        })
+    }
+
+    fn checks_of(&mut self, backend: usize) -> Result<&mut Process> {
+        self.checked.get_mut(backend).context("no such backend")
+    }
+
+    fn host(&self, backend: usize) -> Result<&Host> {
+        let host = self.topology.backends.get(backend);
+        host.context("no such backend")
+    }
+
+    /// Waits until every node knows whether a backend is well, and has it in its table or not.
+    fn wait_for_verdict(&self, backend: usize, is_well: bool) -> Result<()> {
+        let address = self.host(backend)?.v4;
+        for node in &self.nodes {
+            let what = format!(
+                "{} to find that {address} is well: {is_well}",
+                node.config.node
+            );
+            until(&what, VERDICT, || {
+                let status = node.weir.status()?;
+                let mut found = status.vip(VIP)?.backends.iter();
+                let found = found.find(|found| found.address == address);
+                Ok(found.is_some_and(|found| {
+                    found.healthy == Some(is_well) && (found.slots > 0) == is_well
+                }))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes every node forget the flows that it remembers, which breaks the rule that slots on the move are served by.
+    pub(super) fn forget_pins(&self) -> Result<()> {
+        for node in &self.nodes {
+            let forgotten = forget_pins(&node.weir.pin_path())?;
+            println!("    {} has forgotten {forgotten} flows", node.config.node);
         }
         Ok(())
     }
@@ -182,20 +252,20 @@ impl Fleet {
         busiest.copied().context("no backend is in the config")
     }
 
-    /// Kills a backend's server; returns the backend's name.
-    pub(super) fn kill(&mut self, backend: usize) -> Result<String> {
+    /// Kills a backend's server.
+    pub(super) fn kill(&mut self, backend: usize) -> Result<Death> {
+        let from_ms = now_ms();
         let server = self
             .topology
             .servers
             .get_mut(backend)
             .context("no such server")?;
         server.end_by(Signal::KILL, MOVES)?;
-        let host = self
-            .topology
-            .backends
-            .get(backend)
-            .context("no such backend")?;
-        Ok(host.namespace.host().to_owned())
+        Ok(Death {
+            backend: self.host(backend)?.namespace.host().to_owned(),
+            from_ms,
+            until_ms: now_ms(),
+        })
     }
 
     /// Returns the digest of each node's lookup table.
@@ -239,6 +309,7 @@ fn config(topology: &Topology, node: &str, backends: &Backends) -> WeirConfig {
         port: Topology::lasting(VIP_V4).port(),
         protocol: Protocol::Tcp,
         flows: Some(TIMES),
+        checked: Some(Topology::checked()),
         backends: backends.collect(),
     };
     WeirConfig {

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::{
     lab::{Process, Topology, VIP_V4, eventually, until},
-    traffic::lasting::event::{Broken, Event, Tally},
+    traffic::lasting::event::{Broken, Event, Refused, Tally},
     workspace,
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Traffic {
     connections: u32,
     pub(crate) tally: Tally,
     pub(crate) broken: Vec<Broken>,
-    pub(super) refused: Vec<String>,
+    pub(super) refused: Vec<Refused>,
 }
 
 impl Traffic {
@@ -94,7 +94,7 @@ impl Traffic {
             match event {
                 Event::Tally(tally) => self.tally = tally,
                 Event::Broken(broken) => self.broken.push(broken),
-                Event::Refused { why } => self.refused.push(why),
+                Event::Refused(refused) => self.refused.push(refused),
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! (lb-ebpf/src/bench has the method).
 
 mod classic;
+mod reader;
 
 use std::path::Path;
 
@@ -19,6 +20,7 @@ use lb_common::bench::{Plan, RESTORED};
 use zerocopy::IntoBytes;
 
 pub use classic::Classic;
+pub use reader::{Reader, ReaderCounts};
 
 use super::{
     BpfDataPlane,

@@ -20,7 +20,7 @@ use lb_common::{
     vip::{MAX_VIPS, VipTable},
 };
 
-use crate::model::slots::Since;
+use crate::model::{leaving::Leaving, slots::Since};
 
 /// A version of what is pinned.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -195,10 +195,15 @@ pub(super) const SLOT_TABLE: Shape = array("ID", size_of::<SlotTable>(), 1, Carr
 /// Since when the slots of a VIP are in their states.
 pub(super) const SINCE: Shape = array("ID-since", size_of::<Since>(), 1, Carry::Wished);
 
+/// Since when backends take no new flows.
+pub(super) const LEAVING: Shape = array("leaving", size_of::<Leaving>(), 1, Carry::Wished);
+
 /// The shape of an inner map by the name of its pin.
 pub(super) fn inner(name: &str) -> Shape {
     if name == VIP_TABLE.name {
         VIP_TABLE
+    } else if name == LEAVING.name {
+        LEAVING
     } else if name.ends_with("-since") {
         SINCE
     } else {
@@ -289,7 +294,7 @@ mod tests {
         let heading = format!("{}\n", Layout::CURRENT);
         let (_, rest) = record.split_once(&heading).unwrap();
         let recorded: Vec<_> = rest.lines().take_while(|line| !line.is_empty()).collect();
-        let inner = [VIP_TABLE, SLOT_TABLE, SINCE];
+        let inner = [VIP_TABLE, SLOT_TABLE, SINCE, LEAVING];
         let found: Vec<_> = MAPS
             .iter()
             .chain(&inner)

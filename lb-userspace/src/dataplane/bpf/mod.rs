@@ -58,6 +58,7 @@ use crate::{
     config::XdpMode,
     model::{
         attached::{AttachMode, Refused, Xdp},
+        leaving::Leaving,
         slots::{Since, Slots},
     },
 };
@@ -70,6 +71,9 @@ const PRIVATE: Sizes = Sizes {
     max_pins: 65_536,
     max_sources: 65_536,
 };
+
+/// Name under which is pinned since when backends take no new flows.
+const LEAVING_PIN: &str = layout::LEAVING.name;
 /// Messages of the BPF program, through aya-log. Off costs nothing: the verifier cuts the code out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum ProgramLog {
@@ -283,12 +287,23 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn set_since(&mut self, vip: u32, since: Option<&Since>) -> anyhow::Result<()> {
-        tables::note(self.pins.as_ref(), vip, since)
+        tables::note(self.pins.as_ref(), &tables::since_pin(vip), since)
     }
 
     fn since(&self, vip: u32) -> anyhow::Result<Option<Box<Since>>> {
         match &self.pins {
             Some(pins) => read_pinned(&pins.tables().join(tables::since_pin(vip))),
+            None => Ok(None),
+        }
+    }
+
+    fn set_leaving(&mut self, leaving: Option<&Leaving>) -> anyhow::Result<()> {
+        tables::note(self.pins.as_ref(), LEAVING_PIN, leaving)
+    }
+
+    fn leaving(&self) -> anyhow::Result<Option<Box<Leaving>>> {
+        match &self.pins {
+            Some(pins) => read_pinned(&pins.tables().join(LEAVING_PIN)),
             None => Ok(None),
         }
     }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use aya::maps::{ArrayOfMaps, Map, MapData};
 use lb_common::slot::SlotTable;
 
-use super::{inner_map, object::Inner, pins::Pins, remove_if_there};
+use super::{inner_map, object::Inner, pins::Pins, remove_if_there, value::Value};
 use crate::model::slots::{Since, Slots};
 
 /// The outer map.
@@ -68,28 +68,30 @@ fn swap_each(
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         // The note first: where a slot's time is not known, it starts again.
         if let Some(since) = slots.since() {
-            note(pins, *vip, Some(since))?;
+            note(pins, &since_pin(*vip), Some(since))?;
         }
         swap(tables, pins, *vip, slots.table())?;
         if slots.since().is_none() {
-            note(pins, *vip, None)?;
+            note(pins, &since_pin(*vip), None::<&Since>)?;
         }
         Ok(())
     };
     new.iter().map(swap_one).collect()
 }
 
-/// Pins since when a VIP's slots are in their states, or takes the note away.
-pub(super) fn note(pins: Option<&Pins>, vip: u32, since: Option<&Since>) -> anyhow::Result<()> {
-    let name = since_pin(vip);
-    match (since, pins) {
+/// Pins a note under a name, or takes the one there away: what no packet reads, and a later daemon must know.
+pub(super) fn note<T: Copy>(pins: Option<&Pins>, name: &str, note: Option<&T>) -> anyhow::Result<()>
+where
+    Value<T>: aya::Pod,
+{
+    match (note, pins) {
         (_, None) => Ok(()),
         (None, Some(pins)) => remove_if_there(&pins.tables().join(name)),
-        (Some(since), Some(_)) => {
-            let map = inner_map(since)?;
-            pin(pins, &name, |path| {
+        (Some(note), Some(_)) => {
+            let map = inner_map(note)?;
+            pin(pins, name, |path| {
                 map.pin(path)
-                    .context("pinning since when a table is as it is")
+                    .with_context(|| format!("pinning the note {name}"))
             })
         }
     }

@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+/// How long the host had been up when a node began.
+const BOOTED_S: u64 = 5000;
 const FIRST: &str = "10.0.0.11";
 const SECOND: &str = "10.0.0.12";
 
@@ -73,6 +75,7 @@ fn health(config: &Config, failed: &[&str]) -> Snapshot {
 /// A node in the hands of a keeper, at seconds since it began.
 struct Node {
     keeper: Keeper,
+    ids: Ids,
     began: Instant,
 }
 
@@ -80,6 +83,7 @@ impl Node {
     fn new() -> Self {
         Self {
             keeper: Keeper::default(),
+            ids: Ids::default(),
             began: Instant::now(),
         }
     }
@@ -101,7 +105,24 @@ impl Node {
     ) -> Standing {
         let now = self.at(seconds);
         let health = health(config, failed);
-        self.keeper.stand(config, &health, before, now, 0)
+        let basis = (before, &self.ids);
+        let standing = self.keeper.stand(config, &health, basis, now, 0);
+        // What is wanted then, and what of it is noted.
+        let wanted = match before {
+            Some(before) => before.clone(),
+            None => wanted(config, &standing, &mut self.ids),
+        };
+        self.keeper.follow(&wanted, now);
+        self.keeper.noted();
+        standing
+    }
+
+    /// Another daemon goes on with the note of this one, when the clock says so.
+    fn restart(&mut self, seconds: f64, clock_s: u64) {
+        let now = self.at(seconds);
+        let now_ns = (BOOTED_S + clock_s) * SECOND_NS;
+        let note = self.keeper.note(now, now_ns);
+        self.keeper = note.map_or_else(Keeper::default, |note| Keeper::adopt(&note, now, now_ns));
     }
 
     fn wakes_at(&self, seconds: f64) -> bool {
@@ -143,6 +164,41 @@ fn a_drained_backend_is_dead_when_its_time_is_up() {
     assert_eq!(dead(&node.stand(&serving, &[], 80.0)), [""; 0]);
     assert_eq!(dead(&node.stand(&draining, &[], 90.0)), [""; 0]);
     assert!(node.wakes_at(150.0));
+}
+
+#[test]
+fn the_time_of_a_drain_goes_on_after_a_restart() {
+    let draining = config("drain_timeout = \"60s\"", &[100, 0]);
+    let mut node = Node::new();
+    node.stand(&draining, &[], 10.25);
+    node.restart(40.0, 40);
+    // At the very first, when nothing has been wanted yet. It may last longer by the second that is noted, never shorter.
+    assert_eq!(dead(&node.stand(&draining, &[], 40.0)), [""; 0]);
+    assert!(node.wakes_at(71.0));
+    node.restart(65.0, 65);
+    assert_eq!(dead(&node.stand(&draining, &[], 70.25)), [""; 0]);
+    assert_eq!(dead(&node.stand(&draining, &[], 72.0)), [SECOND]);
+    node.restart(100.0, 100);
+    assert_eq!(dead(&node.stand(&draining, &[], 100.0)), [SECOND]);
+    // In service again, it has none.
+    node.stand(&config("drain_timeout = \"60s\"", &[100, 100]), &[], 101.0);
+    assert_eq!(node.keeper.note(node.at(101.0), 0).map(|_| ()), None);
+}
+
+#[test]
+fn a_time_that_is_not_known_begins_again_and_is_never_over() {
+    let draining = config("drain_timeout = \"60s\"", &[100, 0]);
+    let mut node = Node::new();
+    node.stand(&draining, &[], 0.0);
+    let noted = node.keeper.note(node.at(50.0), (BOOTED_S + 50) * SECOND_NS);
+    // The host has been up for less long than the note says.
+    let since_boot_ns = (BOOTED_S - 1000) * SECOND_NS;
+    node.keeper = Keeper::adopt(&noted.unwrap(), node.at(1000.0), since_boot_ns);
+    assert_eq!(dead(&node.stand(&draining, &[], 1000.0)), [""; 0]);
+    assert!(node.wakes_at(1060.0));
+    node.keeper = Keeper::default();
+    assert_eq!(dead(&node.stand(&draining, &[], 2000.0)), [""; 0]);
+    assert!(node.wakes_at(2060.0));
 }
 
 #[test]
@@ -196,8 +252,8 @@ fn a_backend_that_starts_slowly_weighs_one_at_least() {
     assert_eq!(standing.starting.get(&web(SECOND)), Some(&1));
 }
 
-/// What was wanted when 10.0.0.12 had just left `web`, as id 9.
-fn after_leaving(config: &Config) -> Wanted {
+/// What is wanted with backends that stand like this.
+fn wanted(config: &Config, standing: &Standing, ids: &mut Ids) -> Wanted {
     let port = Port {
         ifindex: 1,
         mac: [2, 0, 0, 0, 0, 1],
@@ -207,10 +263,15 @@ fn after_leaving(config: &Config) -> Wanted {
         keys: &Keys::derive("x"),
         ports: &[port],
         next_hops: &BTreeMap::new(),
-        standing: &Standing::default(),
+        standing,
         cpus: 1,
     };
-    let mut wanted = Wanted::new(&inputs, &Held::default(), &mut Ids::default()).unwrap();
+    Wanted::new(&inputs, &Held::default(), ids).unwrap()
+}
+
+/// What was wanted when 10.0.0.12 had just left `web`, as id 9.
+fn after_leaving(config: &Config) -> Wanted {
+    let mut wanted = wanted(config, &Standing::default(), &mut Ids::default());
     let vip: &WantedVip = wanted.vips.first().unwrap();
     let backend = Backend {
         vip: vip.entry.id as u16,
@@ -233,7 +294,9 @@ fn a_leaving_backend_expires_by_time() {
     };
     assert_eq!(expired(&mut node, 5.0), [0; 0]);
     assert!(node.wakes_at(65.0));
+    node.restart(30.0, 30);
     assert_eq!(expired(&mut node, 64.0), [0; 0]);
+    assert!(node.wakes_at(65.0));
     assert_eq!(expired(&mut node, 65.0), [9]);
 }
 
@@ -262,7 +325,8 @@ fn a_leaving_backend_expires_by_its_checks_and_is_still_asked() {
     };
     snapshot.states.insert(Arc::new(check.clone()), failed);
     let now = node.at(1.0);
-    let standing = node.keeper.stand(&config, &snapshot, Some(&before), now, 0);
+    let basis = (Some(&before), &node.ids);
+    let standing = node.keeper.stand(&config, &snapshot, basis, now, 0);
     assert_eq!(standing.expired.into_iter().collect::<Vec<u16>>(), [9]);
 }
 

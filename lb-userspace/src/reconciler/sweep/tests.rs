@@ -476,21 +476,37 @@ fn flows_are_listed_while_their_slots_change_hands_and_not_before() {
         .connections
         .iter()
         .filter(|(_, backend)| **backend == address(0))
+        .map(|(client, backend)| (*client, *backend))
         .collect();
     assert!(!moved.is_empty());
     for (client, backend) in &moved {
         let found = flows
             .flows
             .iter()
-            .find(|flow| flow.client.port() == 1024 + **client);
+            .find(|flow| flow.client.port() == 1024 + *client);
         let found = found.unwrap();
-        assert_eq!((found.backend, found.vip.as_str()), (**backend, "web"));
+        assert_eq!((found.backend, found.vip.as_str()), (*backend, "web"));
         assert_eq!(found.slot_state, "holding");
         assert_eq!(found.dialled.to_string(), "203.0.113.10:443");
-        assert!(found.idle_seconds < 0.001 && !found.expired && !found.closing);
+        // To within the steps of a pin's times.
+        assert!(found.idle_seconds < 0.14 && !found.expired && !found.closing);
+        assert!(found.age_seconds.unwrap() < 1.0 + 1.08, "{found:?}");
     }
     let sum: u64 = flows.counts.iter().map(|count| count.flows).sum();
     assert_eq!((flows.total, flows.flows.len() as u64), (sum, sum));
+
+    world.happen(&Event::Pass(20_000));
+    let later = list(&world, FlowFilter::default());
+    let kept = later.flows.iter().filter(|flow| flow.backend == address(0));
+    let ages: Vec<_> = kept
+        .map(|flow| (flow.age_seconds.unwrap(), flow.idle_seconds))
+        .collect();
+    assert_eq!(ages.len(), moved.len());
+    assert!(
+        ages.iter()
+            .all(|(age, idle)| *age >= 20.0 && *age < 22.1 && *idle < 0.14),
+        "{ages:?}"
+    );
 
     let filter = FlowFilter {
         backend: Some(address(0)),

@@ -21,7 +21,10 @@ use tokio::{
     time,
 };
 
-use super::event::{Broken, Event, Tally};
+use super::{
+    event::{Broken, Event, Refused, Tally},
+    now_ms,
+};
 
 /// How long one step may take, be it connecting or an echo: many retransmissions, so that what is lost stays lost.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -109,11 +112,20 @@ async fn hold(options: &Options, mut tell: impl FnMut(&Event) -> Result<()>) -> 
 /// Opens a connection, and another one whenever it has ended, until all is to stop.
 async fn again_and_again(shared: Arc<Shared>, stays: bool) {
     while !*shared.stop.borrow() {
-        match Connection::open(&shared).await {
+        let Ok(permit) = shared.connecting.acquire().await else {
+            return;
+        };
+        let began = Instant::now();
+        let opened = Connection::open(&shared, began).await;
+        drop(permit);
+        match opened {
             Ok(connection) => connection.live(&shared, stays).await,
             Err(error) => {
-                let why = format!("{error:#}");
-                shared.tell(Event::Refused { why });
+                shared.tell(Event::Refused(Refused {
+                    why: format!("{error:#}"),
+                    took_ms: elapsed_ms(began),
+                    at_ms: now_ms(),
+                }));
                 // A refusal comes at once: no storm of connections.
                 shared.pause().await;
             }
@@ -153,8 +165,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(shared: &Shared) -> Result<Self> {
-        let _permit = shared.connecting.acquire().await?;
+    async fn open(shared: &Shared, began: Instant) -> Result<Self> {
         let stream = patiently(TcpStream::connect(shared.target))
             .await
             .context("connect")?;
@@ -164,7 +175,7 @@ impl Connection {
             stream: BufReader::new(stream),
             backend: String::new(),
             port,
-            began: Instant::now(),
+            began,
         };
         connection.backend = connection.line().await.context("read the server's name")?;
         Ok(connection)
@@ -187,7 +198,8 @@ impl Connection {
             Err(error) => shared.tell(Event::Broken(Broken {
                 backend: self.backend,
                 port: self.port,
-                age_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                age_ms: elapsed_ms(self.began),
+                at_ms: now_ms(),
                 why: format!("{error:#}"),
             })),
         }
@@ -231,6 +243,10 @@ impl Connection {
         let whole = line.strip_suffix('\n').context("the server has closed")?;
         Ok(whole.to_owned())
     }
+}
+
+fn elapsed_ms(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn patiently<T>(step: impl Future<Output = std::io::Result<T>>) -> Result<T> {

@@ -11,10 +11,7 @@ pub enum Event {
     /// A connection broke that had been open.
     Broken(Broken),
     /// A new connection did not come about.
-    Refused {
-        /// Why.
-        why: String,
-    },
+    Refused(Refused),
 }
 
 /// How things stand.
@@ -35,8 +32,21 @@ pub struct Broken {
     pub backend: String,
     /// The client's port.
     pub port: u16,
-    /// How old it was, in milliseconds.
+    /// How long ago it was begun, in milliseconds.
     pub age_ms: u64,
+    /// When it ended, in milliseconds of the monotonic clock.
+    pub at_ms: u64,
     /// What happened.
     pub why: String,
+}
+
+/// A connection that did not come about.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Refused {
+    /// Why.
+    pub why: String,
+    /// How long ago it was begun, in milliseconds.
+    pub took_ms: u64,
+    /// When it was given up, in milliseconds of the monotonic clock.
+    pub at_ms: u64,
 }
