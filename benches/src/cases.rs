@@ -1,6 +1,7 @@
 //! The cases of the bench, and the maps that they run against.
 
 mod access;
+mod limits;
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -119,8 +120,9 @@ fn hash_keys() -> HashKeys {
     HashKeys { keys }
 }
 
-/// Writes a VIP for each address family and mode with 16 backends, and lists the cases.
-pub(crate) fn prepare(weir: &mut BpfDataPlane) -> anyhow::Result<Vec<Case>> {
+/// Writes a VIP for each address family and mode with 16 backends, and lists the cases. `only`: parts of the names of those
+/// that are measured, if not all are.
+pub(crate) fn prepare(weir: &mut BpfDataPlane, only: &[String]) -> anyhow::Result<Vec<Case>> {
     weir.set_node(&Node::new(hash_keys()))?;
     let v4 = |last| Address::from_v4([10, 0, 0, last]);
     let v6 = |last| Address::from_v6([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
@@ -165,7 +167,8 @@ pub(crate) fn prepare(weir: &mut BpfDataPlane) -> anyhow::Result<Vec<Case>> {
             }
         }
     }
-    entries.extend(access::prepare(weir, entries.len() as u32)?);
+    entries.extend(access::prepare(weir, entries.len() as u32, only)?);
+    entries.extend(limits::prepare(weir, entries.len() as u32)?);
     let mut vips = VipTable::new_box_zeroed().map_err(|error| anyhow::anyhow!("{error:?}"))?;
     vips.build(&entries)
         .map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -357,6 +360,7 @@ fn cases() -> anyhow::Result<Vec<Case>> {
     changes(&mut cases)?;
     flow_tables(&mut cases)?;
     cases.extend(access::cases()?);
+    cases.extend(limits::cases()?);
     Ok(cases)
 }
 

@@ -109,7 +109,7 @@ fn main() -> anyhow::Result<()> {
         max_pins: arguments.max_pins,
         max_sources: 1 << 20,
     })?;
-    let mut cases = cases::prepare(&mut weir)?;
+    let mut cases = cases::prepare(&mut weir, &arguments.only)?;
     if arguments.steady {
         return steady::run(&mut driver, &mut weir, &cases, arguments.rounds);
     }

@@ -19,7 +19,7 @@ use lb_common::{
     slot::{Slot, SlotTable},
 };
 use lb_userspace::dataplane::{
-    DataPlane as _,
+    DataPlane as _, Sizes,
     bpf::{
         self, BpfDataPlane, ProgramLog,
         driver::{Reader, ReaderCounts},
@@ -28,6 +28,11 @@ use lb_userspace::dataplane::{
 use zerocopy::FromZeros as _;
 
 const PATIENCE: Duration = Duration::from_mins(1);
+
+const SIZES: Sizes = Sizes {
+    max_pins: 1024,
+    max_sources: 1024,
+};
 /// How often a table is swapped under a reader.
 const SWAPS: u16 = 6;
 
@@ -69,7 +74,7 @@ fn begin(counts: &ReaderCounts) -> u64 {
 fn a_swap_returns_when_no_packet_reads_the_old_table() {
     let directory = tempfile::tempdir().unwrap();
     let pin_path = directory.path().join("bpf");
-    let mut plane = BpfDataPlane::open(&pin_path, ProgramLog::Off, 1024).unwrap();
+    let mut plane = BpfDataPlane::open(&pin_path, ProgramLog::Off, SIZES).unwrap();
     plane.set_table(0, &table(0)).unwrap();
     let (mut reader, counts) = Reader::load(&pin_path).unwrap();
     let stop = AtomicBool::new(false);

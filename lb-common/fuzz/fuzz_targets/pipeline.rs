@@ -19,6 +19,7 @@ use lb_common::{
     backend::{Backend, flags, mode},
     flow::{Address, Flow, HASH_KEYS, HashKeys},
     fragment::FragmentKey,
+    limit::{self, Judgement, Known, LimitTables, Limits, OwnRate, Rate, SourceKey, Tat},
     packet::{HEADROOM, HostPacket},
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::{self, Outcome},
@@ -87,7 +88,9 @@ static FIXED: LazyLock<Fixed> = LazyLock::new(|| {
                 entries.push(VipEntry {
                     key: VipKey::new(address, port.to_be_bytes(), protocol),
                     id: entries.len() as u32,
-                    flags: vip::flags::ANNOUNCE_L2 | (vip::flags::ACCESS * (port & 1) as u32),
+                    flags: vip::flags::ANNOUNCE_L2
+                        | (vip::flags::ACCESS * (port & 1) as u32)
+                        | (vip::flags::LIMITS * (port >> 1 & 1) as u32),
                 });
             }
         }
@@ -139,6 +142,71 @@ impl Pins for Maps {
         true
     }
 }
+
+/// Every third packet of a limited VIP is over its limit.
+impl LimitTables for Maps {
+    type Tat = Word;
+    type Known = Source;
+    fn precise_ns(&self) -> u64 {
+        0
+    }
+    fn limits(&self, _: u32) -> Option<&Limits> {
+        Some(&LIMITS)
+    }
+    fn source(&self, key: &SourceKey) -> Option<Source> {
+        Some(Source(key.prefix.low % 3))
+    }
+    fn total(&self, _: u32, _: limit::Kind) -> Option<Word> {
+        Some(Word(0))
+    }
+    fn credit(&self, _: u32, _: limit::Kind) -> u64 {
+        0
+    }
+    fn set_credit(&self, _: u32, _: limit::Kind, _: u64) {}
+    fn count_judged(&self, _: u32, _: limit::Kind, _: Judgement) {}
+    fn count_bytes(&self, _: u32, _: u64) {}
+}
+
+struct Word(u64);
+
+impl Tat for Word {
+    fn load(&self) -> u64 {
+        self.0
+    }
+    fn exchange(&self, _: u64, _: u64) -> Result<(), u64> {
+        Ok(())
+    }
+    fn add(&self, _: u64) {}
+}
+
+struct Source(u64);
+
+impl Known for Source {
+    type Tat = Word;
+    fn tat(&self, _: limit::Kind) -> Word {
+        Word(self.0 / 2 * 1000)
+    }
+    fn own(&self, _: limit::Kind) -> OwnRate {
+        OwnRate::default()
+    }
+    fn count(&self, _: bool, _: bool) {}
+}
+
+static LIMITS: Limits = Limits {
+    rates: [Rate {
+        interval: 1,
+        depth: 1000,
+        batch: 10,
+        flags: 0,
+    }; 5],
+    mask_v6: EVERY_BIT,
+    mask_v4: EVERY_BIT,
+};
+
+const EVERY_BIT: Address = Address {
+    high: u64::MAX,
+    low: u64::MAX,
+};
 
 impl Tables for Maps {
     fn node(&self) -> Option<&Node> {
