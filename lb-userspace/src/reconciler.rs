@@ -208,7 +208,7 @@ impl<D: DataPlane> Reconciler<D> {
             ebb: Ebb::default(),
             unnamed: BTreeSet::new(),
             settled: None,
-            fleet: FleetLimits::default(),
+            fleet: FleetLimits::of(state.fleet_nodes),
             wake: None,
         })
     }

@@ -41,6 +41,9 @@ pub(crate) struct State {
     pub(crate) overrides: Overrides,
     /// Whom commands block.
     pub(crate) blocks: Blocks,
+    /// How many nodes the fleet was last known to have; 0 where nobody has counted. It says what is an even share of a limit while
+    /// Redis is away.
+    pub(crate) fleet_nodes: u32,
 }
 
 /// The file under its path.
@@ -58,6 +61,8 @@ struct Document {
     /// Not written by the first versions.
     #[serde(default)]
     blocks: Vec<BlockEntry>,
+    #[serde(default)]
+    fleet_nodes: u32,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -130,6 +135,7 @@ impl StateFile {
         }
         State {
             generation: before.generation,
+            fleet_nodes: before.fleet_nodes,
             ..State::default()
         }
     }
@@ -244,6 +250,7 @@ impl From<Document> for State {
             generation: document.generation,
             overrides,
             blocks,
+            fleet_nodes: document.fleet_nodes,
         }
     }
 }
@@ -261,6 +268,7 @@ impl From<&State> for Document {
             generation: state.generation,
             overrides: entries.collect(),
             blocks: state.blocks.iter().map(block_entry).collect(),
+            fleet_nodes: state.fleet_nodes,
         }
     }
 }
@@ -322,6 +330,7 @@ mod tests {
             generation: 17,
             overrides,
             blocks,
+            fleet_nodes: 3,
         }
     }
 

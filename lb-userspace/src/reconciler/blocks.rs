@@ -116,7 +116,7 @@ impl<D: DataPlane> Reconciler<D> {
     /// Makes the maps follow, as a whole or not at all, and keeps it before it is told.
     fn adopt_blocks(&mut self, blocks: Blocks, by: Actor) -> Result<Changed, Refusal> {
         let next = self.desired.with_blocks(Arc::new(blocks));
-        let state = super::change::state(self.generation + 1, &next);
+        let state = super::change::state(self.generation + 1, &next, self.fleet.nodes);
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         self.state.save(&state).map_err(failed)?;
         if let Err(refusal) = self.adopt(next, &by.to_string()) {

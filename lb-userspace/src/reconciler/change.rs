@@ -66,9 +66,10 @@ pub(super) async fn resolved(
 }
 
 /// What must survive the daemon.
-pub(super) fn state(generation: u64, desired: &Desired) -> State {
+pub(super) fn state(generation: u64, desired: &Desired, fleet_nodes: u32) -> State {
     State {
         generation,
+        fleet_nodes,
         overrides: desired.overrides().clone(),
         blocks: Blocks::clone(desired.blocks()),
     }
@@ -371,7 +372,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
         // What cannot be kept is not done: a drain that a restart forgets is worse than one that is refused.
         let next = self.desired.with_overrides(overrides);
-        let state = state(self.generation + 1, &next);
+        let state = state(self.generation + 1, &next, self.fleet.nodes);
         let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
         self.state.save(&state).map_err(failed)?;
         if let Err(refusal) = self.adopt(next, &by.to_string()) {
@@ -458,7 +459,7 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Keeps what must survive the daemon.
     pub(super) fn save_state(&mut self) {
-        let state = state(self.generation, &self.desired);
+        let state = state(self.generation, &self.desired, self.fleet.nodes);
         self.unsaved = self.state.save(&state).err().map(|error| {
             let text = format!("{error:#}; until it can, commands are refused");
             tracing::error!(error = text, "the state is not kept");

@@ -35,6 +35,8 @@ pub(super) struct FleetLimits {
     running: Option<(config::Redis, Fleet)>,
     /// The newest shares that the data plane holds.
     applied: u64,
+    /// How many nodes the fleet was last known to have; 0 where nobody has counted.
+    pub(super) nodes: u32,
 }
 
 /// Asks the daemon's task what came.
@@ -47,6 +49,14 @@ impl Meter for Asking {
 }
 
 impl FleetLimits {
+    /// None yet, in a fleet that had so many nodes.
+    pub(super) fn of(nodes: u32) -> Self {
+        Self {
+            nodes,
+            ..Self::default()
+        }
+    }
+
     /// Waits for shares that are to be enforced.
     pub(super) async fn changed(&mut self) -> Arc<Shares> {
         if let Some((_, fleet)) = &mut self.running
@@ -82,7 +92,7 @@ impl FleetLimits {
                 fleet: redis.fleet.clone(),
                 period: redis.period,
                 timeout: redis.timeout,
-                nodes: 1,
+                nodes: self.nodes.max(1),
             };
             let fleet = Fleet::start(settings, Asking(handle.clone()));
             self.running = Some((redis.clone(), fleet));
@@ -149,6 +159,11 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Makes the data plane hold what this node may let through.
     pub(super) fn enforce(&mut self, shares: &Shares) {
+        if self.fleet.nodes != shares.nodes {
+            // For a start without Redis, which must not take the whole limit.
+            self.fleet.nodes = shares.nodes;
+            self.save_state();
+        }
         match self.write_parts(&parts(shares)) {
             Ok(()) => self.fleet.applied = shares.generation,
             Err(error) => {

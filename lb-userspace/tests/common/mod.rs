@@ -4,13 +4,36 @@ use lb_common::reason::Reason;
 use lb_userspace::{
     api::{
         AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
-        ConfigStatus, Detached, Handle, HealthState, HealthStatus, InterfaceState, InterfaceStatus,
-        LimitStatus, ListStatus, MapStatus, PinsStatus, ReasonStatus, Refusal, SlotsStatus, Status,
-        VipStatus,
+        ConfigStatus, Detached, FailureCount, FleetStatus, Handle, HealthState, HealthStatus,
+        InterfaceState, InterfaceStatus, LimitStatus, ListStatus, MapStatus, PinsStatus,
+        ReasonStatus, Refusal, ShareStatus, SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
 };
+
+fn fleet() -> FleetStatus {
+    FleetStatus {
+        fleet: "edge".to_owned(),
+        connected: true,
+        error: None,
+        seconds_since_answer: Some(0.05),
+        round_trip_seconds: Some(0.001),
+        live_nodes: 3,
+        assumed_nodes: 3,
+        answers: 7,
+        failures: vec![FailureCount {
+            class: "timeout".to_owned(),
+            requests: 1,
+        }],
+        shares: vec![ShareStatus {
+            limit: "web/packets".to_owned(),
+            per_second: 333.0,
+            burst: 34,
+            origin: "lease".to_owned(),
+        }],
+    }
+}
 
 fn limit() -> LimitStatus {
     LimitStatus {
@@ -81,7 +104,7 @@ pub(crate) fn status() -> Status {
             by: "start".to_owned(),
             time: "2026-11-23T21:14:12Z".to_owned(),
         },
-        fleet: None,
+        fleet: Some(fleet()),
         overrides: Vec::new(),
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),

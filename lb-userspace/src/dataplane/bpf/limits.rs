@@ -5,7 +5,10 @@ use aya::{
     maps::{MapError, PerCpuValues},
     util::nr_cpus,
 };
-use lb_common::limit::{Limits, OwnRate, Share, SourceKey, Totals};
+use lb_common::{
+    gcra::{MAX_DEPTH, Ticks},
+    limit::{Kind, Limits, OwnRate, Share, SourceKey, Totals},
+};
 
 use super::{object::Object, value::Value};
 use crate::dataplane::Judged;
@@ -14,6 +17,30 @@ use crate::dataplane::Judged;
 pub(super) fn set(object: &mut Object, vip: u32, limits: &Limits) -> anyhow::Result<()> {
     let set = object.limits.set(vip, Value::from_ref(limits), 0);
     set.with_context(|| format!("writing the limits of VIP {vip}"))
+}
+
+/// Lets no TAT be further ahead than the burst takes: a packet that was dear under a small share would hold up a larger one. What
+/// packets pay in that moment is lost.
+pub(super) fn forgive(
+    object: &mut Object,
+    vip: u32,
+    limits: &Limits,
+    now: Ticks,
+) -> anyhow::Result<()> {
+    let failed = || format!("what was used of the limits of VIP {vip}");
+    let Value(held) = object.limit_totals.get(&vip, 0).with_context(failed)?;
+    let mut totals = held;
+    for (tat, rate) in totals.tats.iter_mut().zip(&limits.rates).take(Kind::TOTALS) {
+        let ahead = tat.wrapping_sub(now);
+        if rate.interval != 0 && ahead <= MAX_DEPTH && ahead > rate.depth {
+            *tat = now.wrapping_add(rate.depth);
+        }
+    }
+    if totals == held {
+        return Ok(());
+    }
+    let written = object.limit_totals.set(vip, Value(totals), 0);
+    written.with_context(failed)
 }
 
 /// Forgets a VIP's limits, what CPUs took of them, and what was counted. Sources are forgotten as others come.

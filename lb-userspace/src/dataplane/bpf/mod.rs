@@ -33,6 +33,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
+    gcra::ticks,
     limit::{Limits, OwnRate, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
@@ -535,7 +536,9 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn set_limits(&mut self, vip: u32, limits: &Limits) -> anyhow::Result<()> {
-        limits::set(&mut self.object, vip, limits)
+        limits::set(&mut self.object, vip, limits)?;
+        let now = ticks(self.now_ns());
+        limits::forgive(&mut self.object, vip, limits, now)
     }
 
     fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
