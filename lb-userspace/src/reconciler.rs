@@ -294,7 +294,7 @@ impl<D: DataPlane> Reconciler<D> {
                     None => return End::Abandoned,
                 },
                 Ok(()) = self.checked.changed() => self.follow("health"),
-                shares = self.fleet.changed() => self.enforce(&shares),
+                turn = self.fleet.next() => self.lease(turn),
                 () = until(self.wake) => {
                     self.expire_blocks();
                     self.follow("time");

@@ -491,6 +491,9 @@ impl DataPlane for Failing {
     fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()> {
         self.write()?.clear_limits(vip)
     }
+    fn source(&self, key: &SourceKey) -> anyhow::Result<Option<Source>> {
+        DataPlane::source(&self.memory, key)
+    }
     fn set_own_rates(
         &mut self,
         key: &SourceKey,

@@ -33,7 +33,7 @@ fn a_flood_from_many_sources_breaks_no_connection_and_pins_nothing() {
 fn a_fleet_keeps_one_limit_also_without_its_redis() {
     let seen = fleet(2, Duration::from_secs(2), Duration::from_secs(3))
         .unwrap_or_else(|error| panic!("{error:#}"));
-    assert_eq!(seen.len(), 4);
+    assert_eq!(seen.len(), 6);
     for situation in &seen {
         // Leases never sum above the limit; the burst may come on top of it once.
         assert!(situation.part() <= 1.1 + 0.05, "{situation}: {seen:?}");

@@ -76,7 +76,7 @@ fn read_section(
         None => Some(false),
     };
     let is_cluster = match section.field("cluster") {
-        Some(field) => cluster(&field, section, has_redis, report),
+        Some(field) => cluster(&field, has_redis, report),
         None => Some(false),
     };
     let prefixes = prefixes(section, limits, report);
@@ -130,12 +130,7 @@ fn read_section(
 }
 
 /// `cluster`: the fleet needs somebody to share the limit out.
-fn cluster(
-    field: &Field<'_>,
-    section: &Section<'_>,
-    has_redis: bool,
-    report: &mut Report<'_>,
-) -> Option<bool> {
+fn cluster(field: &Field<'_>, has_redis: bool, report: &mut Report<'_>) -> Option<bool> {
     const HELP: &str = "write `cluster = true` for one limit of the whole fleet";
     let is_cluster = field.bool(HELP, report)?;
     if is_cluster && !has_redis {
@@ -143,20 +138,6 @@ fn cluster(
             "a section `[redis]` in this file, by which the nodes share the limit",
             "write `[redis]`, `url = \"redis://127.0.0.1:6379\"` and `fleet = \"edge\"`; or take `cluster` out",
             report,
-        );
-        return None;
-    }
-    let of_sources = Kind::ALL
-        .into_iter()
-        .filter(|kind| kind.is_per_source())
-        .find_map(|kind| section.field(kind.as_str()));
-    if let Some(limit) = of_sources.filter(|_| is_cluster) {
-        report.add(
-            limit.offset,
-            &limit.path,
-            "a limit of sources for the whole fleet, which is not in this version of weir",
-            "limits of the VIP as a whole: `packets`, `bytes` or `new_connections`",
-            "move it to a `[[vip.limit]]` of its own, without `cluster`: each node then keeps it by itself",
         );
         return None;
     }

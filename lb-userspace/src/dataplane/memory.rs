@@ -373,6 +373,12 @@ impl DataPlane for Memory {
         Ok(())
     }
 
+    fn source(&self, key: &SourceKey) -> anyhow::Result<Option<Source>> {
+        let sources = self.limits.sources();
+        let found = sources.into_iter().find(|(known, _)| known == key);
+        Ok(found.map(|(_, source)| source))
+    }
+
     fn set_own_rates(
         &mut self,
         key: &SourceKey,

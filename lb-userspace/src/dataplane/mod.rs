@@ -131,6 +131,8 @@ pub trait DataPlane {
     fn set_limits(&mut self, vip: u32, limits: &Limits) -> anyhow::Result<()>;
     /// Takes a VIP's limits away, with all that was counted and used.
     fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()>;
+    /// What is known of a source.
+    fn source(&self, key: &SourceKey) -> anyhow::Result<Option<Source>>;
     /// Gives a source limits of its own, or takes them back, if it is known.
     fn set_own_rates(
         &mut self,

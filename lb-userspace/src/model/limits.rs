@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_common::{
     flow::Address,
     gcra::{MAX_DEPTH, TICKS_PER_SECOND, Ticks},
-    limit::{Kind, Limits, Rate, rate_flags},
+    limit::{Kind, Limits, OwnRate, Rate, rate_flags},
     vip::flags,
 };
 
@@ -14,7 +14,12 @@ use crate::config;
 /// What this node may let through of limits that the whole fleet keeps, by VIP and kind: thousandths of what is limited, a
 /// second, and how much of it at once. Of what is not there, all of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Parts(pub BTreeMap<(String, Kind), (u64, u64)>);
+pub struct Parts {
+    /// By VIP and kind.
+    pub by_limit: BTreeMap<(String, Kind), (u64, u64)>,
+    /// How many nodes share a limit of sources: each holds a source to an even part of it, unless it has limits of its own.
+    pub nodes: u32,
+}
 
 /// The limits of a VIP on a node with this many CPUs; `None` where it has none.
 #[must_use]
@@ -26,9 +31,16 @@ pub fn limits(wanted: &config::Limits, vip: &str, parts: &Parts, cpus: usize) ->
         let Some(limit) = wanted.by_kind.get(&kind) else {
             return Rate::default();
         };
-        let part = || parts.0.get(&(vip.to_owned(), kind)).copied();
-        let part = if limit.is_cluster { part() } else { None };
-        let (thousandths, burst) = part.unwrap_or((limit.rate.thousandths(), limit.burst));
+        let whole = (limit.rate.thousandths(), limit.burst);
+        let (thousandths, burst) = if !limit.is_cluster {
+            whole
+        } else if kind.is_per_source() {
+            let nodes = u64::from(parts.nodes.max(1));
+            (whole.0 / nodes, (whole.1 / nodes).max(1))
+        } else {
+            let part = parts.by_limit.get(&(vip.to_owned(), kind));
+            part.copied().unwrap_or(whole)
+        };
         as_ticks(kind, (thousandths, burst), limit.is_observed, cpus)
     };
     Some(Limits {
@@ -36,6 +48,16 @@ pub fn limits(wanted: &config::Limits, vip: &str, parts: &Parts, cpus: usize) ->
         mask_v6: mask(wanted.source_prefix_v6),
         mask_v4: mask(96_u8.saturating_add(wanted.source_prefix_v4)),
     })
+}
+
+/// A limit of one source alone: thousandths of packets or connections a second, and how many at once.
+#[must_use]
+pub fn own_rate(thousandths: u64, burst: u64) -> OwnRate {
+    let interval = interval(thousandths);
+    OwnRate {
+        interval,
+        depth: depth(interval, burst),
+    }
 }
 
 /// What a VIP with these limits asks of the pipeline.
@@ -178,11 +200,12 @@ mod tests {
             (Kind::Packets, limit(1000, 80)),
             (Kind::NewConnections, limit(1000, 80)),
         ]);
-        let parts = Parts(
-            [Kind::Packets, Kind::NewConnections]
+        let parts = Parts {
+            by_limit: [Kind::Packets, Kind::NewConnections]
                 .map(|kind| (("web".to_owned(), kind), (250_000, 20)))
                 .into(),
-        );
+            nodes: 4,
+        };
         for limit in wanted.by_kind.values_mut().take(1) {
             limit.is_cluster = true;
         }
@@ -199,6 +222,24 @@ mod tests {
         );
         let other = limits(&wanted, "shop", &parts, 1).unwrap();
         assert_eq!(other.rate(Kind::Packets).interval, TICKS_PER_SECOND / 1000);
+    }
+
+    #[test]
+    fn a_source_has_an_even_part_of_what_the_fleet_keeps() {
+        let mut wanted = of([(Kind::PacketsPerSource, limit(1000, 80))]);
+        for limit in wanted.by_kind.values_mut() {
+            limit.is_cluster = true;
+        }
+        let parts = Parts {
+            nodes: 4,
+            ..Parts::default()
+        };
+        let made = limits(&wanted, "web", &parts, 1).unwrap();
+        let rate = made.rate(Kind::PacketsPerSource);
+        assert_eq!(
+            (rate.interval, rate.depth),
+            (TICKS_PER_SECOND / 250, 20 * rate.interval)
+        );
     }
 
     #[test]

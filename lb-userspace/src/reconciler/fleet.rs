@@ -3,11 +3,14 @@
 //! The task that leases asks, once a period, what came; its answers change limits in the maps at once, beside
 //! reconciles: they come several times a second.
 
+mod sources;
+
 use std::{collections::HashMap, sync::Arc};
 
-use lb_common::limit::Kind;
+use lb_common::limit::{Kind, OwnRate};
 use tokio::sync::oneshot;
 
+use self::sources::{Found, Limits, Sources};
 use super::Reconciler;
 use crate::{
     api::{FleetStatus, Handle},
@@ -28,7 +31,7 @@ use crate::{
 const LONGEST_FRAME: u64 = 65_536;
 
 /// What the daemon's task has to do with the fleet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct FleetLimits {
     /// How the task that leases comes to ask; `None` before the daemon serves.
     handle: Option<Handle>,
@@ -37,6 +40,18 @@ pub(super) struct FleetLimits {
     applied: u64,
     /// How many nodes the fleet was last known to have; 0 where nobody has counted.
     pub(super) nodes: u32,
+    /// The heaviest sources; `None` where no limit of sources is the whole fleet's.
+    sources: Option<Sources>,
+}
+
+/// What there is to do.
+pub(super) enum Turn {
+    /// These shares are to be enforced.
+    Shares(Arc<Shares>),
+    /// The sources are to be scanned.
+    Scan,
+    /// They have been.
+    Scanned(anyhow::Result<Found>),
 }
 
 /// Asks the daemon's task what came.
@@ -57,14 +72,26 @@ impl FleetLimits {
         }
     }
 
-    /// Waits for shares that are to be enforced.
-    pub(super) async fn changed(&mut self) -> Arc<Shares> {
-        if let Some((_, fleet)) = &mut self.running
-            && fleet.shares.changed().await.is_ok()
-        {
-            return Arc::clone(&fleet.shares.borrow_and_update());
+    /// Waits for something to do.
+    pub(super) async fn next(&mut self) -> Turn {
+        let Self {
+            running, sources, ..
+        } = self;
+        let Some((_, fleet)) = running else {
+            return std::future::pending().await;
+        };
+        let scan = async {
+            match sources {
+                Some(sources) => sources.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok(()) = fleet.shares.changed() => {
+                Turn::Shares(Arc::clone(&fleet.shares.borrow_and_update()))
+            }
+            scanned = scan => scanned.map_or(Turn::Scan, Turn::Scanned),
         }
-        std::future::pending().await
     }
 
     /// What this node may let through.
@@ -76,10 +103,11 @@ impl FleetLimits {
     }
 
     /// Leases what a configuration wants to be kept by the whole fleet, and nothing else.
-    fn follow(&mut self, config: &Config) {
-        let wanted = wanted(config);
+    fn follow(&mut self, config: &Config, limits: &Limits<'_>) {
+        let mut wanted = wanted(config);
         let Some(redis) = config.redis.as_ref().filter(|_| !wanted.is_empty()) else {
             self.running = None;
+            self.sources = None;
             return;
         };
         let Some(handle) = &self.handle else {
@@ -98,6 +126,13 @@ impl FleetLimits {
             self.running = Some((redis.clone(), fleet));
             self.applied = 0;
         }
+        let has_sources = config.vips.iter().any(limits_sources);
+        if has_sources {
+            let sources = self.sources.get_or_insert_default();
+            wanted.extend(sources.wanted(limits));
+        } else {
+            self.sources = None;
+        }
         if let Some((_, fleet)) = &self.running {
             fleet.want(wanted);
         }
@@ -115,12 +150,62 @@ impl<D: DataPlane> Reconciler<D> {
     /// From now on limits of the whole fleet are leased, through a task that asks by this handle.
     pub(crate) fn lease_by(&mut self, handle: Handle) {
         self.fleet.handle = Some(handle);
-        self.fleet.follow(&self.desired.config);
+        self.follow_fleet();
     }
 
     /// Leases what the configuration in force wants.
     pub(super) fn follow_fleet(&mut self) {
-        self.fleet.follow(&self.desired.config);
+        let vips = self.wanted.iter().flat_map(|wanted| &wanted.vips);
+        let limits = Limits::new(vips, &self.desired.config);
+        self.fleet.follow(&self.desired.config, &limits);
+    }
+
+    /// Does what there is to do for the fleet's limits.
+    pub(super) fn lease(&mut self, turn: Turn) {
+        match turn {
+            Turn::Shares(shares) => self.enforce(&shares),
+            Turn::Scan => match (self.plane.scan_sources(), &mut self.fleet.sources) {
+                (Ok(scan), Some(sources)) => sources.begin(scan),
+                (Ok(_), None) => {}
+                (Err(error), sources) => {
+                    if let Some(sources) = sources {
+                        sources.put_off();
+                    }
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "the sources cannot be scanned"
+                    );
+                }
+            },
+            Turn::Scanned(Ok(found)) => self.promote(found),
+            Turn::Scanned(Err(error)) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a scan of the sources was given up; another follows"
+                );
+            }
+        }
+    }
+
+    /// Lets heavy sources have limits of their own, after a scan.
+    fn promote(&mut self, found: Found) {
+        let vips = self.wanted.iter().flat_map(|wanted| &wanted.vips);
+        let limits = Limits::new(vips, &self.desired.config);
+        let Some(sources) = &mut self.fleet.sources else {
+            return;
+        };
+        for key in sources.take(found, &limits, self.fleet.nodes) {
+            let cleared = self
+                .plane
+                .set_own_rates(&key, OwnRate::default(), OwnRate::default());
+            if let Err(error) = cleared {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "a source keeps an earlier daemon's limits"
+                );
+            }
+        }
+        self.fleet.follow(&self.desired.config, &limits);
     }
 
     /// What is known of the fleet's limits; `None` where there are none.
@@ -150,6 +235,16 @@ impl<D: DataPlane> Reconciler<D> {
                 ),
             }
         }
+        if let Some(sources) = &self.fleet.sources {
+            let vips = self.wanted.iter().flat_map(|wanted| &wanted.vips);
+            let limits = Limits::new(vips, &self.desired.config);
+            if let Err(error) = sources.read(&self.plane, &limits, &mut offered) {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "what came of heavy sources is not known"
+                );
+            }
+        }
         let reading = Reading {
             offered,
             applied: self.fleet.applied,
@@ -164,7 +259,10 @@ impl<D: DataPlane> Reconciler<D> {
             self.fleet.nodes = shares.nodes;
             self.save_state();
         }
-        match self.write_parts(&parts(shares)) {
+        match self
+            .write_parts(&parts(shares))
+            .and_then(|()| self.write_own(shares))
+        {
             Ok(()) => self.fleet.applied = shares.generation,
             Err(error) => {
                 // The next shares come within a period; those that are not applied are told of as such.
@@ -174,6 +272,15 @@ impl<D: DataPlane> Reconciler<D> {
                 );
             }
         }
+    }
+
+    fn write_own(&mut self, shares: &Shares) -> anyhow::Result<()> {
+        let Some(sources) = &mut self.fleet.sources else {
+            return Ok(());
+        };
+        let vips = self.wanted.iter().flat_map(|wanted| &wanted.vips);
+        let limits = Limits::new(vips, &self.desired.config);
+        sources.enforce(&mut self.plane, &limits, shares)
     }
 
     fn write_parts(&mut self, parts: &Parts) -> anyhow::Result<()> {
@@ -200,7 +307,8 @@ fn key(vip: &str, kind: Kind) -> Key {
     format!("{vip}/{}", kind.as_str()).into()
 }
 
-/// What a configuration wants the fleet to keep.
+/// What a configuration wants the fleet to keep. What stands there for a limit of sources is what all of them send: every node
+/// asks for it, so that the nodes are counted.
 fn wanted(config: &Config) -> Vec<FleetLimit> {
     let of_vip = |vip: &config::Vip| -> Vec<FleetLimit> {
         let kinds = vip.limits.by_kind.iter();
@@ -231,5 +339,14 @@ fn parts(shares: &Shares) -> Parts {
             (share.rate.thousandths(), share.burst),
         ))
     });
-    Parts(parts.collect())
+    Parts {
+        by_limit: parts.collect(),
+        nodes: shares.nodes,
+    }
+}
+
+/// Whether a limit of a VIP's sources is the whole fleet's.
+fn limits_sources(vip: &config::Vip) -> bool {
+    let mut limits = vip.limits.by_kind.iter();
+    limits.any(|(kind, limit)| kind.is_per_source() && limit.is_cluster)
 }

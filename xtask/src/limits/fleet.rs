@@ -14,7 +14,8 @@ use rustix::process::Signal;
 use super::{Kind, Link, Stream, send};
 use crate::{
     lab::{
-        Host, Lab, Observer, Plan, Process, Topology, VIP_V4, Weir, WeirConfig, eventually, until,
+        Host, Lab, Observer, Plan, Process, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually,
+        until,
     },
     workspace,
 };
@@ -26,8 +27,35 @@ const BURST: u32 = 400;
 /// What is sent in all: ten times that.
 const OFFERED: u32 = 10 * LIMIT;
 
-/// The VIP that is limited.
-const VIP: &str = "echo-v4";
+/// What is limited: a VIP as a whole, or each source of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Total,
+    Source,
+}
+
+impl What {
+    const fn vip(self) -> &'static str {
+        match self {
+            Self::Total => "echo-v4",
+            Self::Source => "echo-v6",
+        }
+    }
+
+    const fn address(self) -> IpAddr {
+        match self {
+            Self::Total => VIP_V4,
+            Self::Source => VIP_V6,
+        }
+    }
+
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Total => "packets",
+            Self::Source => "packets_per_source",
+        }
+    }
+}
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -89,16 +117,42 @@ pub fn fleet(nodes: u8, settle: Duration, time: Duration) -> Result<Vec<Situatio
     let mut fleet = Fleet::start(nodes)?;
     let all: Vec<usize> = (0..fleet.nodes.len()).collect();
     let mut seen = vec![
-        fleet.situation("spread over all nodes", &all, settle, time)?,
-        fleet.situation("all of it on one node", &[0], settle, time)?,
+        fleet.situation("spread over all nodes", What::Total, &all, settle, time)?,
+        fleet.situation("all of it on one node", What::Total, &[0], settle, time)?,
+        fleet.situation(
+            "one source, spread over all nodes",
+            What::Source,
+            &all,
+            settle,
+            time,
+        )?,
+        fleet.situation(
+            "one source, all of it on one node",
+            What::Source,
+            &[0],
+            settle,
+            time,
+        )?,
     ];
     fleet.redis.end_by(Signal::KILL, PATIENCE)?;
     // Leases have ended once every node says so.
     fleet.wait_for_origin("fallback")?;
-    seen.push(fleet.situation("Redis killed, spread over all nodes", &all, settle, time)?);
+    seen.push(fleet.situation(
+        "Redis killed, spread over all nodes",
+        What::Total,
+        &all,
+        settle,
+        time,
+    )?);
     fleet.redis = serve(&fleet.redis_host, fleet.redis_address)?;
     fleet.wait_for_origin("lease")?;
-    seen.push(fleet.situation("Redis back, spread over all nodes", &all, settle, time)?);
+    seen.push(fleet.situation(
+        "Redis back, spread over all nodes",
+        What::Total,
+        &all,
+        settle,
+        time,
+    )?);
     Ok(seen)
 }
 
@@ -134,16 +188,9 @@ impl Fleet {
                 "[redis]\nurl = \"redis://{redis_address}\"\nfleet = \"lab\"\n{}",
                 text.replacen("[node]", "\n[node]", 1)
             );
-            let (before, after) = limited
-                .split_once(&format!("name     = {VIP:?}"))
-                .context("the VIP of the limit")?;
-            let limit = format!(
-                "[vip.limit]\npackets = \"{LIMIT}/s\"\nburst = {BURST}\ncluster = true\n[[vip.backend]]"
-            );
-            let limited = format!(
-                "{before}name     = {VIP:?}{}",
-                after.replacen("[[vip.backend]]", &limit, 1)
-            );
+            let limited = [What::Total, What::Source]
+                .into_iter()
+                .try_fold(limited, |text, what| with_limit(&text, what))?;
             let file = lab.write(&format!("limited-{number}.toml"), &limited)?;
             weir.ask(&["apply", &file.display().to_string()])?;
             let link = Link {
@@ -187,6 +234,7 @@ impl Fleet {
     fn situation(
         &self,
         name: &'static str,
+        what: What,
         loaded: &[usize],
         settle: Duration,
         time: Duration,
@@ -195,7 +243,11 @@ impl Fleet {
             .iter()
             .filter_map(|node| self.nodes.get(*node))
             .map(|node| Stream {
-                frames: vec![node.link.frame(source(), VIP_V4, Kind::Datagram)],
+                frames: vec![node.link.frame(
+                    source(what.address()),
+                    what.address(),
+                    Kind::Datagram,
+                )],
                 per_second: OFFERED / u32::try_from(loaded.len()).unwrap_or(1),
             })
             .collect();
@@ -206,11 +258,11 @@ impl Fleet {
             });
             thread::sleep(settle);
             let began = Instant::now();
-            let first = self.passed()?;
+            let first = self.passed(what)?;
             let (mut last, mut at, mut busiest) = (first, began, 0);
             while began.elapsed() < time {
                 thread::sleep(Duration::from_secs(1).min(time));
-                let (now, passed) = (Instant::now(), self.passed()?);
+                let (now, passed) = (Instant::now(), self.passed(what)?);
                 let grown = u128::from(passed - last) * 1000 / (now - at).as_millis().max(1);
                 busiest = busiest.max(u64::try_from(grown).unwrap_or(u64::MAX));
                 (last, at) = (passed, now);
@@ -229,15 +281,29 @@ impl Fleet {
     }
 
     /// What all nodes have let through so far.
-    fn passed(&self) -> Result<u64> {
-        let of = |node: &Node| Ok(node.weir.status()?.vip(VIP)?.packets);
+    fn passed(&self, what: What) -> Result<u64> {
+        let of = |node: &Node| Ok(node.weir.status()?.vip(what.vip())?.packets);
         self.nodes.iter().map(of).sum()
     }
 }
 
+/// The configuration with a limit for the fleet.
+fn with_limit(text: &str, what: What) -> Result<String> {
+    let name = format!("name     = {:?}", what.vip());
+    let (before, after) = text.split_once(&name).context("the VIP of the limit")?;
+    let limit = format!(
+        "[vip.limit]\n{} = \"{LIMIT}/s\"\nburst = {BURST}\ncluster = true\n[[vip.backend]]",
+        what.key()
+    );
+    Ok(format!(
+        "{before}{name}{}",
+        after.replacen("[[vip.backend]]", &limit, 1)
+    ))
+}
+
 /// A client of no host.
-fn source() -> IpAddr {
-    super::source(VIP_V4, 7)
+fn source(like: IpAddr) -> IpAddr {
+    super::source(like, 7)
 }
 
 fn serve(host: &Host, address: SocketAddr) -> Result<Process> {

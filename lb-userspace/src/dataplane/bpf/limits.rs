@@ -7,7 +7,7 @@ use aya::{
 };
 use lb_common::{
     gcra::{MAX_DEPTH, Ticks},
-    limit::{Kind, Limits, OwnRate, Share, SourceKey, Totals},
+    limit::{Kind, Limits, OwnRate, Share, Source, SourceKey, Totals},
 };
 
 use super::{object::Object, value::Value};
@@ -56,6 +56,15 @@ pub(super) fn clear(object: &mut Object, vip: u32) -> anyhow::Result<()> {
     object.limit_shares.set(vip, none, 0).with_context(failed)
 }
 
+/// What is known of a source.
+pub(super) fn source(object: &Object, key: &SourceKey) -> anyhow::Result<Option<Source>> {
+    match object.sources.get(Value::from_ref(key), 0) {
+        Ok(Value(source)) => Ok(Some(source)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error).context("reading a source"),
+    }
+}
+
 /// Gives a source limits of its own. What packets change of its entry in that moment is lost: a cell or two.
 pub(super) fn set_own_rates(
     object: &mut Object,
@@ -63,11 +72,9 @@ pub(super) fn set_own_rates(
     packets: OwnRate,
     connections: OwnRate,
 ) -> anyhow::Result<()> {
-    let Value(mut source) = match object.sources.get(Value::from_ref(key), 0) {
-        Ok(source) => source,
-        // It is forgotten, and has none when it comes back.
-        Err(MapError::KeyNotFound) => return Ok(()),
-        Err(error) => return Err(error).context("reading a source"),
+    // One that is forgotten has none when it comes back.
+    let Some(mut source) = source(object, key)? else {
+        return Ok(());
     };
     if (source.own_packets, source.own_connections) == (packets, connections) {
         return Ok(());

@@ -545,6 +545,10 @@ impl DataPlane for BpfDataPlane {
         limits::clear(&mut self.object, vip)
     }
 
+    fn source(&self, key: &SourceKey) -> anyhow::Result<Option<Source>> {
+        limits::source(&self.object, key)
+    }
+
     fn set_own_rates(
         &mut self,
         key: &SourceKey,
