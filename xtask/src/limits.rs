@@ -11,6 +11,7 @@ use std::{
     ffi::OsString,
     fmt, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -128,8 +129,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         ];
         root::again_as_root("the lab", &words.map(OsString::from))?;
     }
+    let binary = workspace::root().join("target/release/weir");
     let rows = step("send ten times the limit", || {
-        sources(Duration::from_secs(options.seconds))
+        sources(&binary, Duration::from_secs(options.seconds))
     })?;
     println!(
         "\n{LIMIT} packets a second of a source, burst {BURST}; {CROWD} sources send {EACH} a second each\n\n\
@@ -140,12 +142,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         println!("{row}");
     }
     let flood = step("flood from a million sources", || {
-        flood(options.connections, Duration::from_secs(options.flood))
+        flood(
+            &binary,
+            options.connections,
+            Duration::from_secs(options.flood),
+        )
     })?;
     println!("\n{flood}");
     for nodes in [2, 4] {
         let seen = step(&format!("one limit for a fleet of {nodes}"), || {
-            fleet(nodes, SETTLE, Duration::from_secs(options.seconds))
+            fleet(&binary, nodes, SETTLE, Duration::from_secs(options.seconds))
         })?;
         println!(
             "\n{nodes} nodes, ten times the limit of the fleet\n\n| situation | let through | of the limit | in the busiest second |\n|---|---|---|---|"
@@ -158,7 +164,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// Sends TCP and UDP, over IPv4 and IPv6, each for a time.
-pub fn sources(time: Duration) -> Result<Vec<Row>> {
+pub fn sources(binary: &Path, time: Duration) -> Result<Vec<Row>> {
     let lab = Lab::new()?;
     let mut topology = Topology::build(
         &lab,
@@ -169,6 +175,7 @@ pub fn sources(time: Duration) -> Result<Vec<Row>> {
     )?;
     let limit = format!("[vip.limit]\npackets_per_source = \"{LIMIT}/s\"\nburst = {BURST}\n");
     let weir = start(
+        binary,
         &lab,
         &topology,
         &WeirConfig::for_topology(&topology, &[]),
@@ -187,14 +194,14 @@ pub fn sources(time: Duration) -> Result<Vec<Row>> {
 }
 
 /// Starts weir with some lines in every VIP.
-fn start(lab: &Lab, topology: &Topology, config: &WeirConfig, lines: &str) -> Result<Weir> {
-    let binary = workspace::root().join("target/release/weir");
-    let binary = if binary.is_file() && !cfg!(debug_assertions) {
-        binary
-    } else {
-        workspace::weir_binary()?
-    };
-    let weir = Weir::start_binary(binary, lab, &topology.lb.namespace, config, &[])?;
+fn start(
+    binary: &Path,
+    lab: &Lab,
+    topology: &Topology,
+    config: &WeirConfig,
+    lines: &str,
+) -> Result<Weir> {
+    let weir = Weir::start_binary(binary.to_owned(), lab, &topology.lb.namespace, config, &[])?;
     let text = fs::read_to_string(weir.config()).context("read the config")?;
     let text = text
         .split("[[vip]]")

@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
-use xtask::limits::{fleet, flood, sources};
+use xtask::{
+    limits::{fleet, flood, sources},
+    workspace::weir_binary,
+};
 
 #[test]
 fn a_source_gets_its_limit_and_those_within_theirs_lose_nothing() {
-    let rows = sources(Duration::from_secs(2)).unwrap_or_else(|error| panic!("{error:#}"));
+    let rows = sources(&weir_binary().unwrap(), Duration::from_secs(2))
+        .unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(rows.len(), 4);
     for row in rows {
         assert_eq!(row.crowd_forwarded, row.crowd, "{row:?}");
@@ -21,7 +25,8 @@ fn a_source_gets_its_limit_and_those_within_theirs_lose_nothing() {
 
 #[test]
 fn a_flood_from_many_sources_breaks_no_connection_and_pins_nothing() {
-    let flood = flood(50, Duration::from_secs(2)).unwrap_or_else(|error| panic!("{error:#}"));
+    let flood = flood(&weir_binary().unwrap(), 50, Duration::from_secs(2))
+        .unwrap_or_else(|error| panic!("{error:#}"));
     assert!(flood.broken.is_empty(), "{flood}: {:?}", flood.broken);
     assert!(flood.lines >= 50, "{flood}");
     assert!(flood.sent > 10_000 && flood.limited > 0, "{flood}");
@@ -31,8 +36,13 @@ fn a_flood_from_many_sources_breaks_no_connection_and_pins_nothing() {
 
 #[test]
 fn a_fleet_keeps_one_limit_also_without_its_redis() {
-    let seen = fleet(2, Duration::from_secs(2), Duration::from_secs(3))
-        .unwrap_or_else(|error| panic!("{error:#}"));
+    let seen = fleet(
+        &weir_binary().unwrap(),
+        2,
+        Duration::from_secs(2),
+        Duration::from_secs(3),
+    )
+    .unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(seen.len(), 6);
     for situation in &seen {
         // Leases never sum above the limit; the burst may come on top of it once.

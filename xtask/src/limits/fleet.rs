@@ -3,6 +3,7 @@
 use std::{
     fmt, fs,
     net::{IpAddr, SocketAddr},
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -12,12 +13,9 @@ use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use super::{Kind, Link, Stream, send};
-use crate::{
-    lab::{
-        Host, Lab, Observer, Plan, Process, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually,
-        until,
-    },
-    workspace,
+use crate::lab::{
+    Host, Lab, Observer, Plan, Process, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually,
+    until,
 };
 
 /// The limit of the whole fleet, in packets a second, and its burst.
@@ -113,8 +111,8 @@ struct Node {
 }
 
 /// Goes through all situations, each counted for a time once `settle` is over.
-pub fn fleet(nodes: u8, settle: Duration, time: Duration) -> Result<Vec<Situation>> {
-    let mut fleet = Fleet::start(nodes)?;
+pub fn fleet(binary: &Path, nodes: u8, settle: Duration, time: Duration) -> Result<Vec<Situation>> {
+    let mut fleet = Fleet::start(binary, nodes)?;
     let all: Vec<usize> = (0..fleet.nodes.len()).collect();
     let mut seen = vec![
         fleet.situation("spread over all nodes", What::Total, &all, settle, time)?,
@@ -157,7 +155,7 @@ pub fn fleet(nodes: u8, settle: Duration, time: Duration) -> Result<Vec<Situatio
 }
 
 impl Fleet {
-    fn start(nodes: u8) -> Result<Self> {
+    fn start(binary: &Path, nodes: u8) -> Result<Self> {
         let lab = Lab::new()?;
         let topology = Topology::build(
             &lab,
@@ -181,8 +179,7 @@ impl Fleet {
                 node: format!("lb-{}", number + 1),
                 ..WeirConfig::for_topology(&topology, &[])
             };
-            let weir =
-                Weir::start_binary(workspace::weir_binary()?, &lab, &lb.namespace, &config, &[])?;
+            let weir = Weir::start_binary(binary.to_owned(), &lab, &lb.namespace, &config, &[])?;
             let text = fs::read_to_string(weir.config()).context("read the config")?;
             let limited = format!(
                 "[redis]\nurl = \"redis://{redis_address}\"\nfleet = \"lab\"\n{}",

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::Ipv4Addr,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -70,7 +71,7 @@ impl fmt::Display for Flood {
 }
 
 /// Floods for a time.
-pub fn flood(connections: u32, time: Duration) -> Result<Flood> {
+pub fn flood(binary: &Path, connections: u32, time: Duration) -> Result<Flood> {
     let lab = Lab::new()?;
     let plan = Plan {
         near: 2,
@@ -93,7 +94,7 @@ pub fn flood(connections: u32, time: Duration) -> Result<Flood> {
         }],
         ..WeirConfig::for_topology(&topology, &[])
     };
-    let weir = start(&lab, &topology, &config, LIMITS)?;
+    let weir = start(binary, &lab, &topology, &config, LIMITS)?;
     let mut traffic = Traffic::start(&topology, connections, NONE_PASSING)?;
     let limited = || -> Result<u64> {
         let reasons = weir.status()?.reasons;
