@@ -30,13 +30,17 @@ pub fn remove(id: &LabId) -> Result<()> {
     }
     let folder = id.folder();
     let bpffs = folder.join("bpf");
-    while is_mounted(&bpffs.to_string_lossy())? {
-        if let Err(error) = exec::run_ungated(exec::command("umount", [""; 0]).arg(&bpffs))
-            && is_mounted(&bpffs.to_string_lossy())?
-        {
-            return Err(error);
+    // A process that was killed is a zombie before the last of its threads lets go of its files.
+    wait::eventually("the lab's bpffs to be free", PATIENCE, || {
+        while is_mounted(&bpffs.to_string_lossy())? {
+            if let Err(error) = exec::run_ungated(exec::command("umount", [""; 0]).arg(&bpffs))
+                && is_mounted(&bpffs.to_string_lossy())?
+            {
+                return Err(error);
+            }
         }
-    }
+        Ok(())
+    })?;
     match fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", folder.display()))?;
