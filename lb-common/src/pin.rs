@@ -174,6 +174,13 @@ impl Segment {
         self.control & JUDGED == tcp::flags::SYN as u32
     }
 
+    /// RST without ACK: what a host sends that was answered as if it had another connection (RFC 9293, section 3.5.2).
+    #[inline(always)]
+    const fn is_bare_reset(self) -> bool {
+        const JUDGED: u32 = (tcp::flags::RST | tcp::flags::ACK) as u32;
+        self.control & JUDGED == tcp::flags::RST as u32
+    }
+
     /// Whether whoever sent it has seen the answer to the SYN that made the pin: else the pin may be a forger's.
     #[inline(always)]
     const fn fits(self, pin: &Pin) -> bool {
@@ -234,7 +241,7 @@ pub trait Pins {
 /// - Moving: a pin, else `current` for a SYN and `previous` for everything else, all UDP included; both are pinned.
 /// - Settling: a pin, else `current`, which is not pinned.
 ///
-/// A pin that has expired or names a dead backend counts as none and is removed. A hit goes to its backend also for a
+/// A RST without ACK goes where the flow's SYN went. A pin that has expired or names a dead backend counts as none and is removed. A hit goes to its backend also for a
 /// SYN, and also where that backend is leaving; but a SYN after FIN or RST is a new connection, as far as new pins can be
 /// made: else clients that use their ports again would never let go of a backend.
 #[inline(always)]
@@ -317,6 +324,12 @@ fn pinned<P: Pins>(
             }
             if segment.fits(&pin) {
                 return Some(promote(pins, idle, flow, pin, segment, now_ns));
+            }
+            // The server that got the SYN still has an older connection over these ports, of a client that is gone, and
+            // challenged the SYN (RFC 5961, section 4.2). The client resets what the server has, in the server's numbers: that
+            // must get there, or no SYN is ever taken. The pin stays as it is, for the SYN that follows.
+            if segment.is_bare_reset() {
+                return Some(pin.backend);
             }
         }
         if let Some(pin) = live(pins, Kind::Proven, idle, flow, now_ns) {

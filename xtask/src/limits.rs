@@ -22,7 +22,7 @@ use etherparse::PacketBuilder;
 
 use self::paced::{Sent, Stream, send};
 pub use self::{
-    fleet::{Situation, fleet},
+    fleet::{Findings, Situation, fleet},
     flood::{Flood, flood},
 };
 use crate::{
@@ -156,9 +156,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         println!(
             "\n{nodes} nodes, ten times the limit of the fleet\n\n| situation | let through | of the limit | in the busiest second |\n|---|---|---|---|"
         );
-        for situation in &seen {
-            println!("{situation}");
-        }
+        println!("{seen}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -239,7 +237,7 @@ fn measure(
     let Sent { time, moments } = topology
         .client
         .namespace
-        .inside(|| send("eth0", &streams, time))?;
+        .inside(|| send("eth0", &streams, |now| now < time))?;
     let [busy_moments, crowd_moments] = moments.as_slice() else {
         anyhow::bail!("two streams were sent");
     };

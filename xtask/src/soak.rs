@@ -52,9 +52,6 @@ pub struct Options {
     /// Seed of the random numbers [default: `WEIR_SOAK_SEED`, else a random one]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// No backend fails its checks among the changes: after that, new connections may get no answer (docs/consistency.md)
-    #[arg(long)]
-    pub no_flaps: bool,
     /// Break a rule of weir's on purpose: this must break connections, and the soak must end badly
     #[arg(long, value_enum)]
     pub break_rule: Option<BreakRule>,
@@ -84,9 +81,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
             "soak --built --connections {} --changes {} --nodes {} --seed {seed}",
             options.connections, options.changes, options.nodes
         );
-        if options.no_flaps {
-            words += " --no-flaps";
-        }
         if let Some(BreakRule::ForgetPins) = options.break_rule {
             words += " --break-rule forget-pins";
         }
@@ -133,14 +127,11 @@ pub fn soak(options: &Options) -> Result<Findings> {
 
     for number in 1..=options.changes {
         // One flap at least, however few the changes are.
-        let is_middle = number == options.changes.div_ceil(2) && !options.no_flaps;
+        let is_middle = number == options.changes.div_ceil(2);
         let flap = is_middle.then(|| backends.any_flap(&mut random));
-        let change = flap.flatten().unwrap_or_else(|| {
-            let mut changes = std::iter::repeat_with(|| backends.any_change(&mut random));
-            let is_meant =
-                |change: &Change| !options.no_flaps || !matches!(change, Change::Flap(_));
-            changes.find(is_meant).unwrap_or(Change::Reload)
-        });
+        let change = flap
+            .flatten()
+            .unwrap_or_else(|| backends.any_change(&mut random));
         backends.make(change);
         let died = fleet
             .make(change, &backends, &mut random)

@@ -11,19 +11,30 @@ mod three_backends;
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
-use rustix::process::Signal;
+use anyhow::{Context as _, ensure};
+use rustix::{
+    net::{
+        AddressFamily, SocketType, bind, connect, socket,
+        sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout},
+    },
+    process::Signal,
+};
 use serde_json::Value;
 use three_backends::Run;
-use xtask::lab::{Process, VIP_V4, eventually};
+use xtask::lab::{FlowTimes, Lab, Plan, Process, Topology, VIP_V4, Weir, WeirConfig, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A flow that is remembered for one of the few slots that Maglev moves beyond need is let go a minute after its time.
 const PATIENCE_WITH_FLOWS: Duration = Duration::from_mins(2);
+
+/// A SYN is repeated after 1, 3 and 7 s.
+const DIALLING: Duration = Duration::from_secs(10);
 
 /// Keys of every VIP: moves that end within the test, and checks that find out soon.
 const CHECKED: &str = "move_window = \"2s\"\nflow_idle = \"10s\"\n[vip.health]\ntype = \"tcp\"\n\
@@ -185,4 +196,83 @@ fn a_move_goes_on_where_a_killed_daemon_left_it() {
     )
     .unwrap();
     assert_eq!(none["total"], 0, "{none}");
+}
+
+/// A connection over a port of the client's own; whose it is, by the name that its server says first.
+fn dial(run: &Run, port: u16) -> anyhow::Result<(TcpStream, String)> {
+    let (from, to) = (
+        SocketAddr::new(run.topology.client.v4, port),
+        Topology::lasting(VIP_V4),
+    );
+    run.topology.client.namespace.inside(|| {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        set_socket_reuseaddr(&socket, true)?;
+        set_socket_timeout(&socket, Timeout::Send, Some(DIALLING))?;
+        bind(&socket, &from)?;
+        connect(&socket, &to).context("no answer")?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DIALLING))?;
+        let mut name = String::new();
+        BufReader::new(stream.try_clone()?).read_line(&mut name)?;
+        Ok((stream, name.trim_end().to_owned()))
+    })
+}
+
+#[test]
+fn a_port_used_again_gets_through_to_a_server_that_was_taken_for_dead() {
+    let lab = Lab::new().unwrap();
+    let topology = Topology::build(&lab, &Plan::default()).unwrap();
+    let hosts = topology.backends.iter();
+    let mut checked: Vec<_> = hosts
+        .map(|host| Topology::answer_checks(host).unwrap())
+        .collect();
+    let mut config = WeirConfig::for_topology(&topology, &[]);
+    config.vips.truncate(1);
+    let vip = &mut config.vips[0];
+    assert_eq!((vip.name.as_str(), vip.address), ("web-v4", VIP_V4));
+    vip.port = Topology::lasting(VIP_V4).port();
+    vip.checked = Some(Topology::checked());
+    // The slots still move when the ports are used again.
+    vip.flows = Some(FlowTimes {
+        move_window: 600,
+        flow_idle: 600,
+    });
+    let weir = Weir::start(&lab, &topology.lb.namespace, &config)
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    let run = Run {
+        weir,
+        topology,
+        lab,
+    };
+    run.comes_to("healthy backends", |vip| {
+        (0..3).all(|at| vip["backends"][at]["healthy"] == true)
+    });
+    let names = run.topology.backend_names();
+    let mut held: Vec<_> = (40_000..40_030)
+        .map(|port| (port, dial(&run, port).unwrap()))
+        .filter(|(_, (_, name))| *name == names[0])
+        .collect();
+    assert!(!held.is_empty());
+
+    // It fails its checks, and its server holds the connections all the same: they break when the client is heard of elsewhere.
+    checked[0].end_by(Signal::KILL, PATIENCE).unwrap();
+    run.comes_to("the failure", |vip| vip["backends"][0]["slots"] == 0);
+    for (port, (stream, _)) in &mut held {
+        stream.write_all(b"who is there?\n").unwrap();
+        let answer = stream.read(&mut [0; 64]);
+        let reset = answer
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+        assert!(reset, "{port}: {answer:?}");
+    }
+    let ports: Vec<u16> = held.into_iter().map(|(port, _)| port).collect();
+
+    let _checked = Topology::answer_checks(&run.topology.backends[0]).unwrap();
+    run.comes_to("the return", |vip| {
+        vip["slots"]["moving"] != 0 && vip["slots"]["holding"] == 0
+    });
+    for port in ports {
+        let (_stream, name) = dial(&run, port).unwrap_or_else(|error| panic!("{port}: {error:#}"));
+        assert_eq!(name, names[0], "{port}");
+    }
 }

@@ -37,7 +37,6 @@ fn shortened() -> Options {
         changes: 12,
         nodes: 1,
         seed: None,
-        no_flaps: true,
         break_rule: None,
         built: true,
     }

@@ -43,10 +43,14 @@ fn a_fleet_keeps_one_limit_also_without_its_redis() {
         Duration::from_secs(3),
     )
     .unwrap_or_else(|error| panic!("{error:#}"));
-    assert_eq!(seen.len(), 6);
-    for situation in &seen {
+    assert_eq!(seen.situations.len(), 8, "{seen}");
+    for situation in &seen.situations {
         // Leases never sum above the limit; the burst may come on top of it once.
-        assert!(situation.part() <= 1.1 + 0.05, "{situation}: {seen:?}");
-        assert!(situation.part() >= 0.5, "{situation}: {seen:?}");
+        assert!(situation.part() <= 1.1 + 0.05, "{situation}: {seen}");
+        assert!(situation.part() >= 0.5, "{situation}: {seen}");
     }
+    assert_eq!(seen.http.failed, 0, "{seen}: {:?}", seen.http.errors);
+    assert!(seen.http.requests > 100, "{seen}");
+    let says = seen.refused.iter().any(|problem| problem.contains("Redis"));
+    assert!(says, "{seen}");
 }

@@ -109,7 +109,7 @@ fn unknown(family: Family) -> Vec<Case> {
 /// What comes before, as (control, sequence); what comes then; and where it goes, in a Moving slot.
 type Story = (&'static str, &'static [(u8, u32)], (u8, u32), u16);
 
-const STORIES: [Story; 15] = [
+const STORIES: [Story; 19] = [
     ("the same SYN again", &[(SYN, FIRST)], (SYN, FIRST), NEW),
     ("the handshake's end", &[(SYN, FIRST)], (ACK, FIRST + 1), NEW),
     ("data before it", &[(SYN, FIRST)], (ACK, FIRST + 1400), NEW),
@@ -152,6 +152,30 @@ const STORIES: [Story; 15] = [
         "a forger's SYN does not move an old flow",
         &[(ACK, 5), (SYN, FIRST)],
         (ACK, 6),
+        OLD,
+    ),
+    (
+        "a RST that answers a challenge to the SYN",
+        &[(SYN, FIRST)],
+        (RST, 77_000_000),
+        NEW,
+    ),
+    (
+        "the SYN after that RST",
+        &[(SYN, FIRST), (RST, 77_000_000)],
+        (SYN, FIRST),
+        NEW,
+    ),
+    (
+        "the same where an old flow is remembered",
+        &[(ACK, 5), (FIN | ACK, 6), (SYN, FIRST)],
+        (RST, 77_000_000),
+        NEW,
+    ),
+    (
+        "a RST with ACK ends an old flow whose SYN was forged",
+        &[(SYN, FIRST)],
+        (RST | ACK, 77_000_000),
         OLD,
     ),
     (

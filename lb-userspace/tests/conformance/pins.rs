@@ -227,6 +227,18 @@ fn a_packet_that_does_not_fit_a_syn_is_an_old_flows() {
 }
 
 #[test]
+fn a_reset_that_answers_a_challenge_follows_the_syn_and_leaves_its_pin_as_it_is() {
+    for mut life in lives(6) {
+        life.sends(SYN, FIRST);
+        assert_eq!(life.sends(RST, 77_000_000), NEW);
+        assert_eq!(life.pins(), [(Kind::Syn, NEW, 0)]);
+        assert_eq!(life.sends(SYN, FIRST), NEW, "the SYN again");
+        assert_eq!(life.sends(ACK, FIRST + 1), NEW);
+        assert_eq!(life.pins(), [(Kind::Proven, NEW, 0)]);
+    }
+}
+
+#[test]
 fn settling_keeps_what_is_pinned_and_pins_nothing() {
     for mut life in lives(6) {
         life.sends(ACK, 5);

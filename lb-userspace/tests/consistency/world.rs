@@ -10,7 +10,7 @@ use lb_common::{
     flow::{Address, Flow},
     pin::{self, Idle, Inserted, Kind, Pin, Pins, Segment, Stamp},
     slot::{HOLDING, NOBODY, SETTLING, Slot, State},
-    wire::tcp::flags::{ACK, FIN, SYN},
+    wire::tcp::flags::{ACK, FIN, RST, SYN},
 };
 use lb_userspace::model::slots::{self, Times};
 
@@ -32,7 +32,7 @@ pub(crate) struct Scope {
     pub(crate) forged: bool,
     /// Pins expire.
     pub(crate) expiry: bool,
-    /// FIN is sent, and forged where anything is.
+    /// FIN is sent; it and RST are forged where anything is.
     pub(crate) fin: bool,
     /// Events are told in words.
     pub(crate) told: bool,

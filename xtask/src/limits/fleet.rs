@@ -2,20 +2,25 @@
 
 use std::{
     fmt, fs,
-    net::{IpAddr, SocketAddr},
+    io::{BufRead as _, BufReader, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
     path::Path,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Kind, Link, Stream, send};
-use crate::lab::{
-    Host, Lab, Observer, Plan, Process, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually,
-    until,
+use crate::{
+    lab::{
+        Host, Lab, Observer, Plan, Process, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually,
+        until,
+    },
+    traffic::steady::{Steady, Total},
 };
 
 /// The limit of the whole fleet, in packets a second, and its burst.
@@ -57,7 +62,10 @@ impl What {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What came through in one situation, after it had settled.
+/// From one look at the counters to the next.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What came through in one situation.
 #[derive(Debug, Clone)]
 pub struct Situation {
     /// What it is.
@@ -110,48 +118,93 @@ struct Node {
     _host: Option<(Host, Observer)>,
 }
 
+/// What was seen of a fleet.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// What came through, by situation.
+    pub situations: Vec<Situation>,
+    /// HTTP requests that were made while Redis went away, refused and came back.
+    pub http: Total,
+    /// What a node says of a Redis that runs no scripts for it.
+    pub refused: Vec<String>,
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for situation in &self.situations {
+            writeln!(f, "{situation}")?;
+        }
+        write!(
+            f,
+            "\nHTTP within its limit from before Redis was killed until it was back: {} requests answered, {} not.\n\
+             A Redis that runs no scripts for weir: {}",
+            self.http.requests,
+            self.http.failed,
+            self.refused.join("; ")
+        )
+    }
+}
+
 /// Goes through all situations, each counted for a time once `settle` is over.
-pub fn fleet(binary: &Path, nodes: u8, settle: Duration, time: Duration) -> Result<Vec<Situation>> {
-    let mut fleet = Fleet::start(binary, nodes)?;
+pub fn fleet(binary: &Path, nodes: u8, settle: Duration, time: Duration) -> Result<Findings> {
+    let fleet = Fleet::start(binary, nodes)?;
     let all: Vec<usize> = (0..fleet.nodes.len()).collect();
-    let mut seen = vec![
-        fleet.situation("spread over all nodes", What::Total, &all, settle, time)?,
-        fleet.situation("all of it on one node", What::Total, &[0], settle, time)?,
-        fleet.situation(
-            "one source, spread over all nodes",
-            What::Source,
-            &all,
-            settle,
-            time,
-        )?,
-        fleet.situation(
-            "one source, all of it on one node",
-            What::Source,
-            &[0],
-            settle,
-            time,
-        )?,
-    ];
-    fleet.redis.end_by(Signal::KILL, PATIENCE)?;
-    // Leases have ended once every node says so.
-    fleet.wait_for_origin("fallback")?;
-    seen.push(fleet.situation(
-        "Redis killed, spread over all nodes",
-        What::Total,
-        &all,
-        settle,
-        time,
-    )?);
-    fleet.redis = serve(&fleet.redis_host, fleet.redis_address)?;
-    fleet.wait_for_origin("lease")?;
-    seen.push(fleet.situation(
-        "Redis back, spread over all nodes",
-        What::Total,
-        &all,
-        settle,
-        time,
-    )?);
-    Ok(seen)
+    let mut situations = Vec::new();
+    for (name, what, loaded) in [
+        ("spread over all nodes", What::Total, all.as_slice()),
+        ("all of it on one node", What::Total, &[0]),
+        ("one source, spread over all nodes", What::Source, &all),
+        ("one source, all of it on one node", What::Source, &[0]),
+    ] {
+        let situation = fleet.under_load(what, loaded, || {
+            thread::sleep(settle);
+            fleet.count(name, what, || {
+                thread::sleep(time);
+                Ok(())
+            })
+        })?;
+        situations.push(situation);
+    }
+    // From here on the moments in which everything changes are counted, too.
+    let what = What::Total;
+    let change = || {
+        thread::sleep(settle);
+        let killed = fleet.count("Redis killed, from that moment on", what, || {
+            fleet.redis.signal(Signal::KILL)?;
+            fleet.comes_to("fallback")?;
+            thread::sleep(settle + time);
+            Ok(())
+        })?;
+        let mut redis = None;
+        let back = fleet.count("Redis back, empty, from that moment on", what, || {
+            redis = Some(serve(&fleet.redis_host, fleet.redis_address)?);
+            fleet.comes_to("lease")?;
+            thread::sleep(settle + time);
+            Ok(())
+        })?;
+        let refusing = fleet.count("Redis runs no scripts any more", what, || {
+            fleet.command_redis("ACL SETUSER default -eval -evalsha")?;
+            fleet.comes_to("fallback")?;
+            thread::sleep(settle + time);
+            Ok(())
+        })?;
+        let refused = fleet.problems()?;
+        let running = fleet.count("and runs them again", what, || {
+            fleet.command_redis("ACL SETUSER default +eval +evalsha")?;
+            fleet.comes_to("lease")?;
+            thread::sleep(settle + time);
+            Ok(())
+        })?;
+        Ok((redis, refused, [killed, back, refusing, running]))
+    };
+    let ((_redis, refused, seen), http) =
+        fleet.beside_http(|| fleet.under_load(what, &all, change))?;
+    situations.extend(seen);
+    Ok(Findings {
+        situations,
+        http,
+        refused,
+    })
 }
 
 impl Fleet {
@@ -185,9 +238,14 @@ impl Fleet {
                 "[redis]\nurl = \"redis://{redis_address}\"\nfleet = \"lab\"\n{}",
                 text.replacen("[node]", "\n[node]", 1)
             );
-            let limited = [What::Total, What::Source]
+            let limits = [
+                (What::Total.vip(), What::Total.key()),
+                (What::Source.vip(), What::Source.key()),
+                ("web-v4", "new_connections"),
+            ];
+            let limited = limits
                 .into_iter()
-                .try_fold(limited, |text, what| with_limit(&text, what))?;
+                .try_fold(limited, |text, (vip, key)| with_limit(&text, vip, key))?;
             let file = lab.write(&format!("limited-{number}.toml"), &limited)?;
             weir.ask(&["apply", &file.display().to_string()])?;
             let link = Link {
@@ -208,12 +266,12 @@ impl Fleet {
             topology,
             _lab: lab,
         };
-        fleet.wait_for_origin("lease")?;
+        fleet.comes_to("lease")?;
         Ok(fleet)
     }
 
     /// Waits until every node's share is from there, and knows of all nodes.
-    fn wait_for_origin(&self, origin: &str) -> Result<()> {
+    fn comes_to(&self, origin: &str) -> Result<()> {
         for node in &self.nodes {
             until("the shares to be from elsewhere", PATIENCE, || {
                 let status: serde_json::Value =
@@ -227,15 +285,34 @@ impl Fleet {
         Ok(())
     }
 
-    /// Sends to some nodes, and counts at all of them.
-    fn situation(
+    /// Gives Redis a command.
+    fn command_redis(&self, command: &str) -> Result<()> {
+        self.redis_host.namespace.inside(|| {
+            let mut stream = TcpStream::connect(self.redis_address)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(format!("{command}\r\n").as_bytes())?;
+            let mut answer = String::new();
+            BufReader::new(stream).read_line(&mut answer)?;
+            ensure!(answer.starts_with("+OK"), "{command}: {answer}");
+            Ok(())
+        })
+    }
+
+    /// What a node says is wrong with it.
+    fn problems(&self) -> Result<Vec<String>> {
+        let node = self.nodes.first().context("a node")?;
+        let status: serde_json::Value =
+            serde_json::from_str(&node.weir.ask_degraded(&["status", "-o", "json"])?)?;
+        serde_json::from_value(status["problems"].clone()).context("the problems")
+    }
+
+    /// Sends ten times the limit to some nodes while `work` is done.
+    fn under_load<T>(
         &self,
-        name: &'static str,
         what: What,
         loaded: &[usize],
-        settle: Duration,
-        time: Duration,
-    ) -> Result<Situation> {
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
         let streams: Vec<_> = loaded
             .iter()
             .filter_map(|node| self.nodes.get(*node))
@@ -248,32 +325,87 @@ impl Fleet {
                 per_second: OFFERED / u32::try_from(loaded.len()).unwrap_or(1),
             })
             .collect();
-        let client = &self.topology.client.namespace;
+        self.beside(
+            |has_ended| {
+                let goes_on = |_| !has_ended.load(Ordering::Relaxed);
+                send("eth0", &streams, goes_on).map(drop)
+            },
+            work,
+        )
+    }
+
+    /// Makes HTTP requests while `work` is done.
+    fn beside_http<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Total)> {
+        let http = Steady::default();
+        let done = self.beside(
+            |_| {
+                http.run_http(Topology::http(VIP_V4));
+                Ok(())
+            },
+            || {
+                let done = work();
+                http.end();
+                done
+            },
+        )?;
+        Ok((done, http.total()))
+    }
+
+    /// Does `work` beside something that the client does until it is told that the work has ended.
+    fn beside<T>(
+        &self,
+        client: impl FnOnce(&AtomicBool) -> Result<()> + Send,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let has_ended = AtomicBool::new(false);
+        let namespace = &self.topology.client.namespace;
         thread::scope(|scope| {
-            let sender = scope.spawn(|| {
-                client.inside(|| send("eth0", &streams, settle + time + Duration::from_secs(1)))
-            });
-            thread::sleep(settle);
-            let began = Instant::now();
-            let first = self.passed(what)?;
-            let (mut last, mut at, mut busiest) = (first, began, 0);
-            while began.elapsed() < time {
-                thread::sleep(Duration::from_secs(1).min(time));
-                let (now, passed) = (Instant::now(), self.passed(what)?);
-                let grown = u128::from(passed - last) * 1000 / (now - at).as_millis().max(1);
-                busiest = busiest.max(u64::try_from(grown).unwrap_or(u64::MAX));
-                (last, at) = (passed, now);
-            }
-            let situation = Situation {
-                name,
-                time: at - began,
-                passed: last - first,
-                busiest_second: busiest,
-            };
-            let sent = sender
+            let client = scope.spawn(|| namespace.inside(|| client(&has_ended)));
+            let done = work();
+            has_ended.store(true, Ordering::Relaxed);
+            let sent = client
                 .join()
-                .map_err(|_panic| anyhow::anyhow!("the sender panicked"))?;
-            sent.map(|_| situation)
+                .map_err(|_panic| anyhow::anyhow!("the client panicked"))?;
+            sent.and(done)
+        })
+    }
+
+    /// Counts what all nodes let through while `during` goes on.
+    fn count(
+        &self,
+        name: &'static str,
+        what: What,
+        during: impl FnOnce() -> Result<()>,
+    ) -> Result<Situation> {
+        let has_ended = AtomicBool::new(false);
+        let seen = thread::scope(|scope| {
+            let counter = scope.spawn(|| -> Result<Vec<(Instant, u64)>> {
+                let mut seen = Vec::new();
+                loop {
+                    let is_last = has_ended.load(Ordering::Relaxed);
+                    seen.push((Instant::now(), self.passed(what)?));
+                    if is_last {
+                        return Ok(seen);
+                    }
+                    thread::sleep(LOOK);
+                }
+            });
+            let done = during();
+            has_ended.store(true, Ordering::Relaxed);
+            let seen = counter
+                .join()
+                .map_err(|_panic| anyhow::anyhow!("the counter panicked"))?;
+            done.and(seen)
+        })?;
+        let ((began, first), (ended, last)) = seen
+            .first()
+            .zip(seen.last())
+            .context("nothing was counted")?;
+        Ok(Situation {
+            name,
+            time: *ended - *began,
+            passed: last - first,
+            busiest_second: busiest_second(&seen),
         })
     }
 
@@ -284,13 +416,24 @@ impl Fleet {
     }
 }
 
+/// The most that came in any second, of what had come at some moments.
+fn busiest_second(seen: &[(Instant, u64)]) -> u64 {
+    let windows = seen.iter().enumerate().filter_map(|(at, (from, before))| {
+        let later = seen.iter().skip(at);
+        let mut full = later.filter(|(to, _)| *to - *from >= Duration::from_secs(1));
+        let (to, after) = full.next()?;
+        let grown = u128::from(after - before) * 1000 / (*to - *from).as_millis();
+        Some(u64::try_from(grown).unwrap_or(u64::MAX))
+    });
+    windows.max().unwrap_or_default()
+}
+
 /// The configuration with a limit for the fleet.
-fn with_limit(text: &str, what: What) -> Result<String> {
-    let name = format!("name     = {:?}", what.vip());
+fn with_limit(text: &str, vip: &str, key: &str) -> Result<String> {
+    let name = format!("name     = {vip:?}");
     let (before, after) = text.split_once(&name).context("the VIP of the limit")?;
     let limit = format!(
-        "[vip.limit]\n{} = \"{LIMIT}/s\"\nburst = {BURST}\ncluster = true\n[[vip.backend]]",
-        what.key()
+        "[vip.limit]\n{key} = \"{LIMIT}/s\"\nburst = {BURST}\ncluster = true\n[[vip.backend]]"
     );
     Ok(format!(
         "{before}{name}{}",
@@ -311,9 +454,7 @@ fn serve(host: &Host, address: SocketAddr) -> Result<Process> {
     let redis = Process::start(&host.namespace, "redis", &mut command)?;
     host.namespace.inside(|| {
         eventually("Redis to answer", PATIENCE, || {
-            std::net::TcpStream::connect(address)
-                .map(drop)
-                .context("connect")
+            TcpStream::connect(address).map(drop).context("connect")
         })
     })?;
     Ok(redis)

@@ -26,14 +26,18 @@ pub(super) struct Sent {
     pub(super) moments: Vec<Vec<Duration>>,
 }
 
-/// Sends by an interface of this thread's namespace for a time.
-pub(super) fn send(nic: &str, streams: &[Stream], time: Duration) -> Result<Sent> {
+/// Sends by an interface of this thread's namespace while `goes_on` says so of the time since the first frame.
+pub(super) fn send(
+    nic: &str,
+    streams: &[Stream],
+    goes_on: impl Fn(Duration) -> bool,
+) -> Result<Sent> {
     let socket = FrameSocket::open(nic)?;
     let mut moments = vec![Vec::new(); streams.len()];
     let began = Instant::now();
     loop {
         let now = began.elapsed();
-        if now >= time {
+        if !goes_on(now) {
             break;
         }
         let mut is_idle = true;

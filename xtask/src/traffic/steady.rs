@@ -55,10 +55,17 @@ impl Steady {
     /// Sends until [`Self::end`], in the network namespace of the calling thread.
     pub fn run(&self, http: SocketAddr, datagrams: SocketAddr) {
         thread::scope(|scope| {
+            scope.spawn(|| self.run_http(http));
+            self.repeat(&self.udp, || udp::echoes(datagrams, 1).map(drop));
+        });
+    }
+
+    /// The same without datagrams.
+    pub fn run_http(&self, http: SocketAddr) {
+        thread::scope(|scope| {
             for _ in 0..CLIENTS {
                 scope.spawn(|| self.repeat(&self.http, || client::ask(http).map(drop)));
             }
-            self.repeat(&self.udp, || udp::echoes(datagrams, 1).map(drop));
         });
     }
 

@@ -63,8 +63,8 @@ impl World {
             || !matches!(tracked.client, Client::Idle | Client::Open(_));
         if self.scope.forged && !is_handshake {
             // Somebody who sees the flow but not its sequence numbers. (During a handshake this can break it.)
-            let forged = [SYN, ACK, FIN | ACK];
-            let known = if self.scope.fin { 3 } else { 2 };
+            let forged = [SYN, ACK, FIN | ACK, RST];
+            let known = if self.scope.fin { 4 } else { 2 };
             for control in forged.into_iter().take(known) {
                 let mut pins = self.flows[flow].pins;
                 let segment = Segment {
@@ -76,11 +76,7 @@ impl World {
                     control: u32::from(control),
                 };
                 self.route(flow, self.slot, segment, &mut pins);
-                let text = say!(
-                    self,
-                    "forged packet of flow {flow}, SYN: {}",
-                    control == SYN
-                );
+                let text = say!(self, "forged packet of flow {flow}, flags {control}");
                 events.push(self.event(text, |world| world.flows[flow].pins = pins));
             }
         }
