@@ -15,6 +15,7 @@ mod live;
 mod many;
 mod node;
 mod scenarios;
+mod sentinel;
 mod server;
 mod tls;
 mod twin;
