@@ -1,4 +1,4 @@
-//! Builds the BPF objects from lb-ebpf, with the same toolchain, and hands them to `include_bytes!`.
+//! Builds the BPF objects from lb-ebpf, with the same toolchain, and hands them to `include_bytes!`; and notes the commit.
 //!
 //! aya-build would do most of this, but it replaces RUSTFLAGS, and the target CPU and features must pass.
 
@@ -45,6 +45,7 @@ fn main() {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
     println!("cargo::rerun-if-env-changed=WEIR_BPF_LINKER");
+    note_commit(workspace);
 
     let linker = linker(workspace);
     require_rust_src();
@@ -106,6 +107,35 @@ fn main() {
             fail(&format!("copying {} failed: {error}", from.display()));
         }
     }
+}
+
+/// The commit that is built: named by the environment (as for a source archive), or git's, or unknown.
+///
+/// Only optimised builds ask git: all others would be built anew after every commit.
+fn note_commit(workspace: &Path) {
+    const NAME: &str = "WEIR_COMMIT";
+    println!("cargo::rerun-if-env-changed={NAME}");
+    let named = env::var(NAME).ok().filter(|name| !name.is_empty());
+    let commit = named.or_else(|| {
+        if env::var("PROFILE").as_deref() != Ok("release") {
+            return None;
+        }
+        let git = |arguments: &[&str]| {
+            let mut command = Command::new("git");
+            let output = command.current_dir(workspace).args(arguments).output();
+            let output = output.ok().filter(|output| output.status.success())?;
+            let text = String::from_utf8(output.stdout).ok()?;
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        // Its log grows with whatever changes the commit at hand.
+        let log = workspace.join(git(&["rev-parse", "--git-path", "logs/HEAD"])?);
+        if log.exists() {
+            println!("cargo::rerun-if-changed={}", log.display());
+        }
+        git(&["rev-parse", "--short=12", "HEAD"])
+    });
+    let commit = commit.unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rustc-env={NAME}={commit}");
 }
 
 /// bpf-linker: named by the environment, built by `cargo xtask setup`, or on the path.

@@ -149,7 +149,7 @@ pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> 
         if reason == Reason::TooBig {
             return Step::Unusual;
         }
-        outcome.reason = reason;
+        stop(tables, reason, &mut outcome);
     }
     tables.count_outcome(&outcome);
     Step::Done(outcome)
@@ -171,10 +171,22 @@ pub fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -
         Ok(Then::Answer) => return Step::Answer,
         Ok(Then::Guard) => return Step::Guard,
         Ok(Then::Pins) => return Step::Pins,
-        Err(reason) => outcome.reason = reason,
+        Err(reason) => stop(tables, reason, &mut outcome),
     }
     tables.count_outcome(&outcome);
     Step::Done(outcome)
+}
+
+/// Ends a packet's way before a backend; what is dropped is counted for its VIP, which packets that are forwarded pay
+/// nothing for.
+#[inline(always)]
+fn stop<T: Tables>(tables: &T, reason: Reason, outcome: &mut Outcome) {
+    outcome.reason = reason;
+    if outcome.vip != NO_VIP
+        && let Some(index) = reason.drop_index()
+    {
+        tables.count_drop(outcome.vip, index);
+    }
 }
 
 /// The step for packets of VIPs with access lists or limits, which it judges before they may be remembered or forwarded.
@@ -188,7 +200,7 @@ pub fn guard<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Step {
         }
         Ok(None) => Step::Pins,
         Err(reason) => {
-            outcome.reason = reason;
+            stop(tables, reason, &mut outcome);
             tables.count_outcome(&outcome);
             Step::Done(outcome)
         }
@@ -199,13 +211,14 @@ pub fn guard<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Step {
 #[inline(always)]
 pub fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Outcome {
     let mut outcome = Outcome::UNKNOWN;
-    outcome.reason = match tables.answer() {
+    let reason = match tables.answer() {
         Some(answer) => {
             outcome.vip = answer.vip;
             icmp::answer(packet, tables, answer)
         }
         None => Reason::TableMissing,
     };
+    stop(tables, reason, &mut outcome);
     tables.count_outcome(&outcome);
     outcome
 }
@@ -221,7 +234,7 @@ pub fn pins<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Step {
             Step::Chosen
         }
         Err(reason) => {
-            outcome.reason = reason;
+            stop(tables, reason, &mut outcome);
             tables.count_outcome(&outcome);
             Step::Done(outcome)
         }
@@ -239,7 +252,7 @@ pub fn chosen<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) ->
     match result {
         Ok(Then::Answer) => return Step::Answer,
         Ok(Then::Done | Then::Guard | Then::Pins) => {}
-        Err(reason) => outcome.reason = reason,
+        Err(reason) => stop(tables, reason, &mut outcome),
     }
     tables.count_outcome(&outcome);
     Step::Done(outcome)
@@ -286,7 +299,7 @@ pub fn message<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -
     let result =
         judged.and_then(|network| icmp_message(packet, tables, ingress, &network, &mut outcome));
     if let Err(reason) = result {
-        outcome.reason = reason;
+        stop(tables, reason, &mut outcome);
     }
     tables.count_outcome(&outcome);
     outcome

@@ -131,6 +131,37 @@ impl Reason {
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
 
+    /// The reasons to drop, in the order of a VIP's counters of them: new ones go to the end.
+    pub const DROPS: [Self; 9] = [
+        Self::NoBackend,
+        Self::NoNextHop,
+        Self::NoPort,
+        Self::TooBig,
+        Self::NoHeadroom,
+        Self::IcmpLimited,
+        Self::TableMissing,
+        Self::Denied,
+        Self::Limited,
+    ];
+
+    /// Place of the reason in [`Self::DROPS`], if it is one to drop.
+    #[must_use]
+    #[inline(always)]
+    pub const fn drop_index(self) -> Option<u32> {
+        Some(match self {
+            Self::NoBackend => 0,
+            Self::NoNextHop => 1,
+            Self::NoPort => 2,
+            Self::TooBig => 3,
+            Self::NoHeadroom => 4,
+            Self::IcmpLimited => 5,
+            Self::TableMissing => 6,
+            Self::Denied => 7,
+            Self::Limited => 8,
+            _ => return None,
+        })
+    }
+
     /// Whether the packet was sent to a backend.
     #[must_use]
     #[inline(always)]
@@ -151,6 +182,15 @@ mod tests {
             assert_eq!(*reason as usize, index);
             assert!(names.insert(reason.as_str()));
             assert!(reason.text().trim().ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn every_reason_to_drop_has_a_place_of_its_own() {
+        for reason in Reason::ALL {
+            let place = Reason::DROPS.iter().position(|drop| drop == reason);
+            assert_eq!(place.is_some(), reason.verdict() == Verdict::Drop);
+            assert_eq!(reason.drop_index().map(|index| index as usize), place);
         }
     }
 }

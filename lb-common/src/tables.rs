@@ -126,6 +126,32 @@ impl Counters {
     }
 }
 
+/// How many reasons to drop a VIP's counters have room for.
+pub const MAX_DROPS: usize = 16;
+
+const _: () = assert!(crate::reason::Reason::DROPS.len() <= MAX_DROPS);
+
+/// Frames for a VIP that were dropped, by [`crate::reason::Reason::drop_index`]. Host order; one value a CPU.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct Drops {
+    /// By index.
+    pub packets: [u64; MAX_DROPS],
+}
+
+impl Drops {
+    /// Counts one frame.
+    #[inline(always)]
+    pub fn add(&mut self, index: u32) {
+        // The mask is what the kernel's verifier understands.
+        if let Some(packets) = self.packets.get_mut(index as usize & (MAX_DROPS - 1)) {
+            *packets = packets.wrapping_add(1);
+        }
+    }
+}
+
 /// What is limited, each with a budget of its own: a flood of pings must not silence the answers that announce a VIP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u32)]
@@ -272,6 +298,8 @@ pub trait Tables: Pins + LimitTables {
     fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool);
     /// Counts a forwarded frame for its backend.
     fn count_backend(&self, id: u16, bytes: u64, is_syn: bool);
+    /// Counts a frame for a VIP that is dropped, by [`crate::reason::Reason::drop_index`].
+    fn count_drop(&self, vip: u32, index: u32);
     /// Counts a frame under its reason, and tells a tracer of it.
     fn count_outcome(&self, outcome: &Outcome);
 }

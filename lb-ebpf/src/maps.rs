@@ -22,8 +22,8 @@ use lb_common::{
     pipeline::Outcome,
     slot::SlotTable,
     tables::{
-        Answer, Chosen, Counters, Interface, Limited, MAX_PORTS, MAX_REASONS, Node, PinCounters,
-        REASON_COUNTERS, Tables, Traced, step,
+        Answer, Chosen, Counters, Drops, Interface, Limited, MAX_PORTS, MAX_REASONS, Node,
+        PinCounters, REASON_COUNTERS, Tables, Traced, step,
     },
     vip::{MAX_VIPS, VipTable},
 };
@@ -55,6 +55,10 @@ pub(crate) static BACKENDS: Array<Backend, 65536> = Array::new();
 /// What was forwarded, by the VIP's id.
 #[btf_map]
 pub(crate) static VIP_COUNTERS: PerCpuArray<Counters, { MAX_VIPS }> = PerCpuArray::new();
+
+/// What was dropped, by the VIP's id.
+#[btf_map]
+pub(crate) static VIP_DROPS: PerCpuArray<Drops, { MAX_VIPS }> = PerCpuArray::new();
 
 /// What was forwarded, by the backend's id.
 #[btf_map]
@@ -427,6 +431,17 @@ impl Tables for KernelTables {
         // SAFETY: the helper takes nothing and only reads the clock.
         let now = unsafe { bpf_ktime_get_ns() };
         Self::spend(what, now, node.icmp_interval_ns, node.icmp_tolerance_ns)
+    }
+
+    #[inline(always)]
+    fn count_drop(&self, vip: u32, index: u32) {
+        if TRACE.load() != 0 {
+            return;
+        }
+        if let Some(drops) = VIP_DROPS.get_ptr_mut(vip) {
+            // SAFETY: as in `count_vip`.
+            unsafe { (*drops).add(index) };
+        }
     }
 
     #[inline(always)]

@@ -193,7 +193,8 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json),
         sorted(
-            "ready node version generation config interfaces vips reasons access maps pins fleet overrides problems"
+            "ready node version commit generation config interfaces vips reasons access maps pins programs fleet overrides \
+             problems"
         )
     );
     assert_eq!(
@@ -204,9 +205,14 @@ fn field_names_are_stable() {
         keys(&json["vips"][0]),
         sorted(
             "id name address port protocol table table_digest packets bytes new_connections slots seconds_left \
-             pins fails_open limits backends leaving"
+             pins fails_open limits backends leaving dropped"
         )
     );
+    assert_eq!(
+        keys(&json["vips"][0]["dropped"][0]),
+        sorted("reason packets")
+    );
+    assert_eq!(keys(&json["programs"][0]), sorted("program runs seconds"));
     assert_eq!(
         keys(&json["vips"][0]["backends"][0]),
         sorted(

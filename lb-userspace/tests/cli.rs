@@ -425,6 +425,8 @@ async fn how_far_a_drain_and_a_move_have_come_is_shown() {
         alive: true,
         health: Some(common::health(true)),
         packets: 1234,
+        bytes: 123_400,
+        new_connections: 12,
         packets_per_second: Some(0.0),
         pins: 3,
         drain_seconds_left: Some(239.7),

@@ -22,13 +22,14 @@ use lb_common::{
     pin::{Idle, Kind, Pin},
     reason::Reason,
     slot::SlotTable,
-    tables::{Counters, Interface, Node as NodeEntry, PinCounters},
+    tables::{Counters, Drops, Interface, Node as NodeEntry, PinCounters},
     vip::{VipEntry, VipTable},
 };
 use lb_userspace::{
     config::{Affinity, TableAlgorithm, Vip, XdpMode},
     dataplane::{
-        DataPlane, Judged, ListPlane, ReasonCount, Scan, Sizes, apply::apply, memory::Memory,
+        DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Scan, Sizes, apply::apply,
+        memory::Memory,
     },
     model::{
         attached::{AttachMode, Refused, Xdp},
@@ -118,6 +119,45 @@ fn a_vip_that_is_removed_passes_and_leaves_nothing_behind() {
     lab.settle();
     assert_eq!(lab.memory.backends().unwrap().len(), 1);
     assert_eq!(lab.apply().unwrap(), 0);
+}
+
+#[test]
+fn an_id_that_is_given_again_counts_from_zero() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 100)])]);
+    lab.apply().unwrap();
+    lab.send("198.51.100.7", WEB4, 1);
+    lab.next_hops.clear();
+    let vip = lab.wanted().vips[0].entry.id;
+    let backend = lab.wanted().vips[0].backends[0].id;
+    let counted = |lab: &Lab| {
+        let forwarded = [
+            lab.memory.vip_counters(vip).unwrap().packets,
+            lab.memory.backend_counters(backend).unwrap().packets,
+        ];
+        let dropped = lab.memory.vip_drops(vip).unwrap();
+        (forwarded, dropped.packets.iter().sum::<u64>())
+    };
+    // Others come and go, and what stays goes on.
+    lab.config.vips.push(web(WEB6, &[(1, 0)]));
+    lab.apply().unwrap();
+    assert_eq!(counted(&lab), ([1, 1], 0));
+    let outcome = lab.send("2001:db8:c::7", WEB6, 1);
+    assert_eq!(outcome, (Reason::NoBackend, None));
+
+    // All ids but these are taken meanwhile: they come back at once.
+    lab.config.vips.clear();
+    lab.apply().unwrap();
+    lab.settle();
+    assert_eq!(counted(&lab), ([1, 1], 0));
+    lab.ids = Ids::default();
+    lab.config.vips = vec![web("203.0.113.99", &[(2, 0)])];
+    lab.apply().unwrap();
+    assert_eq!(lab.wanted().vips[0].entry.id, vip);
+    assert_eq!(lab.wanted().vips[0].backends[0].id, backend);
+    assert_eq!(counted(&lab), ([0, 0], 0));
+    let outcome = lab.send("198.51.100.7", "203.0.113.99", 1);
+    assert_eq!(outcome, (Reason::NoBackend, None));
+    assert_eq!(counted(&lab), ([0, 0], 1));
 }
 
 #[test]
@@ -256,7 +296,7 @@ fn backends_come_before_tables_before_vips_and_go_the_other_way() {
     let mut lab = Lab::new(vec![web(WEB4, &[(1, 100), (2, 100)])]);
     assert_eq!(
         lab.steps(),
-        "node port interface backend backend idle table vips"
+        "node port interface new-backend new-backend new-vip backend backend idle table vips"
     );
     lab.apply().unwrap();
     assert_eq!(lab.steps(), "");
@@ -268,7 +308,7 @@ fn backends_come_before_tables_before_vips_and_go_the_other_way() {
     assert_eq!(
         lab.steps(),
         // What leaves stays known until nothing names it.
-        "backend idle table vips clear-table"
+        "new-backend new-vip backend idle table vips clear-table"
     );
     lab.apply().unwrap();
     assert_eq!(lab.steps(), "");
@@ -357,7 +397,7 @@ fn a_daemon_that_restarts_takes_over_what_the_maps_hold() {
     lab.config.vips.truncate(1);
     assert_eq!(
         lab.steps(),
-        "node port interface backend idle table vips clear-table clear-table"
+        "node port interface new-backend new-vip backend idle table vips clear-table clear-table"
     );
 }
 
@@ -367,7 +407,7 @@ fn a_write_that_fails_is_where_the_next_attempt_begins() {
     let wanted = lab.wanted();
     let mut failing = Failing {
         memory: Memory::default(),
-        writes: 5,
+        writes: 8,
     };
     let error = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap_err();
     assert_eq!(format!("{error:#}"), "no room");
@@ -536,6 +576,18 @@ impl DataPlane for Failing {
     }
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters> {
         self.memory.backend_counters(id)
+    }
+    fn vip_drops(&self, vip: u32) -> anyhow::Result<Drops> {
+        self.memory.vip_drops(vip)
+    }
+    fn clear_vip_counters(&mut self, vip: u32) -> anyhow::Result<()> {
+        self.write()?.clear_vip_counters(vip)
+    }
+    fn clear_backend_counters(&mut self, id: u16) -> anyhow::Result<()> {
+        self.write()?.clear_backend_counters(id)
+    }
+    fn program_runs(&self) -> anyhow::Result<Vec<ProgramRuns>> {
+        self.memory.program_runs()
     }
     fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>> {
         self.memory.reason_counters()

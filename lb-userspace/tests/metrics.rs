@@ -7,8 +7,8 @@ mod common;
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
 
 use lb_userspace::{
-    api::Handle,
-    metrics::{self, MEASURED, METRICS},
+    api::{Handle, LeavingStatus},
+    metrics::{self, MEASURED, METRICS, PROCESS},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -56,12 +56,16 @@ async fn serves_every_metric_of_the_table() {
     let (status, headers, body) = get(address, "/metrics").await;
     assert_eq!(status, "HTTP/1.1 200 OK");
     assert!(headers.contains("text/plain"), "{headers}");
-    for metric in METRICS {
-        assert!(
-            body.contains(&format!("# HELP {} {}\n", metric.name, metric.help)),
-            "{body}"
-        );
-        assert!(body.contains(&format!("# TYPE {} ", metric.name)), "{body}");
+    let counted = METRICS.iter().map(|m| (m.name, m.kind, m.help));
+    let process = PROCESS.iter().map(|m| (m.name, m.kind, m.help));
+    for (name, kind, help) in counted.chain(process) {
+        let kind = kind.as_str();
+        for line in [
+            format!("# HELP {name} {help}\n"),
+            format!("# TYPE {name} {kind}\n"),
+        ] {
+            assert_eq!(body.matches(&line).count(), 1, "{line} in {body}");
+        }
     }
 
     let samples = samples(&body);
@@ -119,7 +123,26 @@ async fn serves_every_metric_of_the_table() {
         ),
         ("weir_measured_total", 5.0),
         ("weir_config_generation", 3.0),
-        (r#"weir_build_info{version="0.1.0"}"#, 1.0),
+        (
+            r#"weir_build_info{commit="0123456789ab",version="0.1.0"}"#,
+            1.0,
+        ),
+        (
+            r#"weir_vip_dropped_packets_total{reason="no_next_hop",vip="web"}"#,
+            1.0,
+        ),
+        (
+            r#"weir_vip_dropped_packets_total{reason="limited",vip="web.v6"}"#,
+            8.0,
+        ),
+        (
+            r#"weir_program_runs_total{program="weir_xdp"}"#,
+            1_000_000.0,
+        ),
+        (
+            r#"weir_program_run_seconds_total{program="weir_xdp"}"#,
+            0.0625,
+        ),
     ] {
         assert_eq!(samples.get(sample), Some(&value), "{sample} in {body}");
     }
@@ -171,11 +194,51 @@ async fn health_follows_the_daemons_task() {
 }
 
 #[test]
+fn a_backend_that_is_leaving_has_its_series() {
+    let mut status = common::status();
+    let leaving = |id, address: &str| LeavingStatus {
+        id,
+        address: address.parse().unwrap(),
+        alive: true,
+        health: None,
+        packets: 5,
+        bytes: 500,
+        new_connections: 1,
+        packets_per_second: None,
+        pins: 0,
+        drain_seconds_left: None,
+    };
+    // The second came back under another id, and has its series already.
+    status.vips[0].leaving = vec![leaving(8, "10.0.0.19"), leaving(9, "10.0.0.11")];
+    let text = metrics::text(&status, &prometheus::Registry::new()).unwrap();
+    let samples = samples(&text);
+    for (name, value) in [("packets", 5.0), ("bytes", 500.0), ("new_connections", 1.0)] {
+        let sample = format!(r#"weir_backend_{name}_total{{backend="10.0.0.19",vip="web"}}"#);
+        assert_eq!(samples.get(&*sample), Some(&value), "{text}");
+    }
+    let twice = r#"weir_backend_packets_total{backend="10.0.0.11",vip="web"}"#;
+    assert_eq!(text.matches(twice).count(), 1, "{text}");
+    assert!(
+        !text.contains(r#"weir_backend_weight{backend="10.0.0.19""#),
+        "{text}"
+    );
+}
+
+#[test]
 fn names_are_prometheus_own_style() {
     let counted = METRICS.iter().map(|m| (m.name, m.kind, m.help));
     let measured = MEASURED.iter().map(|m| (m.name, m.kind, m.help));
-    for (name, kind, help) in counted.chain(measured) {
-        assert!(name.starts_with("weir_"), "{name}");
+    let process = PROCESS.iter().map(|m| (m.name, m.kind, m.help));
+    for (name, kind, help) in counted.chain(measured).chain(process) {
+        // Those of the process have the names that every dashboard knows.
+        assert!(
+            name.starts_with("weir_") || name.starts_with("process_"),
+            "{name}"
+        );
+        assert!(
+            name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+            "{name}"
+        );
         let is_counter = kind == metrics::Kind::Counter;
         assert_eq!(name.ends_with("_total"), is_counter, "{name}");
         assert!(help.ends_with('.') && !help.contains('|'), "{name}");

@@ -21,6 +21,7 @@ mod exec;
 mod forget;
 mod frame;
 mod id;
+mod metrics;
 mod namespace;
 mod observer;
 mod observer_object;
@@ -47,6 +48,7 @@ pub use self::{
     forget::forget_pins,
     frame::{FrameSocket, tagged},
     id::LabId,
+    metrics::{Labels, Metrics},
     namespace::Namespace,
     observer::Observer,
     process::Process,

@@ -267,6 +267,7 @@ impl Tables for Maps {
     fn count_access(&self, _: u32) {}
     fn count_vip(&self, _: u32, _: u64, _: bool) {}
     fn count_backend(&self, _: u16, _: u64, _: bool) {}
+    fn count_drop(&self, _: u32, _: u32) {}
     fn count_outcome(&self, _: &Outcome) {}
 }
 

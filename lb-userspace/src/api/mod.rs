@@ -47,7 +47,7 @@ pub use plan::{Plan, PlanBasis};
 pub use server::serve;
 pub use socket::Socket;
 pub use status::{
-    AccessCount, AccessStatus, AttachMode, BackendStatus, ConfigStatus, ForeignProgram,
+    AccessCount, AccessStatus, AttachMode, BackendStatus, ConfigStatus, DropStatus, ForeignProgram,
     InterfaceState, InterfaceStatus, LeavingStatus, ListStatus, MapStatus, OverrideStatus,
-    PinsStatus, ReasonStatus, SlotsStatus, Status, VipStatus,
+    PinsStatus, ProgramStatus, ReasonStatus, SlotsStatus, Status, VipStatus,
 };

@@ -2,13 +2,13 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use lb_common::access;
+use lb_common::{access, reason::Reason, tables::Drops};
 use serde::{Deserialize, Serialize};
 
 use super::{FleetStatus, HealthStatus, LimitStatus};
 use crate::{
     config::{Config, ForwardMode, Lists, Protocol, TableAlgorithm, Vip},
-    dataplane::ReasonCount,
+    dataplane::{ProgramRuns, ReasonCount},
     model::{overrides::Overrides, slots::Census},
 };
 
@@ -23,6 +23,8 @@ pub struct Status {
     pub node: String,
     /// The daemon's version.
     pub version: String,
+    /// The commit that it was built from, or `unknown`.
+    pub commit: String,
     /// Grows with every start, configuration and command; changes are based on it.
     pub generation: u64,
     /// Where the configuration in force is from.
@@ -39,6 +41,8 @@ pub struct Status {
     pub maps: Vec<MapStatus>,
     /// What became of the flows that were remembered, by the map that they were in.
     pub pins: Vec<PinsStatus>,
+    /// How often the programs ran, and for how long; none where the kernel does not count (`kernel.bpf_stats_enabled`).
+    pub programs: Vec<ProgramStatus>,
     /// Limits that the whole fleet keeps; `null` where there are none.
     pub fleet: Option<FleetStatus>,
     /// What commands have changed of the configuration, by VIP and backend.
@@ -163,6 +167,8 @@ pub struct VipStatus {
     pub bytes: u64,
     /// TCP SYNs among those frames.
     pub new_connections: u64,
+    /// Frames for it that were dropped, by every reason to drop.
+    pub dropped: Vec<DropStatus>,
     /// Its 65,536 slots by state (docs/consistency.md).
     pub slots: SlotsStatus,
     /// When the next slots change by time alone, in seconds from now.
@@ -218,6 +224,10 @@ pub struct LeavingStatus {
     pub health: Option<HealthStatus>,
     /// Frames forwarded to it.
     pub packets: u64,
+    /// Bytes of those frames as received, without the FCS.
+    pub bytes: u64,
+    /// TCP SYNs among those frames.
+    pub new_connections: u64,
     /// Frames a second that still come, between the last two scans; `null` before there were two.
     pub packets_per_second: Option<f64>,
     /// Flows that are remembered with it, as the last scan found them.
@@ -390,6 +400,49 @@ pub struct PinsStatus {
     pub failed: u64,
     /// Pins that were not made because the CPU's budget was spent.
     pub over_budget: u64,
+}
+
+/// Frames for a VIP that were dropped for one reason.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct DropStatus {
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub packets: u64,
+}
+
+impl DropStatus {
+    /// Every reason to drop, with its count.
+    #[must_use]
+    pub fn all(drops: &Drops) -> Vec<Self> {
+        let counts = Reason::DROPS.iter().zip(drops.packets);
+        let all = counts.map(|(reason, packets)| Self {
+            reason: reason.as_str().to_owned(),
+            packets,
+        });
+        all.collect()
+    }
+}
+
+/// How often a program of the data plane ran since it was loaded.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct ProgramStatus {
+    /// `weir_xdp`, or the name of a later step.
+    pub program: String,
+    /// How often.
+    pub runs: u64,
+    /// How long in all, in seconds, the steps that it went on with included.
+    pub seconds: f64,
+}
+
+impl From<ProgramRuns> for ProgramStatus {
+    fn from(runs: ProgramRuns) -> Self {
+        Self {
+            program: runs.program,
+            runs: runs.runs,
+            seconds: runs.time.as_secs_f64(),
+        }
+    }
 }
 
 /// Frames counted under one reason.

@@ -68,6 +68,8 @@ fn write_one(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> 
         Step::Node(node) => data_plane.set_node(node),
         Step::Port(ifindex) => data_plane.add_port(*ifindex),
         Step::Interface(ifindex, interface) => data_plane.set_interface(*ifindex, interface),
+        Step::NewBackend(id) => data_plane.clear_backend_counters(*id),
+        Step::NewVip(vip) => data_plane.clear_vip_counters(*vip),
         Step::Backend(id, backend) => data_plane.set_backend(*id, backend),
         Step::Idle(vip, idle) => data_plane.set_idle(*vip, idle),
         Step::Block(key) => data_plane.set_block(key),
@@ -92,6 +94,8 @@ fn log(cause: &str, step: &Step) {
             let mac = mac_text(interface.mac);
             tracing::info!(cause, ifindex, mac, "interface written");
         }
+        Step::NewBackend(id) => tracing::debug!(cause, backend = id, "counters begin at zero"),
+        Step::NewVip(vip) => tracing::debug!(cause, vip, "counters begin at zero"),
         Step::Backend(id, backend) => {
             let address = ip_address(backend.address);
             let resolved = backend.is_resolved();

@@ -19,13 +19,13 @@ use lb_common::{
     pipeline::Outcome,
     slot::SlotTable,
     tables::{
-        Answer, Chosen, Counters, Interface, Limited, MAX_REASONS, Node, PinCounters, Tables,
+        Answer, Chosen, Counters, Drops, Interface, Limited, MAX_REASONS, Node, PinCounters, Tables,
     },
     vip::{VipEntry, VipTable},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DataPlane, Judged, ListPlane, ReasonCount, Remembered, Scan, Sizes};
+use super::{DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Remembered, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -138,6 +138,7 @@ fn longest(prefixes: &HashMap<PrefixKey, u32>, key: &PrefixKey) -> u32 {
 #[derive(Default)]
 struct Counts {
     vips: BTreeMap<u32, Counters>,
+    drops: BTreeMap<u32, Drops>,
     backends: BTreeMap<u16, Counters>,
     outcomes: BTreeMap<u32, u64>,
     fragments: HashMap<FragmentKey, u16>,
@@ -267,9 +268,33 @@ impl DataPlane for Memory {
         Ok(counts.vips.get(&vip).copied().unwrap_or_default())
     }
 
+    fn vip_drops(&self, vip: u32) -> anyhow::Result<Drops> {
+        let counts = self.counts.borrow();
+        Ok(counts.drops.get(&vip).copied().unwrap_or_default())
+    }
+
+    fn clear_vip_counters(&mut self, vip: u32) -> anyhow::Result<()> {
+        let counts = self.counts.get_mut();
+        counts.vips.remove(&vip);
+        counts.drops.remove(&vip);
+        for list in List::ALL {
+            counts.access.remove(&list.counter(vip));
+        }
+        Ok(())
+    }
+
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters> {
         let counts = self.counts.borrow();
         Ok(counts.backends.get(&id).copied().unwrap_or_default())
+    }
+
+    fn clear_backend_counters(&mut self, id: u16) -> anyhow::Result<()> {
+        self.counts.get_mut().backends.remove(&id);
+        Ok(())
+    }
+
+    fn program_runs(&self) -> anyhow::Result<Vec<ProgramRuns>> {
+        Ok(Vec::new())
     }
 
     fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>> {
@@ -574,6 +599,11 @@ impl Tables for Memory {
     fn admits(&self, _what: Limited) -> bool {
         // There is no clock here; the limit itself is tested in lb-common and in the kernel.
         true
+    }
+
+    fn count_drop(&self, vip: u32, index: u32) {
+        let mut counts = self.counts.borrow_mut();
+        counts.drops.entry(vip).or_default().add(index);
     }
 
     fn count_outcome(&self, outcome: &Outcome) {

@@ -5,6 +5,8 @@ pub mod bpf;
 mod flows;
 pub mod memory;
 
+use std::time::Duration;
+
 pub use flows::{Remembered, Scan, Visit};
 use lb_common::{
     access::{List, PrefixKey},
@@ -15,7 +17,7 @@ use lb_common::{
     pin::{Idle, Kind, Pin},
     reason::{REDIRECT, Reason, Verdict},
     slot::SlotTable,
-    tables::{Counters, Interface, MAX_REASONS, Node, PinCounters},
+    tables::{Counters, Drops, Interface, MAX_REASONS, Node, PinCounters},
     vip::{VipEntry, VipTable},
 };
 
@@ -94,8 +96,16 @@ pub trait DataPlane {
     fn vips(&self) -> anyhow::Result<Vec<VipEntry>>;
     /// A VIP's counters, summed over the CPUs.
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters>;
+    /// Frames for a VIP that were dropped, summed over the CPUs.
+    fn vip_drops(&self, vip: u32) -> anyhow::Result<Drops>;
+    /// Forgets what was counted under a VIP's id. For an id that is given anew, before packets find it.
+    fn clear_vip_counters(&mut self, vip: u32) -> anyhow::Result<()>;
     /// A backend's counters, summed over the CPUs.
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters>;
+    /// Forgets what was counted under a backend's id. For an id that is given anew, before packets find it.
+    fn clear_backend_counters(&mut self, id: u16) -> anyhow::Result<()>;
+    /// How often the programs ran; none where the kernel does not count (`kernel.bpf_stats_enabled`).
+    fn program_runs(&self) -> anyhow::Result<Vec<ProgramRuns>>;
     /// Frames counted under each reason, summed over the CPUs.
     fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>>;
     /// All pins and fragmented packets that the maps remember. They are read while the scan is walked through, by
@@ -181,6 +191,17 @@ impl Sizes {
             max_sources: node.max_sources,
         }
     }
+}
+
+/// How often a program ran since it was loaded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProgramRuns {
+    /// Its name.
+    pub program: String,
+    /// How often.
+    pub runs: u64,
+    /// How long in all, the programs that it went on with included.
+    pub time: Duration,
 }
 
 /// What became of a VIP's packets at its limits.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{measured::MEASURED, table::METRICS};
+use super::{measured::MEASURED, process::PROCESS, table::METRICS};
 use lb_common::reason::Reason;
 
 const HEAD: &str = "\
@@ -35,7 +35,8 @@ pub fn page() -> String {
     let mut page = HEAD.to_owned();
     let counted = METRICS.iter().map(|m| (m.name, m.kind, m.labels, m.help));
     let measured = MEASURED.iter().map(|m| (m.name, m.kind, m.labels, m.help));
-    for (name, kind, labels, help) in counted.chain(measured) {
+    let process = PROCESS.iter().map(|m| (m.name, m.kind, m.labels, m.help));
+    for (name, kind, labels, help) in counted.chain(measured).chain(process) {
         let kind = kind.as_str();
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         let labels = labels.join(", ");

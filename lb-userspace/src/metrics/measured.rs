@@ -1,9 +1,7 @@
-//! Metrics that a status does not tell in whole numbers: how long things take, as the tasks that do them measured it.
-
-use prometheus::{GaugeVec, Opts, Registry};
+//! Metrics that no status tells: how long things take, as the tasks that do them measured it.
 
 use super::table::Kind;
-use crate::{api::Status, health, reconciler::meter};
+use crate::{health, reconciler::meter};
 
 /// One of them.
 pub struct Measured {
@@ -25,7 +23,6 @@ pub const MEASURED: &[Measured] = &[
         labels: &["check"],
         help: health::DURATIONS_HELP,
     },
-    LAST,
     Measured {
         name: meter::RECONCILES,
         kind: Kind::Counter,
@@ -40,31 +37,11 @@ pub const MEASURED: &[Measured] = &[
     },
 ];
 
-const LAST: Measured = Measured {
-    name: "weir_health_check_last_duration_seconds",
-    kind: Kind::Gauge,
-    labels: &["vip", "backend"],
-    help: "How long the backend's last health check took. Absent before the first.",
-};
-
-/// How long each backend's last check took.
-pub(super) fn last_durations(status: &Status, registry: &Registry) -> prometheus::Result<()> {
-    let gauge = GaugeVec::new(Opts::new(LAST.name, LAST.help), LAST.labels)?;
-    for vip in &status.vips {
-        for backend in &vip.backends {
-            let health = backend.health.as_ref();
-            if let Some(seconds) = health.and_then(|health| health.last_seconds) {
-                let labels = [vip.name.as_str(), &backend.address.to_string()];
-                gauge.get_metric_with_label_values(&labels)?.set(seconds);
-            }
-        }
-    }
-    registry.register(Box::new(gauge))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use prometheus::Registry;
 
     use super::*;
     use crate::{health::Health, reconciler::meter::Meter};
@@ -82,9 +59,8 @@ mod tests {
             .iter()
             .map(|family| (family.name(), family))
             .collect();
-        let listed = MEASURED.iter().filter(|metric| metric.name != LAST.name);
-        assert_eq!(listed.clone().count(), measured.len());
-        for metric in listed {
+        assert_eq!(MEASURED.len(), measured.len());
+        for metric in MEASURED {
             let family = measured[metric.name];
             assert_eq!(family.help(), metric.help);
             let labels = family.get_metric()[0].get_label();

@@ -2,13 +2,11 @@
 //!
 //! Labels are bounded by the configuration: never a client's address or port.
 
-use std::net::IpAddr;
-
-use lb_common::limit::Judgement;
-
-use crate::api::{
-    AccessCount, BackendStatus, FleetStatus, HealthStatus, MapStatus, PinsStatus, Status, VipStatus,
+use super::samples::{
+    access, backends, build, checks, counted, digests, drops, flaps, fleet, fleet_requests,
+    fleet_shares, healthy, last_durations, limits, maps, pins, reasons, runs, slots, vips, whole,
 };
+use crate::api::Status;
 
 /// The type of a metric, as Prometheus knows it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,11 +31,12 @@ impl Kind {
     }
 }
 
-/// One sample: the values of the labels, and the value.
-pub(super) type Sample = (Vec<String>, u64);
+/// One sample: the values of the labels, and the value. (Prometheus knows no whole numbers: above 2^53 the last digits are
+/// lost.)
+pub(super) type Sample = (Vec<String>, f64);
 
-/// One metric.
-pub struct Metric {
+/// One metric of what a `T` tells.
+pub struct Metric<T = Status> {
     /// Its whole name.
     pub name: &'static str,
     /// Its type.
@@ -46,8 +45,8 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// What it tells, in a sentence.
     pub help: &'static str,
-    /// Its samples in a status.
-    pub(super) samples: fn(&Status) -> Vec<Sample>,
+    /// Its samples.
+    pub(super) samples: fn(&T) -> Vec<Sample>,
 }
 
 /// All metrics, in the order of the page that lists them.
@@ -74,25 +73,32 @@ pub const METRICS: &[Metric] = &[
         samples: |status| vips(status, |vip| vip.new_connections),
     },
     Metric {
+        name: "weir_vip_dropped_packets_total",
+        kind: Kind::Counter,
+        labels: &["vip", "reason"],
+        help: "Frames for the VIP that were dropped, by reason. They are counted in weir_packets_total, too.",
+        samples: drops,
+    },
+    Metric {
         name: "weir_backend_packets_total",
         kind: Kind::Counter,
         labels: &["vip", "backend"],
-        help: "Frames forwarded to the backend (its address) for the VIP.",
-        samples: |status| backends(status, |backend| backend.packets),
+        help: "Frames forwarded to the backend (its address) for the VIP. One that is leaving has its series until nothing names it any more.",
+        samples: |status| counted(status, |count| count.packets),
     },
     Metric {
         name: "weir_backend_bytes_total",
         kind: Kind::Counter,
         labels: &["vip", "backend"],
         help: "Bytes of the frames forwarded to the backend, as received, without the FCS.",
-        samples: |status| backends(status, |backend| backend.bytes),
+        samples: |status| counted(status, |count| count.bytes),
     },
     Metric {
         name: "weir_backend_new_connections_total",
         kind: Kind::Counter,
         labels: &["vip", "backend"],
         help: "TCP SYNs among the frames forwarded to the backend.",
-        samples: |status| backends(status, |backend| backend.new_connections),
+        samples: |status| counted(status, |count| count.new_connections),
     },
     Metric {
         name: "weir_backend_weight",
@@ -114,6 +120,13 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip", "backend", "result"],
         help: "Health checks of the backend, by result: pass, fail, or skipped (this node could not ask). A check that several VIPs share counts for each. Starts at 0 with the check.",
         samples: checks,
+    },
+    Metric {
+        name: "weir_health_check_last_duration_seconds",
+        kind: Kind::Gauge,
+        labels: &["vip", "backend"],
+        help: "How long the backend's last health check took. Absent before the first.",
+        samples: last_durations,
     },
     Metric {
         name: "weir_health_flaps_total",
@@ -246,14 +259,14 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         labels: &[],
         help: "Whether the maps hold the configuration's access lists, files included: 1 or 0. A million prefixes take a few seconds.",
-        samples: |status| vec![(vec![], u64::from(status.access.in_force))],
+        samples: |status| vec![(vec![], f64::from(u8::from(status.access.in_force)))],
     },
     Metric {
         name: "weir_access_files_refused",
         kind: Kind::Gauge,
         labels: &[],
         help: "Files of prefixes that have changed and cannot be used as they are now: what they held before still counts.",
-        samples: |status| vec![(vec![], status.access.refused_files)],
+        samples: |status| vec![(vec![], whole(status.access.refused_files))],
     },
     Metric {
         name: "weir_table_digest_info",
@@ -267,168 +280,27 @@ pub const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         labels: &[],
         help: "Grows with every start, configuration and command that changed something.",
-        samples: |status| vec![(vec![], status.generation)],
+        samples: |status| vec![(vec![], whole(status.generation))],
     },
     Metric {
         name: "weir_build_info",
         kind: Kind::Gauge,
-        labels: &["version"],
-        help: "Always 1; the label is the daemon's version.",
-        samples: |status| vec![(vec![status.version.clone()], 1)],
+        labels: &["version", "commit"],
+        help: "Always 1; the labels are the daemon's version, and the commit that it was built from (or unknown).",
+        samples: build,
+    },
+    Metric {
+        name: "weir_program_runs_total",
+        kind: Kind::Counter,
+        labels: &["program"],
+        help: "How often a program of the data plane ran: weir_xdp, or the later step of a packet that is not plain. Starts at 0 with the program, which a start of the daemon replaces. Absent unless kernel.bpf_stats_enabled is 1.",
+        samples: |status| runs(status, |program| whole(program.runs)),
+    },
+    Metric {
+        name: "weir_program_run_seconds_total",
+        kind: Kind::Counter,
+        labels: &["program"],
+        help: "How long it ran in all; weir_xdp with the steps that it went on with. As of weir_program_runs_total.",
+        samples: |status| runs(status, |program| program.seconds),
     },
 ];
-
-fn vips(status: &Status, value: fn(&VipStatus) -> u64) -> Vec<Sample> {
-    let vips = status.vips.iter();
-    vips.map(|vip| (vec![vip.name.clone()], value(vip)))
-        .collect()
-}
-
-fn backends(status: &Status, value: fn(&BackendStatus) -> u64) -> Vec<Sample> {
-    let of_vip = |vip: &VipStatus| -> Vec<Sample> {
-        let backends = vip.backends.iter().map(|backend| {
-            let labels = vec![vip.name.clone(), backend.address.to_string()];
-            (labels, value(backend))
-        });
-        backends.collect()
-    };
-    status.vips.iter().flat_map(of_vip).collect()
-}
-
-fn healthy(status: &Status) -> Vec<Sample> {
-    let of_vip = |vip: &VipStatus| -> Vec<Sample> {
-        let known = vip.backends.iter().filter_map(|backend| {
-            let labels = vec![vip.name.clone(), backend.address.to_string()];
-            Some((labels, u64::from(backend.healthy?)))
-        });
-        known.collect()
-    };
-    status.vips.iter().flat_map(of_vip).collect()
-}
-
-fn checks(status: &Status) -> Vec<Sample> {
-    let of_backend = |(vip, backend, health): Checked<'_>| {
-        let results = [
-            ("pass", health.passed),
-            ("fail", health.failed + health.timed_out),
-            ("skipped", health.not_asked),
-        ];
-        results.map(|(result, count)| {
-            let labels = vec![vip.to_owned(), backend.to_string(), result.to_owned()];
-            (labels, count)
-        })
-    };
-    checked(status).flat_map(of_backend).collect()
-}
-
-fn flaps(status: &Status) -> Vec<Sample> {
-    let of_backend = |(vip, backend, health): Checked<'_>| {
-        (vec![vip.to_owned(), backend.to_string()], health.flaps)
-    };
-    checked(status).map(of_backend).collect()
-}
-
-/// A backend that is checked: its VIP's name, its address, and what came of the checks.
-type Checked<'a> = (&'a str, IpAddr, &'a HealthStatus);
-
-fn checked(status: &Status) -> impl Iterator<Item = Checked<'_>> {
-    status.vips.iter().flat_map(|vip| {
-        let backends = vip.backends.iter();
-        backends.filter_map(|b| Some((vip.name.as_str(), b.address, b.health.as_ref()?)))
-    })
-}
-
-fn maps(status: &Status, value: fn(&MapStatus) -> u64) -> Vec<Sample> {
-    let maps = status.maps.iter();
-    maps.map(|map| (vec![map.map.clone()], value(map)))
-        .collect()
-}
-
-fn pins(status: &Status, value: fn(&PinsStatus) -> u64) -> Vec<Sample> {
-    let pins = status.pins.iter();
-    pins.map(|pins| (vec![pins.kind.clone()], value(pins)))
-        .collect()
-}
-
-fn access(status: &Status) -> Vec<Sample> {
-    let counts = status.access.counts.iter();
-    let sample = |count: &AccessCount| {
-        let labels = [&count.vip, &count.list, &count.result];
-        (labels.map(Clone::clone).to_vec(), count.packets)
-    };
-    counts.map(sample).collect()
-}
-
-fn slots(status: &Status) -> Vec<Sample> {
-    let of_vip = |vip: &VipStatus| {
-        let counts = [
-            ("stable", vip.slots.stable),
-            ("holding", vip.slots.holding),
-            ("moving", vip.slots.moving),
-            ("settling", vip.slots.settling),
-        ];
-        counts.map(|(state, count)| {
-            let labels = vec![vip.name.clone(), state.to_owned()];
-            (labels, u64::from(count))
-        })
-    };
-    status.vips.iter().flat_map(of_vip).collect()
-}
-
-fn limits(status: &Status) -> Vec<Sample> {
-    let of_vip = |vip: &VipStatus| -> Vec<Sample> {
-        let limits = vip.limits.iter().flat_map(|limit| {
-            let counts = [
-                (Judgement::Allowed, limit.allowed),
-                (Judgement::Dropped, limit.dropped),
-                (Judgement::Observed, limit.observed),
-            ];
-            counts.map(|(judgement, count)| {
-                let result = judgement.as_str().to_owned();
-                (vec![vip.name.clone(), limit.limit.clone(), result], count)
-            })
-        });
-        limits.collect()
-    };
-    status.vips.iter().flat_map(of_vip).collect()
-}
-
-fn fleet(status: &Status, value: fn(&FleetStatus) -> u64) -> Vec<Sample> {
-    let fleet = status.fleet.iter();
-    fleet.map(|fleet| (vec![], value(fleet))).collect()
-}
-
-fn fleet_requests(status: &Status) -> Vec<Sample> {
-    let of = |fleet: &FleetStatus| -> Vec<Sample> {
-        let failures = fleet.failures.iter();
-        let failures = failures.map(|failure| (vec![failure.class.clone()], failure.requests));
-        let answered = (vec!["answered".to_owned()], fleet.answers);
-        std::iter::once(answered).chain(failures).collect()
-    };
-    status.fleet.iter().flat_map(of).collect()
-}
-
-#[expect(clippy::cast_sign_loss, reason = "a rate is never negative")]
-fn fleet_shares(status: &Status) -> Vec<Sample> {
-    let shares = status.fleet.iter().flat_map(|fleet| &fleet.shares);
-    let shares = shares.filter_map(|share| {
-        let (vip, limit) = share.limit.rsplit_once('/')?;
-        let labels = [vip, limit, &share.origin].map(str::to_owned);
-        Some((labels.into(), share.per_second as u64))
-    });
-    shares.collect()
-}
-
-fn reasons(status: &Status) -> Vec<Sample> {
-    let reasons = status.reasons.iter().map(|reason| {
-        let labels = vec![reason.verdict.clone(), reason.reason.clone()];
-        (labels, reason.packets)
-    });
-    reasons.collect()
-}
-
-fn digests(status: &Status) -> Vec<Sample> {
-    let vips = status.vips.iter();
-    vips.map(|vip| (vec![vip.name.clone(), vip.table_digest.clone()], 1))
-        .collect()
-}

@@ -36,8 +36,12 @@ pub enum Step {
     Port(u32),
     /// The facts of an interface that packets come by, by its ifindex.
     Interface(u32, Interface),
+    /// The counters of an id that is given to a backend now begin at zero.
+    NewBackend(u16),
     /// A backend, by its id.
     Backend(u16, Backend),
+    /// The counters of an id that is given to a VIP now begin at zero.
+    NewVip(u32),
     /// How long the flows of a VIP may be silent, by the VIP's id.
     Idle(u32, Idle),
     /// A prefix that is blocked.
@@ -193,6 +197,8 @@ impl Held {
             Step::ClearInterface(ifindex) => {
                 self.interfaces.remove(ifindex);
             }
+            // It is held when there is something under it.
+            Step::NewBackend(_) | Step::NewVip(_) => {}
             Step::Backend(id, backend) => {
                 self.backends.insert(*id, *backend);
             }
@@ -323,6 +329,11 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     steps.extend(changed.map(|(ifindex, interface)| Step::Interface(*ifindex, *interface)));
 
     let backends = wanted.backends();
+    let new = backends.keys().filter(|id| !held.backends.contains_key(id));
+    steps.extend(new.copied().map(Step::NewBackend));
+    let vips = wanted.vips.iter().map(|vip| vip.entry.id);
+    let new = vips.filter(|id| !held.tables.contains_key(id));
+    steps.extend(new.map(Step::NewVip));
     let changed = backends
         .iter()
         .filter(|(id, backend)| held.backends.get(id) != Some(backend));

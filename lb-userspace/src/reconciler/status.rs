@@ -14,9 +14,9 @@ use lb_common::{
 use super::{Reconciler, sweep::milliseconds};
 use crate::{
     api::{
-        AccessCount, AccessStatus, BackendStatus, HealthState, HealthStatus, LeavingStatus,
-        LimitStatus, LimitsBasis, ListStatus, MapStatus, OverrideStatus, PinsStatus, ReasonStatus,
-        Status, VipBasis, VipStatus,
+        AccessCount, AccessStatus, BackendStatus, DropStatus, HealthState, HealthStatus,
+        LeavingStatus, LimitStatus, LimitsBasis, ListStatus, MapStatus, OverrideStatus, PinsStatus,
+        ProgramStatus, ReasonStatus, Status, VipBasis, VipStatus,
     },
     config::{self, ForwardMode},
     dataplane::DataPlane,
@@ -62,12 +62,6 @@ impl<D: DataPlane> Reconciler<D> {
                 .iter()
                 .map(|(address, problem)| format!("{address}: {problem}")),
         );
-        let mut counters = |result: anyhow::Result<_>| {
-            result.unwrap_or_else(|error| {
-                problems.push(format!("{error:#}"));
-                Counters::default()
-            })
-        };
         let vips = self
             .wanted
             .iter()
@@ -79,39 +73,35 @@ impl<D: DataPlane> Reconciler<D> {
                 let backends = vip.backends.iter().zip(as_configured);
                 let backends = backends
                     .map(|(backend, configured)| {
-                        let count = counters(self.plane.backend_counters(backend.id));
+                        let count = self.plane.backend_counters(backend.id);
+                        let count = told(count, &mut problems);
                         let empty = self.is_empty(vip, backend);
                         self.backend_status(config, backend, empty, configured, count)
                     })
                     .collect();
                 let leaving = self.leaving_of(vip).map(|(id, entry)| {
-                    let count = counters(self.plane.backend_counters(id));
+                    let count = told(self.plane.backend_counters(id), &mut problems);
                     self.leaving_status(config, id, entry, count)
                 });
                 let leaving = leaving.collect();
-                let count = counters(self.plane.vip_counters(vip.entry.id));
+                let count = told(self.plane.vip_counters(vip.entry.id), &mut problems);
+                let drops = self.plane.vip_drops(vip.entry.id);
                 VipStatus {
+                    dropped: DropStatus::all(&told(drops, &mut problems)),
                     limits: self.limits_of(vip, config),
                     ..self.vip_status(vip, config, backends, leaving, count)
                 }
             })
             .collect();
-        let reasons = self.plane.reason_counters().unwrap_or_else(|error| {
-            problems.push(format!("{error:#}"));
-            Vec::new()
-        });
-        let access = self.access_status().unwrap_or_else(|error| {
-            problems.push(format!("{error:#}"));
-            AccessStatus::default()
-        });
-        let pins = self.pins_status().unwrap_or_else(|error| {
-            problems.push(format!("{error:#}"));
-            Vec::new()
-        });
+        let reasons = told(self.plane.reason_counters(), &mut problems);
+        let access = told(self.access_status(), &mut problems);
+        let pins = told(self.pins_status(), &mut problems);
+        let programs = told(self.plane.program_runs(), &mut problems);
         Status {
             ready: self.wanted.is_some() && self.attachments.is_any(),
             node: self.desired.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("WEIR_COMMIT").to_owned(),
             generation: self.generation,
             config: self.origin.status(),
             interfaces: self.attachments.status(self.interfaces()),
@@ -120,6 +110,7 @@ impl<D: DataPlane> Reconciler<D> {
             access,
             maps: self.maps_status(),
             pins,
+            programs: programs.into_iter().map(ProgramStatus::from).collect(),
             fleet: self.fleet_status(),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
@@ -245,6 +236,7 @@ impl<D: DataPlane> Reconciler<D> {
                 .copied()
                 .unwrap_or_default(),
             fails_open: self.keeper.failing_open.contains(&vip.name),
+            dropped: Vec::new(),
             limits: Vec::new(),
             backends,
             leaving,
@@ -364,6 +356,8 @@ impl<D: DataPlane> Reconciler<D> {
             health: forward_of(entry.mode)
                 .and_then(|forward| self.health_of(vip, address, forward)),
             packets: count.packets,
+            bytes: count.bytes,
+            new_connections: count.new_connections,
             packets_per_second: self.ebb.rate(id),
             pins: self.pins_of(id),
             drain_seconds_left: self.drain_seconds_left(vip, id),
@@ -374,4 +368,12 @@ impl<D: DataPlane> Reconciler<D> {
         let pins = self.sweeper.tally.by_backend.get(&id);
         pins.copied().unwrap_or_default()
     }
+}
+
+/// What could be read; of what could not, a problem is told.
+fn told<T: Default>(read: anyhow::Result<T>, problems: &mut Vec<String>) -> T {
+    read.unwrap_or_else(|error| {
+        problems.push(format!("{error:#}"));
+        T::default()
+    })
 }

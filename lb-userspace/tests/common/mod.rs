@@ -1,12 +1,13 @@
 //! A daemon's task that owns no data plane, for tests of what talks to it.
 
-use lb_common::reason::Reason;
+use lb_common::{reason::Reason, tables::Drops};
 use lb_userspace::{
     api::{
         AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
-        ConfigStatus, Detached, FailureCount, FleetStatus, Handle, HealthState, HealthStatus,
-        InterfaceState, InterfaceStatus, LimitStatus, ListStatus, MapStatus, PinsStatus,
-        ReasonStatus, Refusal, ShareStatus, SlotsStatus, Status, VipStatus,
+        ConfigStatus, Detached, DropStatus, FailureCount, FleetStatus, Handle, HealthState,
+        HealthStatus, InterfaceState, InterfaceStatus, LimitStatus, ListStatus, MapStatus,
+        PinsStatus, ProgramStatus, ReasonStatus, Refusal, ShareStatus, SlotsStatus, Status,
+        VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -81,6 +82,9 @@ pub(crate) fn status() -> Status {
         packets: 2_469_135_780,
         bytes: 1_975_308_642_000,
         new_connections: 34,
+        dropped: DropStatus::all(&Drops {
+            packets: std::array::from_fn(|index| index as u64),
+        }),
         slots: SlotsStatus {
             stable: 65_000,
             moving: 536,
@@ -97,6 +101,7 @@ pub(crate) fn status() -> Status {
         ready: true,
         node: "lb-1".to_owned(),
         version: "0.1.0".to_owned(),
+        commit: "0123456789ab".to_owned(),
         generation: 3,
         config: ConfigStatus {
             file: "/etc/weir/weir.toml".into(),
@@ -139,6 +144,11 @@ pub(crate) fn status() -> Status {
             max_entries: 262_144,
         }],
         access: access(),
+        programs: vec![ProgramStatus {
+            program: "weir_xdp".to_owned(),
+            runs: 1_000_000,
+            seconds: 0.0625,
+        }],
         pins: pins(),
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
     }

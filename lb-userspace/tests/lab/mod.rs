@@ -139,6 +139,8 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Node(_) => "node",
         Step::Port(_) => "port",
         Step::Interface(..) => "interface",
+        Step::NewBackend(_) => "new-backend",
+        Step::NewVip(_) => "new-vip",
         Step::Backend(..) => "backend",
         Step::Idle(..) => "idle",
         Step::Limits(..) => "limits",

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use serde::Deserialize;
 
-use super::{Lab, config::WeirConfig, exec, namespace::Namespace, process::Process, wait};
+use super::{Lab, Metrics, config::WeirConfig, exec, namespace::Namespace, process::Process, wait};
 use crate::workspace;
 
 /// How long the daemon may take to load, attach, fill its tables and find every backend's MAC address.
@@ -30,6 +30,7 @@ pub struct Weir {
     config: PathBuf,
     pin_path: PathBuf,
     socket: PathBuf,
+    metrics_port: u16,
     process: Process,
 }
 
@@ -189,6 +190,7 @@ impl Weir {
             config: path,
             pin_path: config.pin_path(&folder),
             socket: config.socket(&folder),
+            metrics_port: config.metrics_port,
             process,
         };
         weir.wait_until_serving()?;
@@ -348,6 +350,11 @@ impl Weir {
         }
         let text = String::from_utf8_lossy(&output.stdout);
         serde_json::from_str(&text).with_context(|| format!("read the status {text}"))
+    }
+
+    /// Scrapes the daemon's metrics, as Prometheus does.
+    pub fn metrics(&self) -> Result<Metrics> {
+        Metrics::scrape(&self.host, self.metrics_port)
     }
 
     /// Sends the daemon a signal that does not end it.

@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 7] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
@@ -27,14 +27,19 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ),
     ("mount", "mount", "each lab mounts its own bpffs"),
     (
-        REDIS,
-        REDIS,
+        "redis-server",
+        "redis-server",
         "the tests of fleet limits run their own, on sockets of their own",
+    ),
+    (
+        "promtool",
+        "prometheus",
+        "it judges the metrics, and the tests run a Prometheus of their own",
     ),
 ];
 
-/// The one package that brings a service: it is wanted for its program alone.
-const REDIS: &str = "redis-server";
+/// Packages that bring a service of their name: they are wanted for their programs alone.
+const SERVICES: [&str; 2] = ["redis-server", "prometheus"];
 
 /// Where Debian's packages ask whether their services may start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -51,8 +56,9 @@ pub(super) fn missing() -> Vec<Need> {
 
 fn need(packages: &'static str, why: &'static str) -> Need {
     let mut by_hand = format!("sudo apt-get install {packages}");
-    if packages == REDIS {
-        by_hand.push_str(" && sudo systemctl disable --now redis-server");
+    if SERVICES.contains(&packages) {
+        by_hand.push_str(" && sudo systemctl disable --now ");
+        by_hand.push_str(packages);
     }
     Need {
         name: format!("the Debian package {packages}"),
@@ -79,10 +85,10 @@ fn install(packages: &str) -> Result<()> {
             .args(packages.split_whitespace()),
     )?;
     drop(quiet);
-    if packages == REDIS {
+    if SERVICES.contains(&packages) {
         // Nor at the next boot.
         let update = find_program("update-rc.d").context("there is no update-rc.d here")?;
-        run_visibly(as_root(&update)?.args([REDIS, "disable"]))?;
+        run_visibly(as_root(&update)?.args([packages, "disable"]))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use lb_common::{
     limit::{Limits, Share, Source, SourceKey, Totals},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
-    tables::{Counters, Interface, MAX_PORTS, Node, PinCounters, REASON_COUNTERS},
+    tables::{Counters, Drops, Interface, MAX_PORTS, Node, PinCounters, REASON_COUNTERS},
     vip::{MAX_VIPS, VipTable},
 };
 
@@ -131,7 +131,7 @@ pub(super) const PIN_MAPS: [&str; 3] = ["PINS_SYN", "PINS_PROVEN", "PINS_OLD"];
 pub(super) const SOURCES: &str = "SOURCES";
 
 /// Every map that is pinned by its name.
-pub(super) const MAPS: [Shape; 24] = [
+pub(super) const MAPS: [Shape; 25] = [
     array("NODE", size_of::<Node>(), 1, Carry::Written),
     shape("VIPS", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
     shape(
@@ -143,6 +143,7 @@ pub(super) const MAPS: [Shape; 24] = [
     ),
     array("BACKENDS", size_of::<Backend>(), 65536, Carry::Needed),
     counters("VIP_COUNTERS", size_of::<Counters>(), MAX_VIPS),
+    counters("VIP_DROPS", size_of::<Drops>(), MAX_VIPS),
     counters("BACKEND_COUNTERS", size_of::<Counters>(), 65536),
     counters("OUTCOME_COUNTERS", 8, REASON_COUNTERS),
     shape(

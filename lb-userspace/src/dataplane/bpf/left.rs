@@ -12,7 +12,8 @@ use lb_common::{
 };
 
 use super::{
-    ReasonCount, VIPS_PIN, layout::MAPS, linked_interfaces, pins, read_pinned, sum, value::Value,
+    ReasonCount, VIPS_PIN, counters::counters, layout::MAPS, linked_interfaces, pins, read_pinned,
+    value::Value,
 };
 
 /// What is pinned.
@@ -78,9 +79,8 @@ impl Left {
                 Ok(LeftVip {
                     entry: *entry,
                     table: read_pinned(&tables.join(entry.id.to_string()))?,
-                    counters: sum(&vip_counters
-                        .get(&entry.id, 0)
-                        .context("reading a VIP's counters")?),
+                    counters: counters(&vip_counters, entry.id)
+                        .context("reading a VIP's counters")?,
                 })
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
@@ -104,17 +104,17 @@ fn backends(maps: &Path) -> anyhow::Result<Vec<LeftBackend>> {
     let entries: Array<MapData, Value<Backend>> = Map::Array(entries)
         .try_into()
         .context("opening the backends")?;
-    let counters = per_cpu::<Value<Counters>>(&maps.join("BACKEND_COUNTERS"))?;
+    let counted = per_cpu::<Value<Counters>>(&maps.join("BACKEND_COUNTERS"))?;
     let mut found = Vec::new();
     for id in 1..=u16::MAX {
         let index = u32::from(id);
         let Value(entry) = entries.get(&index, 0).context("reading the backends")?;
         if entry.mode != 0 {
-            let counters = counters.get(&index, 0);
+            let counted = counters(&counted, index);
             found.push(LeftBackend {
                 id,
                 entry,
-                counters: sum(&counters.context("reading a backend's counters")?),
+                counters: counted.context("reading a backend's counters")?,
             });
         }
     }

@@ -124,6 +124,7 @@ impl Copies {
             let copied = match *name {
                 "BACKENDS" => array(&path, &mut object.backends),
                 "VIP_COUNTERS" => per_cpu(&path, &mut object.vip_counters),
+                "VIP_DROPS" => per_cpu(&path, &mut object.vip_drops),
                 "BACKEND_COUNTERS" => per_cpu(&path, &mut object.backend_counters),
                 "OUTCOME_COUNTERS" => per_cpu(&path, &mut object.outcome_counters),
                 "PIN_COUNTERS" => per_cpu(&path, &mut object.pin_counters),

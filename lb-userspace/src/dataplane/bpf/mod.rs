@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "aya's Pod is an unsafe trait (value.rs)")]
 
 mod attach;
+mod counters;
 pub mod decap;
 pub mod driver;
 pub mod dsr;
@@ -25,7 +26,7 @@ use std::{
 
 use anyhow::Context as _;
 use aya::{
-    maps::{Array, Map, MapData, MapError, PerCpuValues},
+    maps::{Array, Map, MapData, MapError},
     util::nr_cpus,
 };
 use lb_common::{
@@ -37,7 +38,7 @@ use lb_common::{
     limit::{Limits, OwnRate, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
-    tables::{Counters, Interface, Node, PinCounters},
+    tables::{Counters, Drops, Interface, Node, PinCounters},
     vip::{VipEntry, VipTable},
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -54,7 +55,7 @@ use self::{
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, Judged, ListPlane, ReasonCount, Scan, Sizes};
+use super::{DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -421,21 +422,29 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {
-        let values = self
-            .object
-            .vip_counters
-            .get(&vip, 0)
-            .context("reading a VIP's counters")?;
-        Ok(sum(&values))
+        let counted = counters::counters(&self.object.vip_counters, vip);
+        counted.context("reading a VIP's counters")
+    }
+
+    fn vip_drops(&self, vip: u32) -> anyhow::Result<Drops> {
+        counters::drops(&self.object, vip)
+    }
+
+    fn clear_vip_counters(&mut self, vip: u32) -> anyhow::Result<()> {
+        counters::clear_vip(&mut self.object, vip)
     }
 
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters> {
-        let values = self
-            .object
-            .backend_counters
-            .get(&u32::from(id), 0)
-            .context("reading a backend's counters")?;
-        Ok(sum(&values))
+        let counted = counters::counters(&self.object.backend_counters, u32::from(id));
+        counted.context("reading a backend's counters")
+    }
+
+    fn clear_backend_counters(&mut self, id: u16) -> anyhow::Result<()> {
+        counters::clear_backend(&mut self.object, id)
+    }
+
+    fn program_runs(&self) -> anyhow::Result<Vec<ProgramRuns>> {
+        counters::runs(&self.object)
     }
 
     fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>> {
@@ -646,15 +655,4 @@ fn remove_if_there(path: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-fn sum(values: &PerCpuValues<Value<Counters>>) -> Counters {
-    values
-        .iter()
-        .fold(Counters::default(), |sum, Value(value)| Counters {
-            packets: sum.packets.wrapping_add(value.packets),
-            bytes: sum.bytes.wrapping_add(value.bytes),
-            new_connections: sum.new_connections.wrapping_add(value.new_connections),
-            reserved: 0,
-        })
 }

@@ -21,7 +21,7 @@ use lb_common::{
     limit::{Limits, Share, Source, SourceKey, Totals},
     pin::{Idle, Pin},
     slot::SlotTable,
-    tables::{Counters, Interface, Node, PinCounters, Traced, step},
+    tables::{Counters, Drops, Interface, Node, PinCounters, Traced, step},
     vip::VipTable,
 };
 
@@ -82,6 +82,7 @@ pub(super) struct Object {
     pub(super) tables_fd: OwnedFd,
     pub(super) backends: Array<MapData, Value<Backend>>,
     pub(super) vip_counters: PerCpuArray<MapData, Value<Counters>>,
+    pub(super) vip_drops: PerCpuArray<MapData, Value<Drops>>,
     pub(super) backend_counters: PerCpuArray<MapData, Value<Counters>>,
     pub(super) outcome_counters: PerCpuArray<MapData, u64>,
     pub(super) interfaces: HashMap<MapData, u32, Value<Interface>>,
@@ -192,6 +193,7 @@ impl Object {
             tables_fd,
             backends: take(&mut ebpf, "BACKENDS")?,
             vip_counters: take(&mut ebpf, "VIP_COUNTERS")?,
+            vip_drops: take(&mut ebpf, "VIP_DROPS")?,
             backend_counters: take(&mut ebpf, "BACKEND_COUNTERS")?,
             outcome_counters: take(&mut ebpf, "OUTCOME_COUNTERS")?,
             interfaces: take(&mut ebpf, "INTERFACES")?,
