@@ -7,6 +7,7 @@ mod change;
 mod desired;
 mod ebb;
 mod fleet;
+mod known;
 mod lists;
 pub(crate) mod meter;
 mod origin;
@@ -52,6 +53,7 @@ use change::Prepared;
 use desired::Desired;
 use ebb::Ebb;
 use fleet::FleetLimits;
+use known::Known;
 use meter::Meter;
 use origin::Origin;
 use standing::{Keeper, checks};
@@ -95,6 +97,7 @@ pub(crate) struct Reconciler<D> {
     refused_files: lists::Refused,
     keeper: Keeper,
     sweeper: Sweeper,
+    known: Known,
     ebb: Ebb,
     /// Leaving backends that nothing names any more.
     unnamed: BTreeSet<u16>,
@@ -205,6 +208,7 @@ impl<D: DataPlane> Reconciler<D> {
             refused_files: lists::Refused::default(),
             keeper,
             sweeper: Sweeper::default(),
+            known: Known::default(),
             ebb: Ebb::default(),
             unnamed: BTreeSet::new(),
             settled: None,

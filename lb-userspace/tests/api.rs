@@ -204,7 +204,7 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json["vips"][0]),
         sorted(
-            "id name address port protocol table table_digest packets bytes new_connections slots seconds_left \
+            "id name address port protocol table table_digest packets bytes new_connections slots slot_moves seconds_left \
              pins fails_open limits backends leaving dropped"
         )
     );

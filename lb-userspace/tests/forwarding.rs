@@ -125,7 +125,8 @@ fn a_vip_that_is_removed_passes_and_leaves_nothing_behind() {
 fn an_id_that_is_given_again_counts_from_zero() {
     let mut lab = Lab::new(vec![web(WEB4, &[(1, 100)])]);
     lab.apply().unwrap();
-    lab.send("198.51.100.7", WEB4, 1);
+    let outcome = lab.send("198.51.100.7", WEB4, 1);
+    assert_eq!(outcome, (Reason::Forwarded, Some(1)));
     lab.next_hops.clear();
     let vip = lab.wanted().vips[0].entry.id;
     let backend = lab.wanted().vips[0].backends[0].id;
@@ -158,6 +159,48 @@ fn an_id_that_is_given_again_counts_from_zero() {
     let outcome = lab.send("198.51.100.7", "203.0.113.99", 1);
     assert_eq!(outcome, (Reason::NoBackend, None));
     assert_eq!(counted(&lab), ([0, 0], 1));
+}
+
+/// A backend that dies comes back under another id while something names the old one, and its counters never go back.
+#[test]
+fn what_was_counted_of_a_backend_goes_on_under_its_next_id() {
+    let mut lab = Lab::new(vec![web(WEB4, &[(1, 100), (2, 100)])]);
+    lab.apply().unwrap();
+    for port in 0..100 {
+        assert_eq!(lab.send("198.51.100.7", WEB4, port).0, Reason::Forwarded);
+    }
+    let name = BackendName {
+        vip: lab.config.vips[0].name.clone(),
+        backend: lab.config.vips[0].backends[0].address,
+    };
+    let ids = |lab: &mut Lab| -> Vec<u16> {
+        let wanted = lab.wanted();
+        let own = wanted.vips[0].backends.iter().map(|backend| backend.id);
+        own.chain(wanted.leaving.keys().copied()).collect()
+    };
+    let total = |lab: &mut Lab| -> u64 {
+        let ids = ids(lab);
+        let counts = ids
+            .iter()
+            .map(|id| lab.memory.backend_counters(*id).unwrap().packets);
+        counts.sum()
+    };
+    let before = ids(&mut lab);
+    lab.standing.dead.insert(name.clone());
+    lab.apply().unwrap();
+    lab.standing.dead.clear();
+    lab.apply().unwrap();
+    let after = ids(&mut lab);
+    assert_eq!((before.len(), after.len()), (2, 3));
+    assert_ne!(after[0], before[0]);
+    assert_eq!(total(&mut lab), 100);
+    let of_first = lab.memory.backend_counters(before[0]).unwrap().packets;
+    assert!(of_first > 0);
+    lab.settle();
+    assert_eq!(ids(&mut lab), after[..2]);
+    assert_eq!(total(&mut lab), 100);
+    let now = lab.memory.backend_counters(after[0]).unwrap().packets;
+    assert_eq!(now, of_first);
 }
 
 #[test]
@@ -411,11 +454,11 @@ fn a_write_that_fails_is_where_the_next_attempt_begins() {
     };
     let error = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap_err();
     assert_eq!(format!("{error:#}"), "no room");
-    assert_eq!(lab.steps(), "idle table vips");
+    assert_eq!(lab.steps(), "new-vip idle table vips");
     failing.writes = usize::MAX;
     let wanted = lab.wanted();
     let done = apply(&mut failing, &mut lab.held, &wanted, &mut lab.ids, "test").unwrap();
-    assert_eq!(done, 3);
+    assert_eq!(done, 4);
     lab.memory = failing.memory;
     assert_eq!(lab.send("198.51.100.7", WEB4, 1).0, Reason::Forwarded);
 }
@@ -585,6 +628,9 @@ impl DataPlane for Failing {
     }
     fn clear_backend_counters(&mut self, id: u16) -> anyhow::Result<()> {
         self.write()?.clear_backend_counters(id)
+    }
+    fn inherit_counters(&mut self, from: u16, to: u16) -> anyhow::Result<()> {
+        self.write()?.inherit_counters(from, to)
     }
     fn program_runs(&self) -> anyhow::Result<Vec<ProgramRuns>> {
         self.memory.program_runs()

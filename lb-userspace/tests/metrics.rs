@@ -208,7 +208,7 @@ fn a_backend_that_is_leaving_has_its_series() {
         pins: 0,
         drain_seconds_left: None,
     };
-    // The second came back under another id, and has its series already.
+    // The second came back under another id: both count.
     status.vips[0].leaving = vec![leaving(8, "10.0.0.19"), leaving(9, "10.0.0.11")];
     let text = metrics::text(&status, &prometheus::Registry::new()).unwrap();
     let samples = samples(&text);
@@ -216,8 +216,9 @@ fn a_backend_that_is_leaving_has_its_series() {
         let sample = format!(r#"weir_backend_{name}_total{{backend="10.0.0.19",vip="web"}}"#);
         assert_eq!(samples.get(&*sample), Some(&value), "{text}");
     }
-    let twice = r#"weir_backend_packets_total{backend="10.0.0.11",vip="web"}"#;
-    assert_eq!(text.matches(twice).count(), 1, "{text}");
+    let back = r#"weir_backend_packets_total{backend="10.0.0.11",vip="web"}"#;
+    assert_eq!(text.matches(back).count(), 1, "{text}");
+    assert_eq!(samples.get(back), Some(&1_234_567_896.0), "{text}");
     assert!(
         !text.contains(r#"weir_backend_weight{backend="10.0.0.19""#),
         "{text}"

@@ -81,6 +81,53 @@ fn a_vips_packets_leave_for_the_backend_with_nothing_changed_but_the_mac_address
 }
 
 #[test]
+fn counters_of_an_id_that_is_given_again_begin_at_zero() {
+    let mut world = World::new();
+    let frame = tcp_v4(VIP_V4, 443, b"hello");
+    assert_eq!(judge(&mut world, &frame).2, Reason::Forwarded);
+    let (vip, id) = (world.v4.vip, world.v4.id);
+    let plane = &mut world.plane;
+    let counted = plane.backend_counters(id).unwrap();
+    assert_eq!(counted.packets, 1);
+
+    // One that comes back under another id goes on there; what was passed on once is not passed on again.
+    for _ in 0..2 {
+        plane.inherit_counters(id, 999).unwrap();
+        assert_eq!(plane.backend_counters(999).unwrap(), counted);
+    }
+    plane.inherit_counters(999, 998).unwrap();
+    assert_eq!(plane.backend_counters(998).unwrap(), counted);
+
+    plane.clear_backend_counters(id).unwrap();
+    plane.clear_backend_counters(999).unwrap();
+    plane.clear_vip_counters(vip).unwrap();
+    for id in [id, 999] {
+        assert_eq!(plane.backend_counters(id).unwrap().packets, 0);
+    }
+    assert_eq!(plane.vip_counters(vip).unwrap().packets, 0);
+}
+
+/// The kernel's statistics cost every program of the machine some time, so they are on only while this holds a handle to them.
+#[test]
+fn the_kernels_statistics_tell_how_often_the_programs_ran() {
+    let mut world = World::new();
+    let frame = tcp_v4(VIP_V4, 443, b"hello");
+    let statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
+    for _ in 0..5 {
+        assert_eq!(judge(&mut world, &frame).2, Reason::Forwarded);
+    }
+    drop(statistics);
+    let runs = world.plane.program_runs().unwrap();
+    assert_eq!(runs.len(), 7, "{runs:?}");
+    let first = runs.iter().find(|program| program.program == "weir_xdp");
+    let first = first.unwrap();
+    assert_eq!(first.runs, 5, "{runs:?}");
+    assert!(!first.time.is_zero());
+    let others = runs.iter().filter(|program| program.program != "weir_xdp");
+    assert!(others.clone().all(|program| program.runs == 0), "{runs:?}");
+}
+
+#[test]
 fn only_a_bare_syn_is_a_new_connection() {
     let mut world = World::new();
     for (flags, is_new) in [

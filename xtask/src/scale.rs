@@ -7,7 +7,10 @@ use std::{
     ffi::OsString,
     fs,
     net::{IpAddr, Ipv4Addr},
+    panic::resume_unwind,
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,7 +20,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    lab::{self, Backend, Lab, Plan, Protocol, Topology, VIP_V4, Vip, Weir, WeirConfig},
+    lab::{self, Backend, Lab, Metrics, Plan, Protocol, Topology, VIP_V4, Vip, Weir, WeirConfig},
     progress::{run_visibly, step},
     root, setup, workspace,
 };
@@ -119,14 +122,24 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
             took.push(timed(|| cli(&["drain", "vip-0", &first]))?);
             took.push(timed(|| cli(&["undrain", "vip-0", &first]))?);
         }
-        took.sort_unstable();
-        let median = took.get(took.len() / 2).copied();
-        median
-            .zip(took.last().copied())
-            .context("no command was timed")
+        middle_and_last(took)
     };
     let (median, slowest) = commands()?;
     rows.push(("a command for one backend of one VIP (median)", median));
+    rows.push(("the slowest of those", slowest));
+    let scrapes = || -> Result<(Duration, Duration)> {
+        let ask = || Metrics::ask(&topology.lb.namespace, config.metrics_port).map(drop);
+        let took = (0..TIMES).map(|_| timed(ask)).collect::<Result<_>>()?;
+        middle_and_last(took)
+    };
+    let (median, slowest) = scrapes()?;
+    rows.push(("a scrape of all metrics (median)", median));
+    rows.push(("the slowest of those", slowest));
+    let (median, slowest) = while_scraped(&topology.lb.namespace, config.metrics_port, commands)?;
+    rows.push((
+        "a command while metrics are scraped without a pause (median)",
+        median,
+    ));
     rows.push(("the slowest of those", slowest));
 
     let path = weir.config().to_owned();
@@ -159,6 +172,12 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
         "a backend that fails its checks, from the first table to the last",
         failure(&weir, host, &first)?,
     ));
+    let (median, slowest) = scrapes()?;
+    rows.push((
+        "a scrape of all metrics, those of health checks included (median)",
+        median,
+    ));
+    rows.push(("the slowest of those", slowest));
     weir.terminate()?;
     Ok(rows)
 }
@@ -210,6 +229,35 @@ fn time_of(line: &str) -> Option<Duration> {
     let seconds: f64 = parts.next()?.parse().ok()?;
     let whole = Duration::from_secs(hours.ok()? * 3600 + minutes.ok()? * 60);
     Some(whole + Duration::from_secs_f64(seconds))
+}
+
+/// The median and the longest of some times.
+fn middle_and_last(mut took: Vec<Duration>) -> Result<(Duration, Duration)> {
+    took.sort_unstable();
+    let median = took.get(took.len() / 2).copied();
+    let both = median.zip(took.last().copied());
+    both.context("nothing was timed")
+}
+
+/// Does something while somebody scrapes all the time.
+fn while_scraped<T>(
+    host: &lab::Namespace,
+    port: u16,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let scraper = scope.spawn(|| -> Result<()> {
+            while !is_over.load(Ordering::Relaxed) {
+                Metrics::ask(host, port)?;
+            }
+            Ok(())
+        });
+        let done = work();
+        is_over.store(true, Ordering::Relaxed);
+        let scraped = scraper.join().unwrap_or_else(|panic| resume_unwind(panic));
+        scraped.and(done)
+    })
 }
 
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {

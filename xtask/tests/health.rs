@@ -15,7 +15,6 @@ mod three_backends;
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr},
     thread,
     time::Duration,

@@ -41,7 +41,7 @@ pub struct Status {
     pub maps: Vec<MapStatus>,
     /// What became of the flows that were remembered, by the map that they were in.
     pub pins: Vec<PinsStatus>,
-    /// How often the programs ran, and for how long; none where the kernel does not count (`kernel.bpf_stats_enabled`).
+    /// How often the programs ran, and for how long; none where the kernel has counted nothing (`kernel.bpf_stats_enabled`).
     pub programs: Vec<ProgramStatus>,
     /// Limits that the whole fleet keeps; `null` where there are none.
     pub fleet: Option<FleetStatus>,
@@ -171,6 +171,8 @@ pub struct VipStatus {
     pub dropped: Vec<DropStatus>,
     /// Its 65,536 slots by state (docs/consistency.md).
     pub slots: SlotsStatus,
+    /// Slots that were given to another owner since the daemon started.
+    pub slot_moves: u64,
     /// When the next slots change by time alone, in seconds from now.
     pub seconds_left: Option<f64>,
     /// Flows that are remembered, as the last scan found them.
@@ -375,9 +377,10 @@ impl AccessCount {
 /// How full a map is.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct MapStatus {
-    /// `vips`, `backends`, `pins_syn`, `pins_proven`, `pins_old`, `fragments`, `blocks` or `lists`.
+    /// `vips`, `backends`, `pins_syn`, `pins_proven`, `pins_old`, `fragments`, `blocks`, `lists`, or `sources` where VIPs
+    /// limit those.
     pub map: String,
-    /// Entries; of pins and fragments as the last scan found them.
+    /// Entries; of pins, fragments and sources as the last scan found them.
     pub entries: u64,
     /// How many fit.
     pub max_entries: u64,

@@ -81,7 +81,12 @@ fn write_one(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> 
         Step::Vips(vips) => data_plane.set_vips(&vips.table),
         Step::ClearLimits(vip) => data_plane.clear_limits(*vip),
         Step::ClearTable(vip) => data_plane.clear_table(*vip),
-        Step::ClearBackend(id) => data_plane.set_backend(*id, &Backend::default()),
+        Step::ClearBackend(id, heir) => {
+            if let Some(heir) = heir {
+                data_plane.inherit_counters(*id, *heir)?;
+            }
+            data_plane.set_backend(*id, &Backend::default())
+        }
     }
 }
 
@@ -127,6 +132,6 @@ fn log(cause: &str, step: &Step) {
         Step::ClearInterface(ifindex) => tracing::info!(cause, ifindex, "interface forgotten"),
         Step::ClearLimits(vip) => tracing::info!(cause, vip, "limits taken away"),
         Step::ClearTable(vip) => tracing::info!(cause, vip, "lookup table taken away"),
-        Step::ClearBackend(id) => tracing::info!(cause, backend = id, "backend taken away"),
+        Step::ClearBackend(id, _) => tracing::info!(cause, backend = id, "backend taken away"),
     }
 }

@@ -293,6 +293,17 @@ impl DataPlane for Memory {
         Ok(())
     }
 
+    fn inherit_counters(&mut self, from: u16, to: u16) -> anyhow::Result<()> {
+        let counts = self.counts.get_mut();
+        // What is taken cannot be taken again.
+        let more = counts.backends.remove(&from).unwrap_or_default();
+        let held = counts.backends.entry(to).or_default();
+        held.packets += more.packets;
+        held.bytes += more.bytes;
+        held.new_connections += more.new_connections;
+        Ok(())
+    }
+
     fn program_runs(&self) -> anyhow::Result<Vec<ProgramRuns>> {
         Ok(Vec::new())
     }

@@ -104,7 +104,10 @@ pub trait DataPlane {
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters>;
     /// Forgets what was counted under a backend's id. For an id that is given anew, before packets find it.
     fn clear_backend_counters(&mut self, id: u16) -> anyhow::Result<()>;
-    /// How often the programs ran; none where the kernel does not count (`kernel.bpf_stats_enabled`).
+    /// Adds what was counted under a backend's id, which no packet finds any more, to another's: the same backend's. Doing
+    /// it again adds nothing.
+    fn inherit_counters(&mut self, from: u16, to: u16) -> anyhow::Result<()>;
+    /// How often the programs ran; none where the kernel has counted nothing (`kernel.bpf_stats_enabled`).
     fn program_runs(&self) -> anyhow::Result<Vec<ProgramRuns>>;
     /// Frames counted under each reason, summed over the CPUs.
     fn reason_counters(&self) -> anyhow::Result<Vec<ReasonCount>>;

@@ -73,8 +73,7 @@ impl Failure {
 pub const DURATIONS: &str = "weir_health_check_duration_seconds";
 
 /// What [`DURATIONS`] tells.
-pub const DURATIONS_HELP: &str =
-    "How long health checks took, passed and failed ones, by the type of check.";
+pub const DURATIONS_HELP: &str = "How long health checks took, passed and failed ones, by the type of check. Starts at 0 with the daemon. Absent before the first.";
 
 /// The metric of how long probes take, by the type of check.
 ///

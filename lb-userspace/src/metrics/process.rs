@@ -59,7 +59,7 @@ pub const PROCESS: &[Metric<Usage>] = &[
         name: "process_cpu_seconds_total",
         kind: Kind::Counter,
         labels: &[],
-        help: "Time that the daemon spent on CPUs. What packets take is not in it.",
+        help: "Time that the daemon spent on CPUs. What packets take is not in it. Starts at 0 with the daemon.",
         samples: |usage| one(seconds(usage.stat.utime + usage.stat.stime)),
     },
     Metric {

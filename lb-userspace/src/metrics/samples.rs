@@ -1,13 +1,13 @@
 //! Where the values of the metrics are in a status.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::{limit::Judgement, tables::Counters};
 
 use super::table::Sample;
 use crate::api::{
-    AccessCount, BackendStatus, FleetStatus, HealthStatus, LeavingStatus, MapStatus, PinsStatus,
-    ProgramStatus, Status, VipStatus,
+    AccessCount, BackendStatus, FleetStatus, HealthStatus, MapStatus, PinsStatus, ProgramStatus,
+    Status, VipStatus,
 };
 
 /// A count, as Prometheus knows numbers.
@@ -176,13 +176,10 @@ pub(super) fn digests(status: &Status) -> Vec<Sample> {
         .collect()
 }
 
-/// What was forwarded to each backend. One that is leaving has no other place where it is told.
+/// What was forwarded to each backend, those that are leaving included. One that came back under another id is known
+/// under both for a while.
 pub(super) fn counted(status: &Status, value: fn(&Counters) -> u64) -> Vec<Sample> {
     let of_vip = |vip: &VipStatus| -> Vec<Sample> {
-        let is_back = |leaving: &&LeavingStatus| {
-            let mut backends = vip.backends.iter();
-            backends.any(|backend| backend.address == leaving.address)
-        };
         let backends = vip.backends.iter().map(|backend| {
             let count = Counters {
                 packets: backend.packets,
@@ -190,23 +187,26 @@ pub(super) fn counted(status: &Status, value: fn(&Counters) -> u64) -> Vec<Sampl
                 new_connections: backend.new_connections,
                 reserved: 0,
             };
-            (backend.address, count)
+            (backend.address, value(&count))
         });
-        let leaving = vip.leaving.iter().filter(|leaving| !is_back(leaving));
-        let leaving = leaving.map(|leaving| {
+        let leaving = vip.leaving.iter().map(|leaving| {
             let count = Counters {
                 packets: leaving.packets,
                 bytes: leaving.bytes,
                 new_connections: leaving.new_connections,
                 reserved: 0,
             };
-            (leaving.address, count)
+            (leaving.address, value(&count))
         });
-        let all = backends.chain(leaving).map(|(address, count)| {
+        let mut sums: BTreeMap<IpAddr, u64> = BTreeMap::new();
+        for (address, count) in backends.chain(leaving) {
+            *sums.entry(address).or_default() += count;
+        }
+        let sums = sums.into_iter().map(|(address, sum)| {
             let labels = vec![vip.name.clone(), address.to_string()];
-            (labels, whole(value(&count)))
+            (labels, whole(sum))
         });
-        all.collect()
+        sums.collect()
     };
     status.vips.iter().flat_map(of_vip).collect()
 }

@@ -118,7 +118,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_health_checks_total",
         kind: Kind::Counter,
         labels: &["vip", "backend", "result"],
-        help: "Health checks of the backend, by result: pass, fail, or skipped (this node could not ask). A check that several VIPs share counts for each. Starts at 0 with the check.",
+        help: "Health checks of the backend, by result: pass, fail, or skipped (this node could not ask). A check that several VIPs share counts for each. Starts at 0 with the check. Absent where there is none.",
         samples: checks,
     },
     Metric {
@@ -132,7 +132,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_health_flaps_total",
         kind: Kind::Counter,
         labels: &["vip", "backend"],
-        help: "How often the backend went from healthy to failed or back. Starts at 0 with the check.",
+        help: "How often the backend went from healthy to failed or back. Starts at 0 with the check. Absent where there is none.",
         samples: flaps,
     },
     Metric {
@@ -141,6 +141,13 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip", "state"],
         help: "Slots of the VIP's lookup table by state: stable, holding, moving or settling (docs/consistency.md).",
         samples: slots,
+    },
+    Metric {
+        name: "weir_slot_moves_total",
+        kind: Kind::Counter,
+        labels: &["vip"],
+        help: "Slots of the VIP's lookup table that were given to another backend. Starts at 0 with the daemon.",
+        samples: |status| vips(status, |vip| vip.slot_moves),
     },
     Metric {
         name: "weir_pins",
@@ -153,7 +160,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_map_entries",
         kind: Kind::Gauge,
         labels: &["map"],
-        help: "Entries of the map. Pins and fragments are counted by scans, which are made every 5 s or less often, and only while there is something to find.",
+        help: "Entries of the map. Pins and fragments are counted by scans, which are made every 5 s or less often, and only while there is something to find; sources at most as often, when somebody asks, and only where VIPs limit them.",
         samples: |status| maps(status, |map| map.entries),
     },
     Metric {
@@ -209,7 +216,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_limit_packets_total",
         kind: Kind::Counter,
         labels: &["vip", "limit", "result"],
-        help: "Packets judged by a limit of the VIP: allowed, dropped, or observed (over a limit that only counts).",
+        help: "Packets judged by a limit of the VIP: allowed, dropped, or observed (over a limit that only counts). Absent without limits.",
         samples: limits,
     },
     Metric {
@@ -223,21 +230,21 @@ pub const METRICS: &[Metric] = &[
         name: "weir_fleet_live_nodes",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Nodes of the fleet that were alive in Redis's last answer.",
+        help: "Nodes of the fleet that were alive in Redis's last answer. Absent as weir_fleet_connected is.",
         samples: |status| fleet(status, |fleet| u64::from(fleet.live_nodes)),
     },
     Metric {
         name: "weir_fleet_requests_total",
         kind: Kind::Counter,
         labels: &["result"],
-        help: "Requests for shares: answered, or the class of what went wrong. Starts at 0 with the daemon.",
+        help: "Requests for shares: answered, or the class of what went wrong. Starts at 0 with the daemon. Absent as weir_fleet_connected is.",
         samples: fleet_requests,
     },
     Metric {
         name: "weir_fleet_share_per_second",
         kind: Kind::Gauge,
         labels: &["vip", "limit", "origin"],
-        help: "What this node may let through of a limit of the whole fleet, a second: packets, bytes or connections; by a lease, or by the fallback while Redis is away.",
+        help: "What this node may let through of a limit of the whole fleet, a second: packets, bytes or connections; by a lease, or by the fallback while Redis is away. Absent as weir_fleet_connected is.",
         samples: fleet_shares,
     },
     Metric {
@@ -251,7 +258,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_access_packets_total",
         kind: Kind::Counter,
         labels: &["vip", "list", "result"],
-        help: "Packets to the VIP on which an access list decided: vip_block, node_block, vip_allow, vip_deny, node_allow, node_deny, or unlisted (on no list, where some list allows). The result is allowed or denied (docs/access.md).",
+        help: "Packets to the VIP on which an access list decided: vip_block, node_block, vip_allow, vip_deny, node_allow, node_deny, or unlisted (on no list, where some list allows). The result is allowed or denied (docs/access.md). Absent for lists that do not concern the VIP.",
         samples: access,
     },
     Metric {
@@ -293,14 +300,14 @@ pub const METRICS: &[Metric] = &[
         name: "weir_program_runs_total",
         kind: Kind::Counter,
         labels: &["program"],
-        help: "How often a program of the data plane ran: weir_xdp, or the later step of a packet that is not plain. Starts at 0 with the program, which a start of the daemon replaces. Absent unless kernel.bpf_stats_enabled is 1.",
+        help: "How often a program of the data plane ran: weir_xdp, or the later step of a packet that is not plain. Starts at 0 with the program, which a start of the daemon replaces. Grows only while kernel.bpf_stats_enabled is 1, or some process asks for as much. Absent before.",
         samples: |status| runs(status, |program| whole(program.runs)),
     },
     Metric {
         name: "weir_program_run_seconds_total",
         kind: Kind::Counter,
         labels: &["program"],
-        help: "How long it ran in all; weir_xdp with the steps that it went on with. As of weir_program_runs_total.",
+        help: "How long it ran in all; weir_xdp with the steps that it went on with. Starts at 0 and grows as weir_program_runs_total does. Absent where that is.",
         samples: |status| runs(status, |program| program.seconds),
     },
 ];

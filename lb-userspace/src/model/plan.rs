@@ -4,13 +4,14 @@
 //! away runs the other way. So a packet that comes between two steps finds an old whole or a new one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use lb_common::{
     access::PrefixKey,
     backend::Backend,
+    flow::Address,
     limit::Limits,
     pin::Idle,
     tables::{Interface, Node},
@@ -62,8 +63,8 @@ pub enum Step {
     ClearLimits(u32),
     /// A VIP's lookup table goes.
     ClearTable(u32),
-    /// A backend goes.
-    ClearBackend(u16),
+    /// A backend goes; what was counted of it goes on under the second id, where it came back under one.
+    ClearBackend(u16, Option<u16>),
 }
 
 /// What the data plane holds, as far as is known: a record of the steps that were done.
@@ -81,6 +82,8 @@ pub struct Held {
     /// `None`: there may be a table, but of what is not known.
     tables: BTreeMap<u32, Option<Arc<Table>>>,
     slots: BTreeMap<u32, Arc<Slots>>,
+    /// How many slots of a VIP were given to another owner.
+    moves: BTreeMap<u32, u64>,
     vips: Option<Arc<Vips>>,
 }
 
@@ -147,6 +150,12 @@ impl Held {
     #[must_use]
     pub fn slots(&self, vip: u32) -> Option<&Arc<Slots>> {
         self.slots.get(&vip)
+    }
+
+    /// How many of a VIP's slots were given to another owner since this began to record.
+    #[must_use]
+    pub fn moves(&self, vip: u32) -> u64 {
+        self.moves.get(&vip).copied().unwrap_or_default()
     }
 
     /// The slots of every VIP, by its id.
@@ -225,16 +234,19 @@ impl Held {
             }
             Step::Table(vip, table, slots) => {
                 self.tables.insert(*vip, Some(Arc::clone(table)));
-                self.slots.insert(*vip, Arc::clone(slots));
+                if let Some(before) = self.slots.insert(*vip, Arc::clone(slots)) {
+                    *self.moves.entry(*vip).or_default() += slots.moved_since(&before);
+                }
             }
             Step::Vips(vips) => self.vips = Some(Arc::clone(vips)),
             Step::ClearTable(vip) => {
                 self.tables.remove(vip);
                 self.slots.remove(vip);
+                self.moves.remove(vip);
                 self.idle.remove(vip);
                 self.block_scopes.remove(vip);
             }
-            Step::ClearBackend(id) => {
+            Step::ClearBackend(id, _) => {
                 self.backends.remove(id);
             }
         }
@@ -398,7 +410,28 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     steps.extend(gone.copied().map(Step::ClearLimits));
     let gone = held.tables.keys().filter(|id| !tables.contains(id));
     steps.extend(gone.copied().map(Step::ClearTable));
-    let gone = held.backends.keys().filter(|id| !backends.contains_key(id));
-    steps.extend(gone.copied().map(Step::ClearBackend));
+    let gone = held.backends.iter();
+    let gone: Vec<_> = gone.filter(|(id, _)| !backends.contains_key(id)).collect();
+    if !gone.is_empty() {
+        let heirs = heirs(&backends);
+        let heir = |of: &Backend| heirs.get(&(of.vip, of.address)).copied();
+        steps.extend(
+            gone.into_iter()
+                .map(|(id, of)| Step::ClearBackend(*id, heir(of))),
+        );
+    }
     steps
+}
+
+/// The ids under which backends are known, by VIP and address: the living ones'.
+fn heirs(backends: &BTreeMap<u16, Backend>) -> HashMap<(u16, Address), u16> {
+    let mut heirs = HashMap::new();
+    for (id, backend) in backends {
+        let known = heirs.entry((backend.vip, backend.address));
+        let known = known.or_insert(*id);
+        if backend.is_alive() {
+            *known = *id;
+        }
+    }
+    heirs
 }

@@ -297,6 +297,14 @@ impl Slots {
         }
     }
 
+    /// How many slots have another owner than before.
+    #[must_use]
+    pub fn moved_since(&self, before: &Self) -> u64 {
+        let slots = self.table.slots.iter().zip(&before.table.slots);
+        let moved = slots.filter(|(now, then)| now.current != then.current);
+        moved.count() as u64
+    }
+
     /// The table as packets read it.
     #[must_use]
     pub fn table(&self) -> &SlotTable {

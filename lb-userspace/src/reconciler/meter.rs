@@ -14,7 +14,7 @@ pub(crate) const RECONCILES_HELP: &str = "How often the daemon made the maps wha
 pub(crate) const DURATIONS: &str = "weir_reconcile_duration_seconds";
 
 /// What [`DURATIONS`] tells.
-pub(crate) const DURATIONS_HELP: &str = "How long it took to make the maps what they should be, the kernel's waits for packets that read old tables included.";
+pub(crate) const DURATIONS_HELP: &str = "How long it took to make the maps what they should be, the kernel's waits for packets that read old tables included. Starts at 0 with the daemon.";
 
 /// Counts and times.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use lb_common::{
     access::{MAX_BLOCKS, MAX_LISTED},
     backend::Backend,
     fragment::MAX_FRAGMENTED,
+    limit::Kind as LimitKind,
     pin::Kind,
     tables::Counters,
     vip::MAX_VIPS,
@@ -137,6 +138,17 @@ impl<D: DataPlane> Reconciler<D> {
             ),
         ];
         let own = own.map(|(map, entries, max_entries)| (map.to_owned(), entries, max_entries));
+        let is_by_source = |kind: &LimitKind| *kind as usize >= LimitKind::TOTALS;
+        let mut limits = self
+            .desired
+            .config
+            .vips
+            .iter()
+            .map(|vip| &vip.limits.by_kind);
+        let has_sources = limits.any(|limits| limits.keys().any(is_by_source));
+        let sources = has_sources.then(|| self.known.count(&self.plane)).flatten();
+        let max_sources = u64::from(self.plane.sizes().max_sources);
+        let sources = sources.map(|entries| ("sources".to_owned(), entries, max_sources));
         let max_pins = u64::from(self.plane.sizes().max_pins);
         let pins = Kind::ALL.into_iter().zip(tally.by_kind);
         let pins =
@@ -146,7 +158,11 @@ impl<D: DataPlane> Reconciler<D> {
             entries,
             max_entries,
         };
-        own.into_iter().chain(pins).map(status).collect()
+        own.into_iter()
+            .chain(pins)
+            .chain(sources)
+            .map(status)
+            .collect()
     }
 
     fn access_status(&self) -> anyhow::Result<AccessStatus> {
@@ -220,6 +236,7 @@ impl<D: DataPlane> Reconciler<D> {
             bytes: count.bytes,
             new_connections: count.new_connections,
             slots: slots.map(|slots| slots.census().into()).unwrap_or_default(),
+            slot_moves: self.held.moves(id),
             // What is over already counts as a great number.
             seconds_left: left_ms.map(|ms| {
                 if ms > u32::MAX / 2 {

@@ -31,8 +31,8 @@ const CHUNK: usize = 1024;
 const AHEAD: usize = 4;
 
 /// Time between two scans, or more: a scan shall take a twentieth of the time at most.
-const PAUSE: Duration = Duration::from_secs(5);
-const SHARE: u32 = 20;
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
+pub(super) const SHARE: u32 = 20;
 
 /// The packet path's idle limit is shorter by this: what it still follows is never deleted.
 const MARGIN_NS: u64 = 60 * 1_000_000_000;

@@ -90,6 +90,7 @@ pub(crate) fn status() -> Status {
             moving: 536,
             ..SlotsStatus::default()
         },
+        slot_moves: 536,
         seconds_left: Some(12.5),
         pins: 7,
         fails_open: false,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use lb_common::reason::Reason;
-use lb_userspace::dataplane::bpf::Action;
+use lb_userspace::dataplane::{DataPlane as _, bpf::Action};
 
 use super::{
     frame::{Tag, frame, sent},
@@ -56,8 +56,18 @@ impl Case {
         }
         let (outcome, judged) = world.on_host(&self.frame);
         self.compare("host", outcome.reason, &judged);
+        let before = world.dropped(outcome.vip);
         if let Some((reason, judged)) = world.counted_in_kernel(&self.frame) {
             self.compare("kernel", reason, &judged);
+        }
+        // A drop is the VIP's too, and only that; on the host as in the kernel.
+        if let Some((mut wanted, after)) = before.zip(world.dropped(outcome.vip)) {
+            if let Some(index) = self.reason.drop_index() {
+                wanted.add(index);
+            }
+            assert_eq!(after, wanted, "{}: drops of the VIP (kernel)", self.name);
+            let host = world.host.vip_drops(outcome.vip).unwrap();
+            assert_eq!(host, after, "{}: drops of the VIP (host)", self.name);
         }
     }
 

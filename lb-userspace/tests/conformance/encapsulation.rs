@@ -1,8 +1,12 @@
 //! IP in IP and GUE, every family over every family.
 
+use lb_common::reason::Reason;
+use lb_userspace::dataplane::{DataPlane as _, bpf::Action};
+
 use super::{
     case::{Case, forwards},
     ip::{FAMILIES, Family, tcp, tcp_to, udp, udp_to},
+    planes::World,
     world::{WAYS, Way, port},
 };
 
@@ -99,4 +103,33 @@ fn padding() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// xtask/tests/metrics names this test: the lab's interfaces give room enough.
+#[test]
+fn a_frame_without_headroom_is_dropped_and_counted() {
+    let mut world = World::new();
+    let frame = tcp(Family::V4, port::GUE4).frame();
+    let (outcome, wanted) = world.on_host(&frame);
+    let Some(kernel) = &mut world.kernel else {
+        return;
+    };
+    // The kernel wants some of the room for itself, and the outer headers take 28 bytes.
+    let run = kernel.test_run_in(&frame, 128).unwrap();
+    assert_eq!((run.action, run.packet), (Action::Tx, wanted.packet));
+    let before = kernel.reason_counters().unwrap();
+    let run = kernel.test_run_in(&frame, 56).unwrap();
+    assert_eq!((run.action, run.packet), (Action::Drop, frame));
+    let after = kernel.reason_counters().unwrap();
+    let counted: Vec<_> = before
+        .iter()
+        .zip(&after)
+        .filter(|(before, after)| before != after)
+        .map(|(before, after)| (after.reason, after.packets - before.packets))
+        .collect();
+    assert_eq!(counted, [(Reason::NoHeadroom, 1)]);
+    let drops = kernel.vip_drops(outcome.vip).unwrap();
+    let index = Reason::NoHeadroom.drop_index().unwrap() as usize;
+    assert_eq!(drops.packets.iter().sum::<u64>(), 1);
+    assert_eq!(drops.packets[index], 1);
 }

@@ -2,8 +2,9 @@
 
 use lb_common::{
     packet::{HEADROOM, HostPacket},
-    pipeline::{self, Outcome},
+    pipeline::{self, NO_VIP, Outcome},
     reason::{Reason, Verdict},
+    tables::Drops,
 };
 use lb_userspace::dataplane::{
     DataPlane as _, ReasonCount,
@@ -62,6 +63,12 @@ impl World {
             action: run.action,
             packet: run.packet,
         })
+    }
+
+    /// What was dropped of a VIP's in the kernel.
+    pub(crate) fn dropped(&self, vip: u32) -> Option<Drops> {
+        let kernel = self.kernel.as_ref().filter(|_| vip != NO_VIP)?;
+        Some(kernel.vip_drops(vip).unwrap())
     }
 
     /// Runs the real program, and tells under which one reason it counted the frame.

@@ -152,7 +152,7 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::ClearInterface(_) => "clear-interface",
         Step::ClearLimits(_) => "clear-limits",
         Step::ClearTable(_) => "clear-table",
-        Step::ClearBackend(_) => "clear-backend",
+        Step::ClearBackend(..) => "clear-backend",
     }
 }
 

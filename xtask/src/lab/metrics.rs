@@ -27,6 +27,11 @@ pub struct Metrics {
 impl Metrics {
     /// Scrapes what is told at this port of a host's loopback.
     pub fn scrape(host: &Namespace, port: u16) -> Result<Self> {
+        Self::read(&Self::ask(host, port)?)
+    }
+
+    /// The same, as the daemon tells it.
+    pub fn ask(host: &Namespace, port: u16) -> Result<String> {
         let answer = host.inside(|| {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
             stream.set_read_timeout(Some(PATIENCE))?;
@@ -37,7 +42,7 @@ impl Metrics {
         });
         let answer = answer.context("ask for the metrics")?;
         match answer.split_once("\r\n\r\n") {
-            Some((head, text)) if head.starts_with("HTTP/1.1 200 ") => Self::read(text),
+            Some((head, text)) if head.starts_with("HTTP/1.1 200 ") => Ok(text.to_owned()),
             _ => bail!("the metrics are not told: {answer}"),
         }
     }

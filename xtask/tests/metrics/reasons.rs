@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fs, net::Ipv4Addr};
 use aya::maps::{Array, Map, MapData};
 use etherparse::{EtherType, IpNumber};
 use lb_common::{backend::Backend, reason::Reason};
-use xtask::lab::{Labels, Metrics, Plan, Topology, VIP_V4, VIP_V6, eventually, tagged};
+use xtask::{
+    lab::{Labels, Metrics, Plan, Topology, VIP_V4, VIP_V6, eventually, tagged},
+    workspace,
+};
 
 use crate::{
     PATIENCE, Run,
@@ -16,7 +19,7 @@ use crate::{
 const ELSEWHERE: &[(Reason, &str)] = &[(
     // A veth gives 256 bytes before every frame.
     Reason::NoHeadroom,
-    "lb-userspace/tests/packets.rs: a_frame_without_headroom_is_dropped_and_counted",
+    "lb-userspace/tests/conformance/encapsulation.rs: a_frame_without_headroom_is_dropped_and_counted",
 )];
 
 /// Provoked by more frames than a few.
@@ -117,6 +120,15 @@ fn echo() -> u16 {
 
 #[test]
 fn every_reason_is_provoked_here_or_known_to_be_elsewhere() {
+    for (reason, elsewhere) in ELSEWHERE {
+        let (file, test) = elsewhere.split_once(": ").unwrap();
+        let text = fs::read_to_string(workspace::root().join(file)).unwrap();
+        let name = reason.as_str();
+        assert!(
+            text.contains(&format!("\nfn {test}() {{")),
+            "{name}: {elsewhere}"
+        );
+    }
     let provoked = PROVOKED.iter().map(|(reason, ..)| *reason);
     let elsewhere = ELSEWHERE.iter().map(|(reason, _)| *reason);
     let all = provoked.chain(FLOODS).chain(elsewhere);

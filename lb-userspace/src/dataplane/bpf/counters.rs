@@ -1,10 +1,10 @@
 //! What packets count, and how long the programs run.
 
-use std::fs;
+use std::path::Path;
 
 use anyhow::Context as _;
 use aya::{
-    maps::{MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, IterableMap as _, Map, MapData, MapError, PerCpuArray, PerCpuValues},
     programs::Program,
     util::nr_cpus,
 };
@@ -13,11 +13,8 @@ use lb_common::{
     tables::{Counters, Drops},
 };
 
-use super::{object::Object, value::Value};
+use super::{layout::INHERITED, object::Object, value::Value};
 use crate::dataplane::ProgramRuns;
-
-/// Tells whether the kernel counts how often programs run, and how long.
-const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// What was forwarded, summed over the CPUs.
 pub(super) fn counters(
@@ -36,6 +33,64 @@ pub(super) fn sum(values: &PerCpuValues<Value<Counters>>) -> Counters {
             new_connections: sum.new_connections.wrapping_add(value.new_connections),
             reserved: 0,
         })
+}
+
+/// What was forwarded to a backend, what it has inherited included.
+pub(super) fn backend(
+    counted: &PerCpuArray<MapData, Value<Counters>>,
+    inherited: &Array<MapData, Value<Counters>>,
+    id: u16,
+) -> Result<Counters, MapError> {
+    let Value(inherited) = inherited.get(&u32::from(id), 0)?;
+    Ok(added(counters(counted, u32::from(id))?, inherited))
+}
+
+const fn added(a: Counters, b: Counters) -> Counters {
+    Counters {
+        packets: a.packets.wrapping_add(b.packets),
+        bytes: a.bytes.wrapping_add(b.bytes),
+        new_connections: a.new_connections.wrapping_add(b.new_connections),
+        reserved: 0,
+    }
+}
+
+/// The map of what backends have inherited: the one that is pinned, or a new one.
+pub(super) fn inherited(
+    maps_dir: Option<&Path>,
+) -> anyhow::Result<Array<MapData, Value<Counters>>> {
+    let failed = "the map of inherited counters";
+    let pin = maps_dir.map(|directory| directory.join(INHERITED));
+    if let Some(pin) = pin.as_ref().filter(|pin| pin.exists()) {
+        let data = MapData::from_pin(pin).context(failed)?;
+        return Map::Array(data).try_into().context(failed);
+    }
+    let map = Array::create(1 << 16, 0).context(failed)?;
+    if let Some(pin) = pin {
+        map.map().pin(pin).context(failed)?;
+    }
+    Ok(map)
+}
+
+/// Adds what was counted under one id to what another has inherited.
+///
+/// Nobody else writes the map. Beside the sums it notes whom they came from last, so that a daemon that was killed before
+/// the old id went adds nothing again.
+pub(super) fn inherit(object: &mut Object, from: u16, to: u16) -> anyhow::Result<()> {
+    let failed = || format!("passing the counters of backend {from} on to backend {to}");
+    let Value(held) = object
+        .inherited
+        .get(&u32::from(to), 0)
+        .with_context(failed)?;
+    if held.reserved == u64::from(from) {
+        return Ok(());
+    }
+    let more = backend(&object.backend_counters, &object.inherited, from).with_context(failed)?;
+    let sums = Counters {
+        reserved: u64::from(from),
+        ..added(held, more)
+    };
+    let written = object.inherited.set(u32::from(to), Value(sums), 0);
+    written.with_context(failed)
 }
 
 /// What of a VIP's was dropped, summed over the CPUs.
@@ -65,8 +120,11 @@ pub(super) fn clear_vip(object: &mut Object, vip: u32) -> anyhow::Result<()> {
 
 /// Sets what was counted under a backend's id to zero.
 pub(super) fn clear_backend(object: &mut Object, id: u16) -> anyhow::Result<()> {
-    let cleared = clear(&mut object.backend_counters, u32::from(id));
-    cleared.with_context(|| format!("beginning the counters of backend {id} anew"))
+    let failed = || format!("beginning the counters of backend {id} anew");
+    let index = u32::from(id);
+    clear(&mut object.backend_counters, index).with_context(failed)?;
+    let cleared = object.inherited.set(index, Value(Counters::default()), 0);
+    cleared.with_context(failed)
 }
 
 fn clear<T: Copy + Default>(
@@ -88,12 +146,10 @@ fn fill<T: aya::Pod>(
     Ok(map.set(index, PerCpuValues::try_from(vec![value; cpus])?, 0)?)
 }
 
-/// How often each program ran, and how long in all; none where the kernel does not count.
+/// How often each program ran, and how long in all; none where the kernel has counted nothing.
+///
+/// It counts while `kernel.bpf_stats_enabled` is 1, or while some process has asked for it, which nothing else tells.
 pub(super) fn runs(object: &Object) -> anyhow::Result<Vec<ProgramRuns>> {
-    let is_counting = fs::read_to_string(STATISTICS).is_ok_and(|text| text.trim() == "1");
-    if !is_counting {
-        return Ok(Vec::new());
-    }
     let runs = object
         .ebpf
         .programs()
@@ -106,5 +162,7 @@ pub(super) fn runs(object: &Object) -> anyhow::Result<Vec<ProgramRuns>> {
                 time: info.run_time(),
             })
         });
-    runs.collect()
+    let runs: Vec<_> = runs.collect::<anyhow::Result<_>>()?;
+    let has_counted = runs.iter().any(|program| program.runs > 0);
+    Ok(if has_counted { runs } else { Vec::new() })
 }

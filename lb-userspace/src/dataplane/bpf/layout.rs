@@ -130,8 +130,11 @@ pub(super) const PIN_MAPS: [&str; 3] = ["PINS_SYN", "PINS_PROVEN", "PINS_OLD"];
 /// The map of limited sources.
 pub(super) const SOURCES: &str = "SOURCES";
 
+/// What backends have inherited of others' counters, by id. The one map that no program knows.
+pub(super) const INHERITED: &str = "INHERITED";
+
 /// Every map that is pinned by its name.
-pub(super) const MAPS: [Shape; 25] = [
+pub(super) const MAPS: [Shape; 26] = [
     array("NODE", size_of::<Node>(), 1, Carry::Written),
     shape("VIPS", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
     shape(
@@ -145,6 +148,7 @@ pub(super) const MAPS: [Shape; 25] = [
     counters("VIP_COUNTERS", size_of::<Counters>(), MAX_VIPS),
     counters("VIP_DROPS", size_of::<Drops>(), MAX_VIPS),
     counters("BACKEND_COUNTERS", size_of::<Counters>(), 65536),
+    array(INHERITED, size_of::<Counters>(), 65536, Carry::Wished),
     counters("OUTCOME_COUNTERS", 8, REASON_COUNTERS),
     shape(
         "INTERFACES",

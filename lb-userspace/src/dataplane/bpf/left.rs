@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use super::{
-    ReasonCount, VIPS_PIN, counters::counters, layout::MAPS, linked_interfaces, pins, read_pinned,
+    ReasonCount, VIPS_PIN, counters, layout::MAPS, linked_interfaces, pins, read_pinned,
     value::Value,
 };
 
@@ -79,7 +79,7 @@ impl Left {
                 Ok(LeftVip {
                     entry: *entry,
                     table: read_pinned(&tables.join(entry.id.to_string()))?,
-                    counters: counters(&vip_counters, entry.id)
+                    counters: counters::counters(&vip_counters, entry.id)
                         .context("reading a VIP's counters")?,
                 })
             })
@@ -105,12 +105,13 @@ fn backends(maps: &Path) -> anyhow::Result<Vec<LeftBackend>> {
         .try_into()
         .context("opening the backends")?;
     let counted = per_cpu::<Value<Counters>>(&maps.join("BACKEND_COUNTERS"))?;
+    let inherited = counters::inherited(Some(maps))?;
     let mut found = Vec::new();
     for id in 1..=u16::MAX {
         let index = u32::from(id);
         let Value(entry) = entries.get(&index, 0).context("reading the backends")?;
         if entry.mode != 0 {
-            let counted = counters(&counted, index);
+            let counted = counters::backend(&counted, &inherited, id);
             found.push(LeftBackend {
                 id,
                 entry,

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 
 use super::{
-    layout::{Carry, Likeness, MAPS, REMEDY, Shape, inner},
+    layout::{Carry, INHERITED, Likeness, MAPS, REMEDY, Shape, inner},
     object::Object,
     pins::{self, Pins},
     value::Value,
@@ -126,6 +126,7 @@ impl Copies {
                 "VIP_COUNTERS" => per_cpu(&path, &mut object.vip_counters),
                 "VIP_DROPS" => per_cpu(&path, &mut object.vip_drops),
                 "BACKEND_COUNTERS" => per_cpu(&path, &mut object.backend_counters),
+                INHERITED => array(&path, &mut object.inherited),
                 "OUTCOME_COUNTERS" => per_cpu(&path, &mut object.outcome_counters),
                 "PIN_COUNTERS" => per_cpu(&path, &mut object.pin_counters),
                 "ACCESS_COUNTERS" => per_cpu(&path, &mut object.access.counters),

@@ -435,12 +435,16 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn backend_counters(&self, id: u16) -> anyhow::Result<Counters> {
-        let counted = counters::counters(&self.object.backend_counters, u32::from(id));
-        counted.context("reading a backend's counters")
+        let (counted, inherited) = (&self.object.backend_counters, &self.object.inherited);
+        counters::backend(counted, inherited, id).context("reading a backend's counters")
     }
 
     fn clear_backend_counters(&mut self, id: u16) -> anyhow::Result<()> {
         counters::clear_backend(&mut self.object, id)
+    }
+
+    fn inherit_counters(&mut self, from: u16, to: u16) -> anyhow::Result<()> {
+        counters::inherit(&mut self.object, from, to)
     }
 
     fn program_runs(&self) -> anyhow::Result<Vec<ProgramRuns>> {

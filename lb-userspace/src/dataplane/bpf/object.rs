@@ -26,6 +26,7 @@ use lb_common::{
 };
 
 use super::{
+    counters,
     layout::{MAPS, PIN_MAPS, SOURCES},
     lists,
     test_run::xdp,
@@ -84,6 +85,8 @@ pub(super) struct Object {
     pub(super) vip_counters: PerCpuArray<MapData, Value<Counters>>,
     pub(super) vip_drops: PerCpuArray<MapData, Value<Drops>>,
     pub(super) backend_counters: PerCpuArray<MapData, Value<Counters>>,
+    /// What backends have inherited, by id; see [`counters::inherit`].
+    pub(super) inherited: Array<MapData, Value<Counters>>,
     pub(super) outcome_counters: PerCpuArray<MapData, u64>,
     pub(super) interfaces: HashMap<MapData, u32, Value<Interface>>,
     pub(super) traced: Array<MapData, Value<Traced>>,
@@ -195,6 +198,7 @@ impl Object {
             vip_counters: take(&mut ebpf, "VIP_COUNTERS")?,
             vip_drops: take(&mut ebpf, "VIP_DROPS")?,
             backend_counters: take(&mut ebpf, "BACKEND_COUNTERS")?,
+            inherited: counters::inherited(maps_dir)?,
             outcome_counters: take(&mut ebpf, "OUTCOME_COUNTERS")?,
             interfaces: take(&mut ebpf, "INTERFACES")?,
             traced: take(&mut ebpf, "TRACED")?,

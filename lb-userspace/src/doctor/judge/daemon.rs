@@ -173,7 +173,7 @@ mod tests {
             "id": 1, "name": "web", "address": "203.0.113.10", "port": 443, "protocol": "tcp",
             "table": "maglev", "table_digest": "00000000", "packets": 0, "bytes": 0, "new_connections": 0,
             "slots": {"stable": 65536, "holding": 0, "moving": 0, "settling": 0}, "seconds_left": null,
-            "pins": 0, "fails_open": fails_open, "limits": [], "leaving": [], "dropped": [],
+            "pins": 0, "fails_open": fails_open, "limits": [], "leaving": [], "dropped": [], "slot_moves": 0,
             "backends": [{
                 "id": 1, "address": "10.0.0.11", "weight": 1, "configured_weight": 1, "drained": false,
                 "forward": "l2", "slots": slots, "healthy": healthy, "pins": 0, "empty": null,
