@@ -21,7 +21,7 @@ use xtask::lab::{
     Lab, Metrics, Plan, Protocol, Recorder, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually,
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A lab in which weir balances.
 struct Run {
