@@ -242,7 +242,10 @@ fn names_are_prometheus_own_style() {
         );
         let is_counter = kind == metrics::Kind::Counter;
         assert_eq!(name.ends_with("_total"), is_counter, "{name}");
-        assert!(help.ends_with('.') && !help.contains('|'), "{name}");
+        assert!(
+            help.ends_with('.') && !help.contains(['|', '\\', '\n']),
+            "{name}"
+        );
     }
 }
 
