@@ -19,6 +19,7 @@ pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod neighbours;
+mod profile;
 mod reconciler;
 mod state;
 pub mod trace;

@@ -9,9 +9,10 @@
 
 use std::{fs, io};
 
+use axum::http::Method;
 use tokio::net::UnixStream;
 
-use super::Actor;
+use super::{Actor, profile::PROFILE};
 
 /// Which groups are let in, besides root and the daemon's own user.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -37,6 +38,21 @@ pub(super) enum Right {
     Read,
     /// It changes something.
     Write,
+    /// It looks into the daemon itself.
+    Profile,
+}
+
+impl Right {
+    /// What it takes to send a request.
+    pub(super) fn of(method: &Method, path: &str) -> Self {
+        match path {
+            PROFILE => Self::Profile,
+            // A plan is sent by POST and changes nothing.
+            "/v1/plan" => Self::Read,
+            _ if matches!(*method, Method::GET | Method::HEAD) => Self::Read,
+            _ => Self::Write,
+        }
+    }
 }
 
 impl Peer {
@@ -84,6 +100,9 @@ impl Access {
             Right::Write => Err(format!(
                 "user {uid} may not change anything: that takes root, or a member of `api_admin_group`"
             )),
+            Right::Profile => Err(format!(
+                "user {uid} may not profile the daemon: that takes root, or a member of `api_admin_group`"
+            )),
         }
     }
 }
@@ -122,6 +141,8 @@ mod tests {
     #[test]
     fn readers_read_and_admins_change() {
         let may = |access: Access, peer: &Peer| {
+            let profile = access.allow(peer, Right::Profile).is_ok();
+            assert_eq!(profile, access.allow(peer, Right::Write).is_ok());
             [Right::Read, Right::Write].map(|right| access.allow(peer, right).is_ok())
         };
         assert_eq!(may(ACCESS, &peer(0, &[0])), [true, true]);
@@ -132,6 +153,17 @@ mod tests {
         let nobody = Access::default();
         assert_eq!(may(nobody, &peer(1000, &[100, 200])), [false, false]);
         assert_eq!(may(nobody, &peer(0, &[])), [true, true]);
+    }
+
+    #[test]
+    fn questions_are_read_but_for_those_that_look_into_the_daemon() {
+        assert_eq!(Right::of(&Method::GET, "/v1/status"), Right::Read);
+        assert_eq!(Right::of(&Method::HEAD, "/v1/flows"), Right::Read);
+        assert_eq!(Right::of(&Method::POST, "/v1/plan"), Right::Read);
+        assert_eq!(Right::of(&Method::POST, "/v1/detach"), Right::Write);
+        assert_eq!(Right::of(&Method::DELETE, "/v1/blocks"), Right::Write);
+        assert_eq!(Right::of(&Method::GET, PROFILE), Right::Profile);
+        assert_eq!(Right::of(&Method::HEAD, PROFILE), Right::Profile);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod health;
 mod limits;
 mod openapi;
 mod plan;
+mod profile;
 mod request;
 mod server;
 mod socket;
@@ -44,6 +45,7 @@ pub use limits::{
 pub use openapi::document;
 pub(crate) use plan::within;
 pub use plan::{Plan, PlanBasis};
+pub use profile::ProfileFilter;
 pub use server::serve;
 pub use socket::Socket;
 pub use status::{

@@ -36,7 +36,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::blocks,
         server::block,
         server::unblock,
-        server::detach
+        server::detach,
+        server::profile
     )
 )]
 struct Document;

@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     extract::{Request, State},
     http::{
-        HeaderName, HeaderValue, Method, StatusCode,
+        HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, ETAG},
     },
     middleware::{self, Next},
@@ -25,16 +25,18 @@ use tokio::{
 use super::{
     Access, Actor, Apply, Base, BlockList, Change, Changed, Detached, Event, FlowFilter, Flows,
     Generation, Handle, HandleError, LimitFilter, Limits, NewBlock, NewConfig, NewWeight, OldBlock,
-    Plan, Refusal, Socket, Status, Target, What,
+    Plan, ProfileFilter, Refusal, Socket, Status, Target, What,
     access::{Peer, Right},
     document,
     limits::Moment,
+    profile::PROFILE,
     request::{Address, Asked, BasedOn, Large, OfVip, Small},
 };
 use crate::{
     config::Config,
     http::{self, ErrorBody},
     model::blocks::BlockName,
+    profile,
 };
 
 /// How long the daemon's task may take to answer a question; less than the client waits.
@@ -80,6 +82,7 @@ pub async fn serve(
             put(drain_of_all).delete(undrain_of_all),
         )
         .route("/v1/detach", post(detach))
+        .route(PROFILE, get(profile))
         .with_state(handle);
     let guarded = middleware::from_fn_with_state(access, guard);
     let router = http::complete(router).layer(guarded);
@@ -113,13 +116,7 @@ async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    // A plan is sent by POST and changes nothing.
-    let is_question = matches!(*request.method(), Method::GET | Method::HEAD);
-    let right = if is_question || request.uri().path() == "/v1/plan" {
-        Right::Read
-    } else {
-        Right::Write
-    };
+    let right = Right::of(request.method(), request.uri().path());
     let Some(peer) = peer else {
         return http::error(StatusCode::FORBIDDEN, "the kernel does not tell who asks");
     };
@@ -243,6 +240,23 @@ pub(super) async fn events(State(handle): State<Handle>) -> Response {
     });
     let kind = (CONTENT_TYPE, "application/x-ndjson");
     ([kind], Body::from_stream(lines)).into_response()
+}
+
+/// What the daemon's processors are busy with, for as long as is asked for.
+#[utoipa::path(get, path = "/debug/pprof/profile", params(ProfileFilter), responses(
+    (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+        description = "an uncompressed profile.proto of pprof"),
+    (status = "default", body = ErrorBody)))]
+pub(super) async fn profile(
+    Extension(actor): Extension<Actor>,
+    Asked(filter): Asked<ProfileFilter>,
+) -> Response {
+    tracing::info!(cause = %actor, seconds = filter.time().as_secs(), "profile of the daemon asked for");
+    match profile::cpu(filter.time()).await {
+        Ok(bytes) => ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
+        Err(error @ profile::Error::Busy) => http::error(StatusCode::CONFLICT, error.to_string()),
+        Err(error) => http::error(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 /// Takes a configuration, as a whole or not at all.
