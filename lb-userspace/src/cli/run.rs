@@ -52,7 +52,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(errors) => {
-            output::message(&errors);
+            match args.log_format {
+                Format::Text => output::message(&errors),
+                Format::Json => {
+                    let config = args.config.display();
+                    tracing::error!(%config, error = errors.to_string(), "configuration refused");
+                }
+            }
             return Ok(Outcome::Refused);
         }
     };
@@ -63,6 +69,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         is_fresh: args.fresh,
         program_log: args.program_log,
     };
-    runtime.block_on(daemon::run(config, &path, start))?;
-    Ok(Outcome::Done)
+    match runtime.block_on(daemon::run(config, &path, start)) {
+        Ok(()) => Ok(Outcome::Done),
+        // Whoever reads the log as JSON finds the end in it, too.
+        Err(error) if args.log_format == Format::Json => {
+            tracing::error!(error = format!("{error:#}"), "the daemon has failed");
+            Ok(Outcome::Refused)
+        }
+        Err(error) => Err(error),
+    }
 }
