@@ -198,6 +198,10 @@ fn field_names_are_stable() {
         )
     );
     assert_eq!(
+        keys(&json["config"]),
+        sorted("file applied by time refused")
+    );
+    assert_eq!(
         keys(&json["interfaces"][0]),
         sorted("name state ifindex mode foreign")
     );

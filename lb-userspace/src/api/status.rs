@@ -64,6 +64,9 @@ pub struct ConfigStatus {
     pub by: String,
     /// When, in UTC (RFC 3339).
     pub time: String,
+    /// Why the last reload of `file` was refused; `null` where it was not.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// What commands have changed of one backend of a VIP; it holds until it is undone.
@@ -242,9 +245,14 @@ impl VipStatus {
     /// Whether some backend takes packets now: it owns slots, and its next hop is known.
     #[must_use]
     pub fn is_served(&self) -> bool {
-        self.backends
-            .iter()
-            .any(|backend| backend.resolved && backend.slots > 0)
+        self.serving_backends() > 0
+    }
+
+    /// How many backends take packets now.
+    #[must_use]
+    pub fn serving_backends(&self) -> u64 {
+        let backends = self.backends.iter();
+        backends.filter(|b| b.resolved && b.slots > 0).count() as u64
     }
 }
 

@@ -6,8 +6,8 @@ use lb_common::{limit::Judgement, tables::Counters};
 
 use super::table::Sample;
 use crate::api::{
-    AccessCount, BackendStatus, FleetStatus, HealthStatus, MapStatus, PinsStatus, ProgramStatus,
-    Status, VipStatus,
+    AccessCount, AttachMode, BackendStatus, FleetStatus, HealthStatus, InterfaceStatus, MapStatus,
+    PinsStatus, ProgramStatus, Status, VipStatus,
 };
 
 /// A count, as Prometheus knows numbers.
@@ -45,6 +45,15 @@ pub(super) fn healthy(status: &Status) -> Vec<Sample> {
         known.collect()
     };
     status.vips.iter().flat_map(of_vip).collect()
+}
+
+pub(super) fn attached(status: &Status) -> Vec<Sample> {
+    let of_interface = |interface: &InterfaceStatus| {
+        let mode = interface.mode.map_or("none", AttachMode::as_str);
+        let labels = vec![interface.name.clone(), mode.to_owned()];
+        (labels, f64::from(u8::from(interface.mode.is_some())))
+    };
+    status.interfaces.iter().map(of_interface).collect()
 }
 
 pub(super) fn checks(status: &Status) -> Vec<Sample> {

@@ -3,10 +3,11 @@
 //! Labels are bounded by the configuration: never a client's address or port.
 
 use super::samples::{
-    access, backends, build, checks, counted, digests, drops, flaps, fleet, fleet_requests,
-    fleet_shares, healthy, last_durations, limits, maps, pins, reasons, runs, slots, vips, whole,
+    access, attached, backends, build, checks, counted, digests, drops, flaps, fleet,
+    fleet_requests, fleet_shares, healthy, last_durations, limits, maps, pins, reasons, runs,
+    slots, vips, whole,
 };
-use crate::api::Status;
+use crate::api::{Status, VipStatus};
 
 /// The type of a metric, as Prometheus knows it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,6 +109,20 @@ pub const METRICS: &[Metric] = &[
         samples: |status| backends(status, |backend| u64::from(backend.weight)),
     },
     Metric {
+        name: "weir_backend_slots",
+        kind: Kind::Gauge,
+        labels: &["vip", "backend"],
+        help: "Slots of the VIP's lookup table, of 65,536, that the backend owns: its share of new flows.",
+        samples: |status| backends(status, |backend| u64::from(backend.slots)),
+    },
+    Metric {
+        name: "weir_backend_resolved",
+        kind: Kind::Gauge,
+        labels: &["vip", "backend"],
+        help: "Whether the MAC address of the next hop toward the backend is known: 1 or 0.",
+        samples: |status| backends(status, |backend| u64::from(backend.resolved)),
+    },
+    Metric {
         name: "weir_backend_healthy",
         kind: Kind::Gauge,
         labels: &["vip", "backend"],
@@ -134,6 +149,20 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip", "backend"],
         help: "How often the backend went from healthy to failed or back. Starts at 0 with the check. Absent where there is none.",
         samples: flaps,
+    },
+    Metric {
+        name: "weir_vip_serving_backends",
+        kind: Kind::Gauge,
+        labels: &["vip"],
+        help: "Backends of the VIP that take packets: they own slots, and the next hop toward them is known. With 0, nobody is served.",
+        samples: |status| vips(status, VipStatus::serving_backends),
+    },
+    Metric {
+        name: "weir_vip_fails_open",
+        kind: Kind::Gauge,
+        labels: &["vip"],
+        help: "Whether so many backends of the VIP fail their checks that all are used: 1 or 0 (docs/health.md).",
+        samples: |status| vips(status, |vip| u64::from(vip.fails_open)),
     },
     Metric {
         name: "weir_slots",
@@ -281,6 +310,27 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip", "digest"],
         help: "Always 1; the label is the CRC32 of the VIP's lookup table, equal on all nodes that agree.",
         samples: digests,
+    },
+    Metric {
+        name: "weir_interface_attached",
+        kind: Kind::Gauge,
+        labels: &["interface", "mode"],
+        help: "Whether the XDP program is on the interface of the configuration: 1 or 0. The mode is native, generic, or none where it is not.",
+        samples: attached,
+    },
+    Metric {
+        name: "weir_problems",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "What an operator should look at: how many sentences `weir status` has under problems.",
+        samples: |status| vec![(vec![], whole(status.problems.len() as u64))],
+    },
+    Metric {
+        name: "weir_config_refused",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether the last reload of the configuration's file was refused, so that an older one is in force: 1 or 0.",
+        samples: |status| vec![(vec![], f64::from(u8::from(status.config.refused.is_some())))],
     },
     Metric {
         name: "weir_config_generation",

@@ -10,8 +10,6 @@ use crate::api::ConfigStatus;
 /// The file that the daemon was started with, and the one whose text is in force.
 pub(super) struct Origin {
     status: ConfigStatus,
-    /// Why the last reload of the file was refused.
-    refused: Option<String>,
 }
 
 impl Origin {
@@ -22,14 +20,14 @@ impl Origin {
                 applied: file.to_owned(),
                 by: "start".to_owned(),
                 time: now(),
+                refused: None,
             },
-            refused: None,
         }
     }
 
     /// Another text is in force.
     pub(super) fn applied(&mut self, file: PathBuf, by: &str) {
-        self.refused = None;
+        self.status.refused = None;
         by.clone_into(&mut self.status.by);
         self.status.applied = file;
         self.status.time = now();
@@ -37,10 +35,7 @@ impl Origin {
 
     /// A reload was refused; what was in force still is.
     pub(super) fn refused(&mut self, error: &str) {
-        let file = self.status.file.display();
-        self.refused = Some(format!(
-            "the last reload of {file} was refused, and the configuration from before it is in force: {error}"
-        ));
+        self.status.refused = Some(error.to_owned());
     }
 
     pub(super) fn status(&self) -> ConfigStatus {
@@ -49,7 +44,18 @@ impl Origin {
 
     /// What an operator should know.
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
-        let ConfigStatus { file, applied, .. } = &self.status;
+        let ConfigStatus {
+            file,
+            applied,
+            refused,
+            ..
+        } = &self.status;
+        let refused = refused.as_ref().map(|error| {
+            let file = file.display();
+            format!(
+                "the last reload of {file} was refused, and the configuration from before it is in force: {error}"
+            )
+        });
         let differs = (file != applied).then(|| {
             format!(
                 "the configuration in force is from {}: a restart or SIGHUP goes back to {}",
@@ -57,7 +63,7 @@ impl Origin {
                 file.display()
             )
         });
-        self.refused.clone().into_iter().chain(differs)
+        refused.into_iter().chain(differs)
     }
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn status() -> Status {
             applied: "/etc/weir/weir.toml".into(),
             by: "start".to_owned(),
             time: "2026-11-23T21:14:12Z".to_owned(),
+            refused: None,
         },
         fleet: Some(fleet()),
         overrides: Vec::new(),

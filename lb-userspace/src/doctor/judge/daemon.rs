@@ -154,6 +154,7 @@ mod tests {
                 applied: "weir.toml".into(),
                 by: "start".to_owned(),
                 time: String::new(),
+                refused: None,
             },
             interfaces: Vec::new(),
             vips: Vec::new(),
