@@ -7,7 +7,8 @@
 //!  ├─ Observer       an XDP program on the bridge's side of a cable: passes all, counts by source address
 //!  ├─ Recorder       an XDP program on a host's side: keeps the frames that arrive, tags included
 //!  ├─ Topology       client, switch, load balancer and backends, ready to use
-//!  └─ Weir           the daemon under test, as a process
+//!  ├─ Weir           the daemon under test, as a process
+//!  └─ Prometheus     a server that scrapes it
 //! ```
 //!
 //! Cleaning up happens when [`Lab`] is dropped, on Ctrl-C, SIGTERM and SIGHUP, and, for a run that was
@@ -26,6 +27,7 @@ mod namespace;
 mod observer;
 mod observer_object;
 mod process;
+mod prometheus;
 mod recorder;
 mod recorder_object;
 mod segment;
@@ -52,6 +54,7 @@ pub use self::{
     namespace::Namespace,
     observer::Observer,
     process::Process,
+    prometheus::{Prometheus, Series},
     recorder::Recorder,
     segment::{Nic, Segment},
     topology::{Host, Plan, Topology, VIP_V4, VIP_V6},

@@ -9,6 +9,7 @@
 )]
 
 pub mod bench;
+pub mod dashboard;
 pub mod demo;
 pub mod fuzz;
 pub mod lab;

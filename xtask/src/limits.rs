@@ -20,6 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use etherparse::PacketBuilder;
 
+pub(crate) use self::fleet::serve as start_redis;
 use self::paced::{Sent, Stream, send};
 pub use self::{
     fleet::{Findings, Situation, fleet},

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, fuzz, lab, limits, restarts, scale, setup, soak, tables, test, traffic};
+use xtask::{
+    bench, dashboard, demo, fuzz, lab, limits, restarts, scale, setup, soak, tables, test, traffic,
+};
 
 /// weir's habits.
 #[derive(Parser)]
@@ -37,6 +39,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Measure how long the control plane takes with 500 VIPs that share 20 backends.
     Scale(scale::Options),
+    /// Run a fleet with things that go wrong, and draw the Grafana dashboard's panels into docs/pictures.
+    Dashboard(dashboard::Options),
     /// Send more than rate limits allow, and count what comes through.
     Limits(limits::Options),
     /// Kill, reload and upgrade the daemon under traffic, and show that nothing is lost.
@@ -75,6 +79,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Soak(options) => soak::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Scale(options) => scale::run(&options),
+        Command::Dashboard(options) => dashboard::run(&options),
         Command::Limits(options) => limits::run(&options),
         Command::Restarts(options) => restarts::run(&options),
         Command::LabServe(options) => traffic::server::run(&options).map(|()| ExitCode::SUCCESS),

@@ -6,7 +6,7 @@
 use std::{
     ffi::OsString,
     fs,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     panic::resume_unwind,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
@@ -128,14 +128,14 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
     rows.push(("a command for one backend of one VIP (median)", median));
     rows.push(("the slowest of those", slowest));
     let scrapes = || -> Result<(Duration, Duration)> {
-        let ask = || Metrics::ask(&topology.lb.namespace, config.metrics_port).map(drop);
+        let ask = || Metrics::ask(&topology.lb.namespace, config.metrics).map(drop);
         let took = (0..TIMES).map(|_| timed(ask)).collect::<Result<_>>()?;
         middle_and_last(took)
     };
     let (median, slowest) = scrapes()?;
     rows.push(("a scrape of all metrics (median)", median));
     rows.push(("the slowest of those", slowest));
-    let (median, slowest) = while_scraped(&topology.lb.namespace, config.metrics_port, commands)?;
+    let (median, slowest) = while_scraped(&topology.lb.namespace, config.metrics, commands)?;
     rows.push((
         "a command while metrics are scraped without a pause (median)",
         median,
@@ -242,14 +242,14 @@ fn middle_and_last(mut took: Vec<Duration>) -> Result<(Duration, Duration)> {
 /// Does something while somebody scrapes all the time.
 fn while_scraped<T>(
     host: &lab::Namespace,
-    port: u16,
+    metrics: SocketAddr,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let scraper = scope.spawn(|| -> Result<()> {
             while !is_over.load(Ordering::Relaxed) {
-                Metrics::ask(host, port)?;
+                Metrics::ask(host, metrics)?;
             }
             Ok(())
         });

@@ -232,7 +232,7 @@ fn config(name: &str, segment: u8) -> WeirConfig {
     WeirConfig {
         node: name.to_owned(),
         interfaces: vec![name.to_owned()],
-        metrics_port: 9406 + u16::from(segment),
+        metrics: (Ipv4Addr::LOCALHOST, 9406 + u16::from(segment)).into(),
         on_exit: "keep",
         forward: "l2",
         encap_source: Vec::new(),

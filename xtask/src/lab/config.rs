@@ -2,11 +2,14 @@
 
 use std::{
     fmt::Write as _,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use super::topology::{Topology, VIP_V4, VIP_V6};
+
+/// Where metrics are told unless another place is named: on the host's loopback.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9407);
 
 /// What the daemon is to do.
 #[derive(Debug, Clone)]
@@ -15,8 +18,8 @@ pub struct WeirConfig {
     pub node: String,
     /// Interfaces to attach to.
     pub interfaces: Vec<String>,
-    /// Where metrics are told, on the host's loopback.
-    pub metrics_port: u16,
+    /// Where metrics are told.
+    pub metrics: SocketAddr,
     /// `keep` or `detach`.
     pub on_exit: &'static str,
     /// How backends are reached: `l2`, `ipip` or `gue`.
@@ -109,7 +112,7 @@ impl WeirConfig {
         Self {
             node: "lb-1".to_owned(),
             interfaces,
-            metrics_port: 9407,
+            metrics: METRICS,
             on_exit: "keep",
             forward: "l2",
             encap_source: vec![topology.lb.v4, topology.lb.v6],
@@ -145,14 +148,14 @@ impl WeirConfig {
              pin_path       = \"{}\"\n\
              api_socket     = \"{}\"\n\
              state_file     = \"{}\"\n\
-             metrics_listen = \"127.0.0.1:{}\"\n\
+             metrics_listen = \"{}\"\n\
              on_exit        = {:?}\n",
             self.node,
             self.interfaces,
             self.pin_path(folder).display(),
             self.socket(folder).display(),
             self.state_file(folder).display(),
-            self.metrics_port,
+            self.metrics,
             self.on_exit,
         );
         if !self.encap_source.is_empty() {
@@ -242,7 +245,7 @@ mod tests {
         let config = WeirConfig {
             node: "lb-2".to_owned(),
             interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
-            metrics_port: 9407,
+            metrics: METRICS,
             on_exit: "keep",
             forward: "l2",
             encap_source: vec!["10.77.0.1".parse().unwrap()],

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -25,15 +25,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Scrapes what is told at this port of a host's loopback.
-    pub fn scrape(host: &Namespace, port: u16) -> Result<Self> {
-        Self::read(&Self::ask(host, port)?)
+    /// Scrapes what is told at an address of a host.
+    pub fn scrape(host: &Namespace, at: SocketAddr) -> Result<Self> {
+        Self::read(&Self::ask(host, at)?)
     }
 
     /// The same, as the daemon tells it.
-    pub fn ask(host: &Namespace, port: u16) -> Result<String> {
+    pub fn ask(host: &Namespace, at: SocketAddr) -> Result<String> {
         let answer = host.inside(|| {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+            let mut stream = TcpStream::connect(at)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n")?;
             let mut answer = String::new();

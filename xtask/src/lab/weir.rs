@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
+    net::SocketAddr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -30,7 +31,7 @@ pub struct Weir {
     config: PathBuf,
     pin_path: PathBuf,
     socket: PathBuf,
-    metrics_port: u16,
+    metrics: SocketAddr,
     process: Process,
 }
 
@@ -190,7 +191,7 @@ impl Weir {
             config: path,
             pin_path: config.pin_path(&folder),
             socket: config.socket(&folder),
-            metrics_port: config.metrics_port,
+            metrics: config.metrics,
             process,
         };
         weir.wait_until_serving()?;
@@ -354,7 +355,7 @@ impl Weir {
 
     /// Scrapes the daemon's metrics, as Prometheus does.
     pub fn metrics(&self) -> Result<Metrics> {
-        Metrics::scrape(&self.host, self.metrics_port)
+        Metrics::scrape(&self.host, self.metrics)
     }
 
     /// Sends the daemon a signal that does not end it.

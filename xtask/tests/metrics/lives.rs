@@ -110,7 +110,7 @@ fn under_traffic(run: &mut Run, work: impl FnOnce(&mut Run, &dyn Fn(&str))) {
             let mut sampler = Sampler::new();
             while !stop.load(Ordering::Relaxed) {
                 // There are times without a daemon.
-                if let Ok(metrics) = Metrics::scrape(&host, 9407) {
+                if let Ok(metrics) = Metrics::scrape(&host, ([127, 0, 0, 1], 9407).into()) {
                     sampler.look(&metrics);
                     scrapes.store(sampler.scrapes, Ordering::Relaxed);
                 }
