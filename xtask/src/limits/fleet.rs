@@ -303,7 +303,8 @@ impl Fleet {
         let node = self.nodes.first().context("a node")?;
         let status: serde_json::Value =
             serde_json::from_str(&node.weir.ask_degraded(&["status", "-o", "json"])?)?;
-        serde_json::from_value(status["problems"].clone()).context("the problems")
+        let problems = status.get("problems").cloned().unwrap_or_default();
+        serde_json::from_value(problems).context("the problems")
     }
 
     /// Sends ten times the limit to some nodes while `work` is done.
