@@ -28,7 +28,7 @@ use lb_common::{
 use lb_userspace::{
     config::{Affinity, TableAlgorithm, Vip, XdpMode},
     dataplane::{
-        DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Scan, Sizes, apply::apply,
+        DataPlane, Judged, ListPlane, Observing, ProgramRuns, ReasonCount, Scan, Sizes, apply::apply,
         memory::Memory,
     },
     model::{
@@ -478,6 +478,8 @@ impl Failing {
         Ok(&mut self.memory)
     }
 }
+
+impl Observing for Failing {}
 
 impl DataPlane for Failing {
     fn set_node(&mut self, node: &NodeEntry) -> anyhow::Result<()> {
