@@ -146,8 +146,8 @@ pub struct Watches {
     pub watches: [Watch; MAX_WATCHES],
     /// How many bytes of a packet are saved: what the most curious one wants.
     pub saved: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0 where addresses matter to anybody ([`Watch::has_addresses`]).
+    pub by_address: u32,
 }
 
 impl Watches {

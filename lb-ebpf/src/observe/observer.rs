@@ -128,16 +128,14 @@ pub fn weir_observed(ctx: XdpContext) -> u32 {
 }
 
 /// Writes a record for all whom the packet fits, and whose rate has room for it.
+///
+/// The verifier follows every path through the loops. What differs between two watchers is kept in the map, whose content it
+/// does not know: so the paths of one meet again before the next, and do not double with each.
 #[inline(always)]
 fn tell(ctx: &XdpContext, scratch: &mut Scratch, watches: &Watches) {
-    let mut fitting = 0u32;
-    let mut has_addresses = false;
-    for (index, watch) in watches.watches.iter().enumerate() {
-        if scratch.drawn & (1 << index) != 0 {
-            has_addresses |= watch.has_addresses();
-        }
-    }
-    let addresses = if has_addresses {
+    let addresses = if watches.by_address == 0 {
+        None
+    } else {
         // SAFETY: the saved bytes are not written before the addresses are read.
         addresses(&unsafe {
             SavedPacket::new(
@@ -146,37 +144,32 @@ fn tell(ctx: &XdpContext, scratch: &mut Scratch, watches: &Watches) {
                 scratch.record.came_len,
             )
         })
-    } else {
-        None
     };
-    let (reason, vip) = (scratch.record.reason, scratch.record.vip);
-    for (index, watch) in watches.watches.iter().enumerate() {
-        if scratch.drawn & (1 << index) != 0 && watch.fits(reason, vip, addresses.as_ref()) {
-            fitting |= 1 << index;
-        }
-    }
-    if fitting == 0 {
-        return;
-    }
-    // SAFETY: the helper takes nothing and only reads the clock.
-    let now = ticks(unsafe { bpf_ktime_get_coarse_ns() });
-    let mut admitted = 0u32;
-    for (index, watch) in watches.watches.iter().enumerate() {
-        if fitting & (1 << index) == 0 {
+    let drawn = Mask(&raw mut scratch.drawn);
+    let admitted = Mask(&raw mut scratch.record.watchers);
+    admitted.clear();
+    for (watch, index) in watches.watches.iter().zip(0u32..) {
+        if !drawn.has(index)
+            || !watch.fits(
+                scratch.record.reason,
+                scratch.record.vip,
+                addresses.as_ref(),
+            )
+        {
             continue;
         }
-        if admits(index as u32, watch, now) {
-            admitted |= 1 << index;
+        if admits(index, watch) {
+            admitted.set(index);
         } else {
-            count(index as u32, |told| told.over_rate += 1);
+            count(index, |told| told.over_rate += 1);
         }
     }
-    if admitted == 0 {
+    if admitted.is_empty() {
         return;
     }
-    let is_written = write(ctx, scratch, watches, admitted);
+    let is_written = write(ctx, scratch, watches);
     for index in 0..MAX_WATCHES as u32 {
-        if admitted & (1 << index) == 0 {
+        if !admitted.has(index) {
             continue;
         }
         count(index, |told| {
@@ -189,9 +182,47 @@ fn tell(ctx: &XdpContext, scratch: &mut Scratch, watches: &Watches) {
     }
 }
 
+/// A bit for each watcher, in a map.
+#[derive(Clone, Copy)]
+struct Mask(*mut u32);
+
+impl Mask {
+    #[inline(always)]
+    fn load(self) -> u32 {
+        // SAFETY: the pointer is to a word of this CPU's own value in a map.
+        unsafe { self.0.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(self, bits: u32) {
+        // SAFETY: as above.
+        unsafe { self.0.write_volatile(bits) };
+    }
+
+    #[inline(always)]
+    fn clear(self) {
+        self.store(0);
+    }
+
+    #[inline(always)]
+    fn set(self, index: u32) {
+        self.store(self.load() | 1 << index);
+    }
+
+    #[inline(always)]
+    fn has(self, index: u32) -> bool {
+        self.load() & 1 << index != 0
+    }
+
+    #[inline(always)]
+    fn is_empty(self) -> bool {
+        self.load() == 0
+    }
+}
+
 /// Puts the record into the ring. Returns false where that is full.
 #[inline(always)]
-fn write(ctx: &XdpContext, scratch: &mut Scratch, watches: &Watches, admitted: u32) -> bool {
+fn write(ctx: &XdpContext, scratch: &mut Scratch, watches: &Watches) -> bool {
     // The bounds are what the verifier wants to see; it does not know what was written before.
     let came = (scratch.record.came_saved as usize).min(MAX_SAVED);
     scratch.record.left_len = 0;
@@ -208,7 +239,6 @@ fn write(ctx: &XdpContext, scratch: &mut Scratch, watches: &Watches, admitted: u
     }
     // SAFETY: the helper takes nothing and only reads the clock.
     scratch.record.time_ns = unsafe { bpf_ktime_get_ns() };
-    scratch.record.watchers = admitted;
     let left = (scratch.record.left_saved as usize).min(MAX_SAVED);
     let len = size_of::<Record>().wrapping_add(came).wrapping_add(left);
     // SAFETY: record and saved bytes lie in one value, without a gap, and are at least as long.
@@ -236,7 +266,9 @@ fn frame_len(ctx: &XdpContext) -> u32 {
 
 /// Whether a watcher's rate has room for one more. All CPUs share it: what is over only reads.
 #[inline(always)]
-fn admits(index: u32, watch: &Watch, now: Ticks) -> bool {
+fn admits(index: u32, watch: &Watch) -> bool {
+    // SAFETY: the helper takes nothing and only reads the clock.
+    let now = ticks(unsafe { bpf_ktime_get_coarse_ns() });
     let Some(tat) = WATCH_TATS.get_ptr_mut(index) else {
         return false;
     };

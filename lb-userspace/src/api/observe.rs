@@ -172,7 +172,10 @@ fn of(filter: &CaptureFilter) -> String {
         named("reason", filter.reason.clone()),
         named("from", filter.from.map(|prefix| prefix.to_string())),
         named("to", filter.to.map(|prefix| prefix.to_string())),
-        named("side", filter.side.map(|side: Side| side.as_str().to_owned())),
+        named(
+            "side",
+            filter.side.map(|side: Side| side.as_str().to_owned()),
+        ),
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     if parts.is_empty() {

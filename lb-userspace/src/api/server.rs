@@ -27,8 +27,9 @@ use super::{
     Generation, Handle, HandleError, LimitFilter, Limits, NewBlock, NewConfig, NewWeight, OldBlock,
     Plan, ProfileFilter, Refusal, Socket, Status, Target, What,
     access::{Peer, Right},
-    document, observe,
+    document,
     limits::Moment,
+    observe,
     profile::PROFILE,
     request::{Address, Asked, BasedOn, Large, OfVip, Small},
 };

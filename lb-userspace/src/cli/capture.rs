@@ -140,10 +140,9 @@ impl Progress {
     fn note(&mut self, block: &Block<'_>) {
         match block {
             Block::EnhancedPacket(packet) => {
-                let is_outbound = packet
-                    .options
-                    .iter()
-                    .any(|option| matches!(option, EnhancedPacketOption::Flags(flags) if flags & 3 == 2));
+                let is_outbound = packet.options.iter().any(
+                    |option| matches!(option, EnhancedPacketOption::Flags(flags) if flags & 3 == 2),
+                );
                 let count = if is_outbound {
                     &mut self.left
                 } else {

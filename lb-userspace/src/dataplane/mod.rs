@@ -9,7 +9,6 @@ mod observe;
 use std::time::Duration;
 
 pub use flows::{Remembered, Scan, Visit};
-pub use observe::{Load, Observing, Records};
 use lb_common::{
     access::{List, PrefixKey},
     backend::Backend,
@@ -22,6 +21,7 @@ use lb_common::{
     tables::{Counters, Drops, Interface, MAX_REASONS, Node, PinCounters},
     vip::{VipEntry, VipTable},
 };
+pub use observe::{Load, Observing, Records};
 
 use crate::{
     config::{self, XdpMode},

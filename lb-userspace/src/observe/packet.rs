@@ -123,12 +123,18 @@ fn headers(frame: &[u8]) -> Headers {
     let (addresses, number) = match &packet.net {
         Some(LaxNetSlice::Ipv4(ip)) => {
             let header = ip.header();
-            let addresses = (header.source_addr().into(), header.destination_addr().into());
+            let addresses = (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            );
             (Some(addresses), ip.payload_ip_number().0)
         }
         Some(LaxNetSlice::Ipv6(ip)) => {
             let header = ip.header();
-            let addresses = (header.source_addr().into(), header.destination_addr().into());
+            let addresses = (
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            );
             (Some(addresses), ip.payload().ip_number.0)
         }
         Some(LaxNetSlice::Arp(_)) => {

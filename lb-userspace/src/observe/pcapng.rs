@@ -102,11 +102,21 @@ impl Capture {
         self.captured += 1;
         if self.side != Side::Left {
             let interface = self.interface(record.ingress, names)?;
-            self.write(&record, (interface, INBOUND, "came"), (came, record.came_len), names)?;
+            self.write(
+                &record,
+                (interface, INBOUND, "came"),
+                (came, record.came_len),
+                names,
+            )?;
         }
         if self.side != Side::Came && has_left {
             let interface = self.interface(record.egress, names)?;
-            self.write(&record, (interface, OUTBOUND, "left"), (left, record.left_len), names)?;
+            self.write(
+                &record,
+                (interface, OUTBOUND, "left"),
+                (left, record.left_len),
+                names,
+            )?;
         }
         Ok(())
     }

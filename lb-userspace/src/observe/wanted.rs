@@ -256,7 +256,10 @@ mod tests {
         assert_eq!(dropped & passed, 0);
         assert_eq!(reasons(Some("drop,pass")), Ok(dropped | passed));
         let error = reasons(Some("denied,nothing")).unwrap_err();
-        assert!(error.contains("`nothing`") && error.contains("not_vip"), "{error}");
+        assert!(
+            error.contains("`nothing`") && error.contains("not_vip"),
+            "{error}"
+        );
         assert!(reasons(Some("")).is_err());
     }
 

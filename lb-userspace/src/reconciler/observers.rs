@@ -181,15 +181,16 @@ impl<D: DataPlane> Reconciler<D> {
         let subscription = self.observers.hub.open(place, wanted, now_ns, ended);
         let (lot, watch) = wanted.watch(vip);
         let watches = &mut self.observers.watches;
-        if let (Some(sampled), Some(held)) =
-            (watches.sampled.get_mut(place), watches.watches.get_mut(place))
-        {
+        if let (Some(sampled), Some(held)) = (
+            watches.sampled.get_mut(place),
+            watches.watches.get_mut(place),
+        ) {
             (*sampled, *held) = (lot, watch);
         }
         if let Some(taken) = self.observers.places.get_mut(place) {
             *taken = Some(wanted.clone());
         }
-        self.observers.save_most();
+        self.observers.follow_wanted();
         // Where it fails, the dropped subscription ends the watch.
         self.plane
             .set_watches(&self.observers.watches)
@@ -207,7 +208,7 @@ impl<D: DataPlane> Reconciler<D> {
         if let Some(taken) = self.observers.places.get_mut(watcher) {
             *taken = None;
         }
-        self.observers.save_most();
+        self.observers.follow_wanted();
         tracing::info!(watcher, "packets are no longer watched");
         if let Err(error) = self.plane.set_watches(&self.observers.watches) {
             let error = format!("{error:#}");
@@ -279,9 +280,12 @@ impl<D: DataPlane> Reconciler<D> {
 }
 
 impl Observers {
-    /// Has the program save what the most curious one wants.
-    fn save_most(&mut self) {
+    /// Has the program save what the most curious one wants, and look at addresses if anybody does.
+    fn follow_wanted(&mut self) {
         let saved = self.places.iter().flatten().map(|wanted| wanted.saved);
         self.watches.saved = saved.max().unwrap_or_default();
+        let lots = self.watches.sampled.iter().zip(&self.watches.watches);
+        let by_address = lots.filter(|(lot, watch)| **lot != 0 && watch.has_addresses());
+        self.watches.by_address = u32::from(by_address.count() > 0);
     }
 }

@@ -249,6 +249,7 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
                 Command::FleetReading(_)
+                | Command::Watch(..)
                 | Command::PlanBasis(_)
                 | Command::ReloadFailed(..)
                 | Command::Events(_) => {

@@ -37,7 +37,6 @@ use lb_common::{
     fragment::FragmentKey,
     gcra::ticks,
     limit::{Limits, OwnRate, Source, SourceKey},
-    observe::{ANY_REASON, ANY_VIP, EVERY, MAX_SAVED, Watch, Watches},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Drops, Interface, Node, PinCounters},
@@ -54,11 +53,11 @@ pub use test_run::{Action, Run, Trace};
 
 use self::{
     layout::Layout,
-    object::{Inner, Object, Program, Tracing, take},
+    object::{Inner, Object, Program, Tracing},
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Scan, Sizes};
+use super::{DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Records, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -148,31 +147,21 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn private_with(sizes: Sizes) -> anyhow::Result<Self> {
-        Self::new(Object::load(Program::Normal, None, 0, Tracing::Off, sizes)?, None)
+        Self::new(
+            Object::load(Program::Normal, None, 0, Tracing::Off, sizes)?,
+            None,
+        )
     }
 
-    /// A private copy of the program that observes; it tells of every packet, to nobody.
+    /// A private copy of the program that observes, and what it tells: of every packet.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn observing() -> anyhow::Result<Self> {
-        let load = || Object::load(Program::Observing, None, 0, Tracing::Off, PRIVATE);
-        let mut plane = Self::new(load()?, None)?;
-        let mut watches = Watches {
-            saved: MAX_SAVED as u32,
-            ..Watches::default()
-        };
-        watches.sampled[0] = EVERY;
-        watches.watches[0] = Watch {
-            reasons: ANY_REASON,
-            vip: ANY_VIP,
-            ..Watch::default()
-        };
-        // Its maps are its own: those that its packets do not need are taken here, and the ring fills.
-        let written = take::<Array<MapData, Value<Watches>>>(&mut plane.object.ebpf, "WATCHES")?
-            .set(0, Value(watches), 0);
-        written.context("writing who watches what")?;
-        Ok(plane)
+    pub fn observing() -> anyhow::Result<(Self, Box<dyn Records>)> {
+        let object = Object::load(Program::Observing, None, 0, Tracing::Off, PRIVATE)?;
+        let mut plane = Self::new(object, None)?;
+        let records = observe::watch_all(&mut plane.object)?;
+        Ok((plane, Box::new(records)))
     }
 
     /// A private copy, as [`Self::private`], whose program tells what became of each packet ([`Self::trace`]) and
@@ -181,7 +170,10 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn tracer() -> anyhow::Result<Self> {
-        Self::new(Object::load(Program::Normal, None, 0, Tracing::Private, PRIVATE)?, None)
+        Self::new(
+            Object::load(Program::Normal, None, 0, Tracing::Private, PRIVATE)?,
+            None,
+        )
     }
 
     /// A program that traces against the maps of the daemon that holds `pin_path`, and writes to none of them.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use lb_common::{
     gcra::Ticks,
-    observe::{Told, Watches},
+    observe::{ANY_REASON, ANY_VIP, EVERY, MAX_SAVED, Told, Watch, Watches},
 };
 
 use super::{
@@ -32,10 +32,7 @@ pub struct Observer {
 impl Observer {
     /// Takes the maps of a loaded object that no other object has.
     pub(super) fn new(mut object: Object) -> anyhow::Result<Self> {
-        let records = Ring {
-            ring: take(&mut object.ebpf, "RECORDS")?,
-            counters: take(&mut object.ebpf, "WATCH_COUNTERS")?,
-        };
+        let records = Ring::take(&mut object)?;
         Ok(Self {
             watches: take(&mut object.ebpf, "WATCHES")?,
             tats: take(&mut object.ebpf, "WATCH_TATS")?,
@@ -75,6 +72,33 @@ impl Observer {
 struct Ring {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, Value<Told>>,
+}
+
+/// Has the program of a private copy tell of every packet.
+pub(super) fn watch_all(object: &mut Object) -> anyhow::Result<impl Records + use<>> {
+    let mut watches = Watches {
+        saved: MAX_SAVED as u32,
+        ..Watches::default()
+    };
+    watches.sampled[0] = EVERY;
+    watches.watches[0] = Watch {
+        reasons: ANY_REASON,
+        vip: ANY_VIP,
+        ..Watch::default()
+    };
+    let mut map: Array<MapData, Value<Watches>> = take(&mut object.ebpf, "WATCHES")?;
+    map.set(0, Value(watches), 0)
+        .context("writing who watches what")?;
+    Ring::take(object)
+}
+
+impl Ring {
+    fn take(object: &mut Object) -> anyhow::Result<Self> {
+        Ok(Self {
+            ring: take(&mut object.ebpf, "RECORDS")?,
+            counters: take(&mut object.ebpf, "WATCH_COUNTERS")?,
+        })
+    }
 }
 
 impl Records for Ring {
