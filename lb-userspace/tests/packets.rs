@@ -11,7 +11,7 @@ mod support;
 
 use std::cell::RefCell;
 
-use lb_common::reason::Reason;
+use lb_common::{observe::Watches, reason::Reason};
 use lb_userspace::dataplane::{
     DataPlane as _,
     bpf::{Action, BpfDataPlane},
@@ -425,7 +425,7 @@ fn random_frames_never_abort_and_match_the_host() {
 #[test]
 fn the_verifier_has_patience_left_for_every_program() {
     let mut normal = BpfDataPlane::private().unwrap();
-    let (mut observing, _records) = BpfDataPlane::observing().unwrap();
+    let (mut observing, _records) = BpfDataPlane::observing(&Watches::default()).unwrap();
     for plane in [&mut normal, &mut observing] {
         for (name, instructions) in plane.verified_instructions().unwrap() {
             assert!(instructions < 400_000, "{name}: {instructions}");

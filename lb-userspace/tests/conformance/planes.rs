@@ -1,7 +1,7 @@
 //! The world twice: in the real program, and in host memory.
 
 use lb_common::{
-    observe::{MAX_SAVED, Record},
+    observe::{ANY_REASON, ANY_VIP, EVERY, MAX_SAVED, Record, Watch, Watches},
     packet::{HEADROOM, HostPacket},
     pipeline::{self, NO_VIP, Outcome},
     reason::{Reason, Verdict},
@@ -64,7 +64,7 @@ impl World {
         let mut host = Memory::default();
         plan.write(&mut host);
         let observing = std::env::var_os("WEIR_HOST_ONLY").is_none().then(|| {
-            let (mut plane, records) = BpfDataPlane::observing().unwrap();
+            let (mut plane, records) = BpfDataPlane::observing(&everything()).unwrap();
             plan.write(&mut plane);
             (plane, records)
         });
@@ -117,6 +117,21 @@ impl World {
         };
         Some((counted.reason, judged))
     }
+}
+
+/// One watcher, who is told of every packet.
+fn everything() -> Watches {
+    let mut watches = Watches {
+        saved: MAX_SAVED as u32,
+        ..Watches::default()
+    };
+    watches.sampled[0] = EVERY;
+    watches.watches[0] = Watch {
+        reasons: ANY_REASON,
+        vip: ANY_VIP,
+        ..Watch::default()
+    };
+    watches
 }
 
 /// The program has told of this one frame, as it came and as it left.

@@ -37,6 +37,7 @@ use lb_common::{
     fragment::FragmentKey,
     gcra::ticks,
     limit::{Limits, OwnRate, Source, SourceKey},
+    observe::Watches,
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Drops, Interface, Node, PinCounters},
@@ -153,14 +154,14 @@ impl BpfDataPlane {
         )
     }
 
-    /// A private copy of the program that observes, and what it tells: of every packet.
+    /// A private copy of the program that observes, as [`Self::private`], and what it tells those who watch.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn observing() -> anyhow::Result<(Self, Box<dyn Records>)> {
+    pub fn observing(watches: &Watches) -> anyhow::Result<(Self, Box<dyn Records>)> {
         let object = Object::load(Program::Observing, None, 0, Tracing::Off, PRIVATE)?;
         let mut plane = Self::new(object, None)?;
-        let records = observe::watch_all(&mut plane.object)?;
+        let records = observe::private(&mut plane.object, watches)?;
         Ok((plane, Box::new(records)))
     }
 

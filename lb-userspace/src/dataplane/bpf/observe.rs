@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use lb_common::{
     gcra::Ticks,
-    observe::{ANY_REASON, ANY_VIP, EVERY, MAX_SAVED, Told, Watch, Watches},
+    observe::{Told, Watches},
 };
 
 use super::{
@@ -74,20 +74,13 @@ struct Ring {
     counters: PerCpuArray<MapData, Value<Told>>,
 }
 
-/// Has the program of a private copy tell of every packet.
-pub(super) fn watch_all(object: &mut Object) -> anyhow::Result<impl Records + use<>> {
-    let mut watches = Watches {
-        saved: MAX_SAVED as u32,
-        ..Watches::default()
-    };
-    watches.sampled[0] = EVERY;
-    watches.watches[0] = Watch {
-        reasons: ANY_REASON,
-        vip: ANY_VIP,
-        ..Watch::default()
-    };
+/// Lets those watch the program of a private copy.
+pub(super) fn private(
+    object: &mut Object,
+    watches: &Watches,
+) -> anyhow::Result<impl Records + use<>> {
     let mut map: Array<MapData, Value<Watches>> = take(&mut object.ebpf, "WATCHES")?;
-    map.set(0, Value(watches), 0)
+    map.set(0, Value::from_ref(watches), 0)
         .context("writing who watches what")?;
     Ring::take(object)
 }
