@@ -324,7 +324,7 @@ fn a_capture_shows_outer_headers() {
             // Wireshark reads GUE only where it is told to.
             let outer = left.ip.split(',').next().unwrap();
             assert_eq!(outer, left.told("backend"), "{forward}");
-            let overhead = if forward == "ipip" { 20 } else { 32 };
+            let overhead = if forward == "ipip" { 20 } else { 28 };
             assert_eq!(left.length, came.length + overhead, "{forward}");
         }
     }
@@ -575,14 +575,12 @@ fn a_capture_is_for_those_who_may_write() {
         .unwrap_or_else(|error| panic!("{error:#}"));
     let as_reader = |arguments: &[&str]| -> Child {
         let socket = run.weir.socket().display().to_string();
-        let weir = run
-            .weir
-            .command(&[arguments, &["--socket", &socket]].concat());
-        let mut command = Command::new("setpriv");
+        let mut command = run.topology.lb.namespace.command("setpriv");
         command.args([
             "--reuid", "65534", "--regid", "65534", "--groups", "1", "--",
         ]);
-        command.arg(weir.get_program()).args(weir.get_args());
+        command.arg(run.weir.binary()).args(arguments);
+        command.args(["--socket", &socket]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     };
