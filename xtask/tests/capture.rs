@@ -330,6 +330,47 @@ fn a_capture_shows_outer_headers() {
     }
 }
 
+/// Frames that leave by another interface than they came by.
+#[test]
+fn a_capture_shows_the_interface_that_packets_leave_by() {
+    let plan = Plan {
+        near: 1,
+        far: 1,
+        routed: 0,
+    };
+    let run = Run::start("l2", &plan);
+    let (near, far) = (
+        run.weir.program_on("eth0").unwrap(),
+        run.weir.program_on("eth1").unwrap(),
+    );
+    assert_eq!(near, far);
+    let capture = run.capture("far.pcapng", &["--vip", "web-v4", "-c", "60"]);
+    assert_eq!(
+        run.weir.program_on("eth0").unwrap(),
+        run.weir.program_on("eth1").unwrap(),
+        "on both"
+    );
+    assert_eq!(run.answering(60), run.topology.backend_names());
+    done(capture);
+    let far = run.topology.backends[1].v4.to_string();
+    let mut verdicts = BTreeMap::new();
+    for packet in run.read("far.pcapng") {
+        let is_far = packet.told("backend") == far;
+        let verdict = packet.told("verdict").to_owned();
+        assert_eq!(verdict, if is_far { "redirect" } else { "tx" });
+        let leaves = if is_far && packet.which == "left" {
+            "eth1"
+        } else {
+            "eth0"
+        };
+        assert_eq!(packet.interface, leaves);
+        *verdicts.entry(verdict).or_insert(0) += 1;
+    }
+    assert_eq!(verdicts.len(), 2, "{verdicts:?}");
+    run.observed(0);
+    assert_eq!(run.weir.program_on("eth1").unwrap(), near);
+}
+
 #[test]
 fn drops_and_passes_are_captured_with_their_reasons_and_leave_nothing() {
     let run = Run::start("l2", &PLAN);
@@ -500,7 +541,6 @@ fn a_flood_loses_nothing_to_a_capture_which_says_what_it_skipped() {
         Ok(())
     })
     .unwrap();
-    // The last statistics are a second old at most.
     eventually("all frames told or skipped", PATIENCE, || {
         let observed = run.status()["observed"].clone();
         let count = |key: &str| observed[key].as_u64().unwrap();
@@ -508,7 +548,18 @@ fn a_flood_loses_nothing_to_a_capture_which_says_what_it_skipped() {
         Ok(())
     })
     .unwrap();
-    std::thread::sleep(Duration::from_secs(2));
+    // The capture tells once a second what it has skipped.
+    let statistics = || -> Result<usize> {
+        let file = fs::read(run.file("flood.pcapng"))?;
+        let text = b"packets captured";
+        Ok(file.windows(text.len()).filter(|part| part == text).count())
+    };
+    let before = statistics().unwrap();
+    eventually("newer statistics", PATIENCE, || {
+        ensure!(statistics()? >= before + 2, "none yet");
+        Ok(())
+    })
+    .unwrap();
     signal(&capture, Signal::INT);
     let (captured, skipped) = tally(&done(capture));
     assert_eq!(captured + skipped, FRAMES);
