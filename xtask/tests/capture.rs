@@ -641,7 +641,7 @@ fn a_capture_is_for_those_who_may_write() {
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1));
     assert!(said.contains("403"), "{said}");
-    let mut follower = as_reader(&["events", "--packets", "1/1"]);
+    let mut follower = as_reader(&["events", "--packets", "1/1", "--vip", "web-v4"]);
     run.observed(1);
     run.answering(2);
     let mut line = String::new();
