@@ -108,7 +108,7 @@ pub(crate) struct Reconciler<D> {
     /// Limits that the whole fleet keeps.
     fleet: FleetLimits,
     /// Who watches packets.
-    observers: Observers,
+    observers: Box<Observers>,
     /// When something changes by time alone.
     wake: Option<Instant>,
 }
@@ -217,7 +217,7 @@ impl<D: DataPlane> Reconciler<D> {
             unnamed: BTreeSet::new(),
             settled: None,
             fleet: FleetLimits::of(state.fleet_nodes),
-            observers: Observers::default(),
+            observers: Box::default(),
             wake: None,
         })
     }

@@ -226,16 +226,16 @@ pub fn reasons(names: Option<&str>) -> Result<u64, String> {
             "pass" => reason.verdict() == Verdict::Pass,
             name => reason.as_str() == name,
         };
-        let named = Reason::ALL.iter().filter(is_named);
-        let named = named.fold(0u64, |bits, reason| bits | 1 << (*reason as u32));
-        if named == 0 {
+        let found = Reason::ALL.iter().filter(is_named);
+        let found = found.fold(0u64, |bits, reason| bits | 1 << (*reason as u32));
+        if found == 0 {
             let all: Vec<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
             return Err(format!(
                 "there is no reason `{name}`; there are {}, and `drop` and `pass` for all of that verdict",
                 all.join(", ")
             ));
         }
-        bits |= named;
+        bits |= found;
     }
     Ok(bits)
 }

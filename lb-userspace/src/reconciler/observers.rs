@@ -36,7 +36,7 @@ pub(super) struct Observers {
     loaded: (mpsc::Sender<Loaded>, mpsc::Receiver<Loaded>),
     ended: (mpsc::UnboundedSender<usize>, mpsc::UnboundedReceiver<usize>),
     watches: Watches,
-    /// By place, whether it is a capture.
+    /// What each wants, by its place.
     places: [Option<Wanted>; MAX_WATCHES],
     /// Why the programs could not be swapped.
     problem: Option<String>,
@@ -75,7 +75,7 @@ impl Observers {
             if has_failed {
                 sleep(RETRY).await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         // The senders live in this task, so there always are others.
