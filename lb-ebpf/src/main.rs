@@ -9,7 +9,6 @@
     reason = "core::sync::atomic has no compare_exchange on BPF; the intrinsics do"
 )]
 #![expect(
-    missing_docs,
     unreachable_pub,
     clippy::needless_pass_by_value,
     reason = "the macro of an entry point makes a function of this form, and the loader finds it by its name"

@@ -8,19 +8,19 @@ use lb_common::{
 /// A packet that was saved.
 pub(crate) struct SavedPacket {
     start: *const u8,
-    saved: usize,
     len: usize,
+    frame_len: usize,
 }
 
 impl SavedPacket {
     /// # Safety
     /// `start` points to [`MAX_SAVED`] bytes of a map's value that nothing else refers to while this lives.
     #[inline(always)]
-    pub(crate) const unsafe fn new(start: *const u8, saved: u32, len: u32) -> Self {
+    pub(crate) const unsafe fn new(start: *const u8, len: u32, frame_len: u32) -> Self {
         Self {
             start,
-            saved: saved as usize,
             len: len as usize,
+            frame_len: frame_len as usize,
         }
     }
 }
@@ -28,18 +28,18 @@ impl SavedPacket {
 impl Packet for SavedPacket {
     #[inline(always)]
     fn len(&self) -> usize {
-        self.saved
+        self.len
     }
 
     #[inline(always)]
     fn frame_len(&self) -> usize {
-        self.len
+        self.frame_len
     }
 
     #[inline(always)]
     fn at<T: Header>(&self, offset: usize) -> Option<&T> {
         // The first is for the verifier, which does not know how much was saved.
-        if offset > MAX_SAVED - size_of::<T>() || offset.wrapping_add(size_of::<T>()) > self.saved {
+        if offset > MAX_SAVED - size_of::<T>() || offset.wrapping_add(size_of::<T>()) > self.len {
             return None;
         }
         // SAFETY: the bytes are in bounds, any bytes are a valid `T`, and `T` needs no alignment.
