@@ -28,8 +28,8 @@ use lb_common::{
 use lb_userspace::{
     config::{Affinity, TableAlgorithm, Vip, XdpMode},
     dataplane::{
-        DataPlane, Judged, ListPlane, Observing, ProgramRuns, ReasonCount, Scan, Sizes, apply::apply,
-        memory::Memory,
+        DataPlane, Judged, ListPlane, Observing, ProgramRuns, ReasonCount, Scan, Sizes,
+        apply::apply, memory::Memory,
     },
     model::{
         attached::{AttachMode, Refused, Xdp},

@@ -25,7 +25,9 @@ use lb_common::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DataPlane, Judged, ListPlane, Observing, ProgramRuns, ReasonCount, Remembered, Scan, Sizes};
+use super::{
+    DataPlane, Judged, ListPlane, Observing, ProgramRuns, ReasonCount, Remembered, Scan, Sizes,
+};
 use crate::{
     config::XdpMode,
     model::{
