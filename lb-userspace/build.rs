@@ -9,8 +9,9 @@ use std::{
 };
 
 /// Binaries of lb-ebpf: the product, and what only measurements and tests load.
-const OBJECTS: [&str; 6] = [
+const OBJECTS: [&str; 7] = [
     "weir-ebpf",
+    "weir-observe-ebpf",
     "weir-decap-ebpf",
     "weir-dsr-ebpf",
     "weir-bench-ebpf",

@@ -2,6 +2,7 @@
 
 mod access;
 mod limits;
+mod observed;
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -21,6 +22,8 @@ use lb_userspace::dataplane::{
     },
 };
 use zerocopy::FromZeros as _;
+
+pub(crate) use observed::Watched;
 
 const VIP_V4: [u8; 4] = [203, 0, 113, 10];
 const VIP_V6: [u8; 16] = [
@@ -60,6 +63,8 @@ pub(crate) enum Program {
     Floor(Floor),
     /// The classic design, with a table of all flows.
     Classic,
+    /// The program that observes.
+    Observed(Watched),
 }
 
 impl Program {
@@ -361,6 +366,7 @@ fn cases() -> anyhow::Result<Vec<Case>> {
     flow_tables(&mut cases)?;
     cases.extend(access::cases()?);
     cases.extend(limits::cases()?);
+    cases.extend(observed::cases()?);
     Ok(cases)
 }
 

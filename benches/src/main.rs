@@ -17,7 +17,7 @@ mod steady;
 use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context as _, bail};
-use cases::{Case, Program};
+use cases::{Case, Program, Watched};
 use clap::Parser;
 use lb_userspace::dataplane::{
     Sizes,
@@ -134,6 +134,13 @@ fn main() -> anyhow::Result<()> {
         .any(is_classic)
         .then(|| cases::classic(arguments.flow_table))
         .transpose()?;
+    let watched = [Watched::Sampled, Watched::Every].into_iter().filter(|what| {
+        let is_watched = |case: &Case| matches!(case.program, Program::Observed(watched) if watched == *what);
+        cases.iter().any(is_watched)
+    });
+    let mut observed = watched
+        .map(|watched| Ok((watched, watched.load()?)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     if cases.iter().any(Case::is_pinned) {
         cases::pin_flows(&mut driver, &mut weir)?;
     }
@@ -146,7 +153,7 @@ fn main() -> anyhow::Result<()> {
             let gross = measure(
                 &mut driver,
                 &mut weir,
-                classic.as_mut(),
+                (classic.as_mut(), &mut observed),
                 row,
                 arguments.packets,
             )?;
@@ -210,7 +217,7 @@ fn others(arguments: &Arguments) -> anyhow::Result<Vec<(String, Pinned)>> {
 fn measure(
     driver: &mut Driver,
     weir: &mut BpfDataPlane,
-    classic: Option<&mut Classic>,
+    (classic, observed): (Option<&mut Classic>, &mut [(Watched, BpfDataPlane)]),
     row: &Row<'_>,
     packets: u32,
 ) -> anyhow::Result<f64> {
@@ -221,6 +228,11 @@ fn measure(
         (None, Program::Floor(floor), _) => driver.measure_floor(floor, &sample, packets),
         (None, Program::Classic, Some(classic)) => {
             driver.measure_classic(classic, &sample, packets)
+        }
+        (None, Program::Observed(wanted), _) => {
+            let plane = observed.iter_mut().find(|(watched, _)| *watched == wanted);
+            let (_, plane) = plane.context("the program that observes is not loaded")?;
+            driver.measure(plane, &sample, packets)
         }
         (None, Program::Classic, None) => bail!("the classic design is not loaded"),
     }

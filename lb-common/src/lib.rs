@@ -3,7 +3,8 @@
 //! Read from top to bottom, the modules are the packet's way through [`pipeline::run`]:
 //! parse → VIP → limits → slot → pin → backend → encapsulate or rewrite. Everything is generic over a [`packet::Packet`] (who owns
 //! the bytes) and [`tables::Tables`] (who owns the maps), so that the very same source is compiled
-//! into the kernel and run on the host. Packets of health checks go by [`check`]. What happens at the other end of a
+//! into the kernel and run on the host. What observers are told of packets is in
+//! [`observe`]. Packets of health checks go by [`check`]. What happens at the other end of a
 //! tunnel is in [`decap`].
 //!
 //! **Invariant:** this crate does no I/O, allocates nothing, reads no clock and knows nothing of aya.
@@ -54,6 +55,8 @@ pub mod reason;
 pub mod tables;
 
 pub mod pipeline;
+
+pub mod observe;
 
 pub mod check;
 

@@ -39,8 +39,10 @@ pub mod step {
     pub const CHOSEN: u32 = 4;
     /// [`crate::pipeline::guard`].
     pub const GUARD: u32 = 5;
+    /// Tells who watches what became of a packet: the observing program alone has it ([`crate::observe`]).
+    pub const OBSERVED: u32 = 6;
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
 }
 
 /// Settings of the node that packets need. Host order.

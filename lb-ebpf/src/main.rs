@@ -9,7 +9,6 @@
     reason = "core::sync::atomic has no compare_exchange on BPF; the intrinsics do"
 )]
 #![expect(
-    missing_docs,
     unreachable_pub,
     clippy::needless_pass_by_value,
     reason = "the macro of an entry point makes a function of this form, and the loader finds it by its name"
@@ -17,146 +16,8 @@
 
 mod limits;
 mod maps;
+#[path = "unobserved.rs"]
+mod observer;
 mod packet;
 mod section;
-
-use aya_ebpf::{
-    bindings::{xdp_action, xdp_md},
-    macros::xdp,
-    programs::XdpContext,
-};
-use aya_log_ebpf::debug;
-use lb_common::{
-    pipeline::{self, Outcome, Step},
-    reason::{Reason, Verdict},
-    tables::step,
-};
-
-use crate::{
-    maps::{KernelTables, PORTS, STEPS},
-    packet::XdpPacket,
-};
-
-/// Judges every packet that arrives on an interface. Built for frames of several buffers.
-#[xdp(frags)]
-pub fn weir_xdp(ctx: XdpContext) -> u32 {
-    let step = pipeline::plain(
-        &mut XdpPacket::new(&ctx),
-        &KernelTables,
-        ingress_ifindex(ctx.ctx),
-    );
-    match step {
-        Step::Done(outcome) => act(&ctx, &outcome),
-        Step::Guard => continue_in(&ctx, step::GUARD),
-        Step::Pins => continue_in(&ctx, step::PINS),
-        _ => continue_in(&ctx, step::UNUSUAL),
-    }
-}
-
-/// Judges what `weir_xdp` leaves.
-#[xdp(frags)]
-pub fn weir_unusual(ctx: XdpContext) -> u32 {
-    let step = pipeline::unusual(
-        &mut XdpPacket::new(&ctx),
-        &KernelTables,
-        ingress_ifindex(ctx.ctx),
-    );
-    match step {
-        Step::Done(outcome) => act(&ctx, &outcome),
-        Step::Answer => continue_in(&ctx, step::ANSWER),
-        Step::Guard => continue_in(&ctx, step::GUARD),
-        Step::Pins => continue_in(&ctx, step::PINS),
-        _ => continue_in(&ctx, step::MESSAGE),
-    }
-}
-
-/// Judges packets of VIPs with access lists or limits.
-#[xdp(frags)]
-pub fn weir_guard(ctx: XdpContext) -> u32 {
-    match pipeline::guard(&mut XdpPacket::new(&ctx), &KernelTables) {
-        Step::Done(outcome) => act(&ctx, &outcome),
-        Step::Pins => continue_in(&ctx, step::PINS),
-        _ => continue_in(&ctx, step::CHOSEN),
-    }
-}
-
-/// Finds the backend of a flow whose slot changes hands.
-#[xdp(frags)]
-pub fn weir_pins(ctx: XdpContext) -> u32 {
-    match pipeline::pins(&mut XdpPacket::new(&ctx), &KernelTables) {
-        Step::Done(outcome) => act(&ctx, &outcome),
-        _ => continue_in(&ctx, step::CHOSEN),
-    }
-}
-
-/// Sends a packet to the backend that `weir_guard` or `weir_pins` found.
-#[xdp(frags)]
-pub fn weir_chosen(ctx: XdpContext) -> u32 {
-    let step = pipeline::chosen(
-        &mut XdpPacket::new(&ctx),
-        &KernelTables,
-        ingress_ifindex(ctx.ctx),
-    );
-    match step {
-        Step::Done(outcome) => act(&ctx, &outcome),
-        _ => continue_in(&ctx, step::ANSWER),
-    }
-}
-
-/// Answers a packet with an ICMP error.
-#[xdp(frags)]
-pub fn weir_answer(ctx: XdpContext) -> u32 {
-    let outcome = pipeline::answer(&mut XdpPacket::new(&ctx), &KernelTables);
-    act(&ctx, &outcome)
-}
-
-/// Judges ICMP, ICMPv6 and ARP.
-#[xdp(frags)]
-pub fn weir_message(ctx: XdpContext) -> u32 {
-    let outcome = pipeline::message(
-        &mut XdpPacket::new(&ctx),
-        &KernelTables,
-        ingress_ifindex(ctx.ctx),
-    );
-    act(&ctx, &outcome)
-}
-
-#[inline(always)]
-fn continue_in(ctx: &XdpContext, step: u32) -> u32 {
-    // SAFETY: the map holds programs of this type only, as the kernel checks.
-    unsafe { STEPS.tail_call(ctx, step) };
-    // Reached only where the daemon has not filled the map: it does before it attaches the program.
-    xdp_action::XDP_PASS
-}
-
-#[inline(always)]
-fn act(ctx: &XdpContext, outcome: &Outcome) -> u32 {
-    match outcome.verdict() {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop => {
-            log_drop(ctx, outcome.reason);
-            xdp_action::XDP_DROP
-        }
-        // The pipeline has just seen the port in the map; a device that vanished since is a drop.
-        Verdict::Forward if outcome.is_redirect => {
-            match PORTS.redirect(outcome.ifindex, u64::from(xdp_action::XDP_DROP)) {
-                Ok(action) | Err(action) => action,
-            }
-        }
-        Verdict::Tx | Verdict::Forward => xdp_action::XDP_TX,
-    }
-}
-
-/// Says why a packet was dropped, where the daemon was started with `--program-log debug`. Else the level is a
-/// constant that lets the verifier cut all of this out.
-#[inline(never)]
-fn log_drop(ctx: &XdpContext, reason: Reason) {
-    debug!(ctx, "dropped: {}", reason.as_str());
-}
-
-/// The interface by which the packet came.
-#[inline(always)]
-fn ingress_ifindex(ctx: *mut xdp_md) -> u32 {
-    // SAFETY: the kernel calls the program with a valid context.
-    unsafe { (*ctx).ingress_ifindex }
-}
+mod steps;

@@ -19,6 +19,7 @@ pub mod logging;
 pub mod metrics;
 pub mod model;
 pub mod neighbours;
+pub mod observe;
 mod profile;
 mod reconciler;
 mod state;

@@ -10,6 +10,7 @@ mod fleet;
 mod known;
 mod lists;
 pub(crate) mod meter;
+mod observers;
 mod origin;
 mod standing;
 mod status;
@@ -55,6 +56,7 @@ use ebb::Ebb;
 use fleet::FleetLimits;
 use known::Known;
 use meter::Meter;
+use observers::Observers;
 use origin::Origin;
 use standing::{Keeper, checks};
 use sweep::{Message, Sweeper, milliseconds};
@@ -105,6 +107,8 @@ pub(crate) struct Reconciler<D> {
     settled: Option<Arc<Settled>>,
     /// Limits that the whole fleet keeps.
     fleet: FleetLimits,
+    /// Who watches packets.
+    observers: Box<Observers>,
     /// When something changes by time alone.
     wake: Option<Instant>,
 }
@@ -213,6 +217,7 @@ impl<D: DataPlane> Reconciler<D> {
             unnamed: BTreeSet::new(),
             settled: None,
             fleet: FleetLimits::of(state.fleet_nodes),
+            observers: Box::default(),
             wake: None,
         })
     }
@@ -269,7 +274,8 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     /// Takes away what only a running daemon needs.
-    pub(crate) async fn end(self) {
+    pub(crate) async fn end(mut self) {
+        self.end_watches();
         self.probe_path.remove().await;
     }
 
@@ -305,6 +311,7 @@ impl<D: DataPlane> Reconciler<D> {
                 }
                 reread = self.files.next() => self.reread(reread),
                 message = self.sweeper.next() => self.sweep(message),
+                turn = self.observers.next() => self.turn_observers(turn),
             }
         }
     }
@@ -437,6 +444,10 @@ impl<D: DataPlane> Reconciler<D> {
                 drop(sender.send(self.events.subscribe()));
                 None
             }
+            Command::Watch(wanted, reply) => {
+                self.watch_packets(wanted, reply);
+                None
+            }
             Command::Detach(sender) => Some(End::Detach(sender)),
         }
     }
@@ -515,6 +526,7 @@ impl<D: DataPlane> Reconciler<D> {
             self.tell_next_hops(&before);
             self.follow_leaving(&before);
         }
+        self.follow_names();
         Ok(())
     }
 

@@ -193,13 +193,17 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json),
         sorted(
-            "ready node version commit generation config interfaces vips reasons access maps pins programs fleet overrides \
-             problems"
+            "ready node version commit generation config interfaces vips reasons access maps pins programs fleet observed \
+             overrides problems"
         )
     );
     assert_eq!(
         keys(&json["config"]),
         sorted("file applied by time refused")
+    );
+    assert_eq!(
+        keys(&json["observed"]),
+        sorted("active watchers captured skipped")
     );
     assert_eq!(
         keys(&json["interfaces"][0]),

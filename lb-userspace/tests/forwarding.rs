@@ -28,8 +28,8 @@ use lb_common::{
 use lb_userspace::{
     config::{Affinity, TableAlgorithm, Vip, XdpMode},
     dataplane::{
-        DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Scan, Sizes, apply::apply,
-        memory::Memory,
+        DataPlane, Judged, ListPlane, Observing, ProgramRuns, ReasonCount, Scan, Sizes,
+        apply::apply, memory::Memory,
     },
     model::{
         attached::{AttachMode, Refused, Xdp},
@@ -478,6 +478,8 @@ impl Failing {
         Ok(&mut self.memory)
     }
 }
+
+impl Observing for Failing {}
 
 impl DataPlane for Failing {
     fn set_node(&mut self, node: &NodeEntry) -> anyhow::Result<()> {

@@ -12,7 +12,7 @@ use std::{fs, io};
 use axum::http::Method;
 use tokio::net::UnixStream;
 
-use super::{Actor, profile::PROFILE};
+use super::{Actor, observe::CAPTURE, profile::PROFILE};
 
 /// Which groups are let in, besides root and the daemon's own user.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -47,6 +47,8 @@ impl Right {
     pub(super) fn of(method: &Method, path: &str) -> Self {
         match path {
             PROFILE => Self::Profile,
+            // What clients send is for those alone who could redirect it anyway.
+            CAPTURE => Self::Write,
             // A plan is sent by POST and changes nothing.
             "/v1/plan" => Self::Read,
             _ if matches!(*method, Method::GET | Method::HEAD) => Self::Read,

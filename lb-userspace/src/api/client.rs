@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    marker::PhantomData,
     net::IpAddr,
     path::{Path, PathBuf},
     pin::pin,
@@ -20,8 +21,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    Base, BlockList, Changed, Detached, Event, FlowFilter, Flows, Generation, LimitFilter, Limits,
-    NewBlock, NewConfig, NewWeight, OldBlock, Plan, Status, Target,
+    Base, BlockList, CaptureFilter, Changed, Detached, Event, FlowFilter, Flows, Generation,
+    LimitFilter, Limits, NewBlock, NewConfig, NewWeight, OldBlock, PacketFilter, PacketSeen, Plan,
+    Status, Target,
 };
 use crate::{config::Finding, http::ErrorBody};
 
@@ -93,33 +95,73 @@ fn refused(status: StatusCode, body: &Bytes) -> ClientError {
     }
 }
 
-/// What happens, one event after the other.
+/// An answer that goes on for as long as it is read.
 #[derive(Debug)]
-pub struct Events {
+pub struct Pieces {
     body: Incoming,
-    /// What has come of a line that is not yet whole.
-    rest: Vec<u8>,
 }
 
-impl Events {
-    /// The next event; `None` once the daemon ends.
+impl Pieces {
+    /// What comes next; `None` once the daemon ends it.
     ///
     /// # Errors
-    /// The connection broke, or the event is not what this version knows.
-    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+    /// The connection broke.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// One thing after the other, each a line of JSON.
+#[derive(Debug)]
+pub struct Lines<T> {
+    pieces: Pieces,
+    /// What has come of a line that is not yet whole.
+    rest: Vec<u8>,
+    of: PhantomData<fn() -> T>,
+}
+
+/// What happens, one event after the other.
+pub type Events = Lines<Event>;
+
+impl<T: DeserializeOwned> Lines<T> {
+    const fn new(pieces: Pieces) -> Self {
+        Self {
+            pieces,
+            rest: Vec::new(),
+            of: PhantomData,
+        }
+    }
+
+    /// The next; `None` once the daemon ends.
+    ///
+    /// # Errors
+    /// The connection broke, or the line is not what this version knows.
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 return Ok(Some(serde_json::from_slice(&line)?));
             }
-            let Some(frame) = self.body.frame().await else {
+            let Some(data) = self.pieces.next().await? else {
                 return Ok(None);
             };
-            if let Ok(data) = frame?.into_data() {
-                self.rest.extend_from_slice(&data);
-            }
+            self.rest.extend_from_slice(&data);
         }
     }
+}
+
+/// A query of the values that are there.
+fn query(path: &str, values: &[(&str, Option<String>)]) -> String {
+    let given = values.iter().filter_map(|(name, value)| {
+        let value = value.as_deref()?;
+        Some(format!("{name}={}", escaped(value)))
+    });
+    format!("{path}?{}", given.collect::<Vec<_>>().join("&"))
 }
 
 /// Path of a backend of a VIP.
@@ -361,6 +403,56 @@ impl Client {
     /// No daemon, or it refused.
     pub async fn events(&self) -> Result<Events, ClientError> {
         let call = Call::new(Method::GET, "/v1/events");
+        self.follow(call).await.map(Lines::new)
+    }
+
+    /// Sampled packets from now on, and what becomes of them.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn packets(&self, filter: &PacketFilter) -> Result<Lines<PacketSeen>, ClientError> {
+        let text = |number: Option<u32>| number.map(|number| number.to_string());
+        let path = query(
+            "/v1/packets",
+            &[
+                ("sample", text(filter.sample)),
+                ("vip", filter.vip.clone()),
+                ("reason", filter.reason.clone()),
+                ("rate", text(filter.rate)),
+            ],
+        );
+        let mut call = Call::new(Method::GET, &path);
+        call.patience = CHANGE_PATIENCE;
+        self.follow(call).await.map(Lines::new)
+    }
+
+    /// Packets as they came and as they left, as a pcapng file.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn capture(&self, filter: &CaptureFilter) -> Result<Pieces, ClientError> {
+        let path = query(
+            "/v1/capture",
+            &[
+                ("vip", filter.vip.clone()),
+                ("reason", filter.reason.clone()),
+                ("from", filter.from.map(|prefix| prefix.to_string())),
+                ("to", filter.to.map(|prefix| prefix.to_string())),
+                ("count", filter.count.map(|count| count.to_string())),
+                ("seconds", filter.seconds.map(|seconds| seconds.to_string())),
+                ("rate", filter.rate.map(|rate| rate.to_string())),
+                ("snaplen", filter.snaplen.map(|bytes| bytes.to_string())),
+                ("side", filter.side.map(|side| side.as_str().to_owned())),
+            ],
+        );
+        let mut call = Call::new(Method::GET, &path);
+        // The program that observes may have to be loaded.
+        call.patience = CHANGE_PATIENCE;
+        self.follow(call).await
+    }
+
+    /// Sends a request whose answer goes on for as long as it is read.
+    async fn follow(&self, call: Call) -> Result<Pieces, ClientError> {
         let patience = call.patience;
         let socket = self.socket.clone();
         let opened = timeout(patience, self.open(call)).await;
@@ -376,9 +468,8 @@ impl Client {
         }
         // It ends when the stream is dropped, which drops the other end of the connection.
         tokio::spawn(connection);
-        Ok(Events {
+        Ok(Pieces {
             body: response.into_body(),
-            rest: Vec::new(),
         })
     }
 

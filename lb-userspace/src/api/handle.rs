@@ -11,7 +11,10 @@ use super::{
     BlockList, Changed, Detached, Event, FlowsBasis, LimitsBasis, PlanBasis, Refusal, Request,
     Status,
 };
-use crate::limits::fleet::protocol::Reading;
+use crate::{
+    limits::fleet::protocol::Reading,
+    observe::{Subscription, Wanted},
+};
 
 /// How many commands wait before a sender does.
 const QUEUE: usize = 16;
@@ -39,6 +42,8 @@ pub enum Command {
     FleetReading(oneshot::Sender<Reading>),
     /// Tell the events from now on.
     Events(oneshot::Sender<broadcast::Receiver<Event>>),
+    /// Let somebody watch packets.
+    Watch(Wanted, oneshot::Sender<Result<Subscription, Refusal>>),
     /// Take the program off, remove every pin, answer, and end the daemon.
     Detach(oneshot::Sender<Result<Detached, String>>),
 }
@@ -150,6 +155,19 @@ impl Handle {
         patience: Duration,
     ) -> Result<broadcast::Receiver<Event>, HandleError> {
         self.ask(Command::Events, patience).await
+    }
+
+    /// Watches packets from now on. `Ok` has what became of it.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub(crate) async fn watch(
+        &self,
+        wanted: Wanted,
+        patience: Duration,
+    ) -> Result<Result<Subscription, Refusal>, HandleError> {
+        self.ask(|answer| Command::Watch(wanted, answer), patience)
+            .await
     }
 
     /// Tells that a reload was refused before it came to the task.

@@ -15,6 +15,7 @@ mod flows;
 mod handle;
 mod health;
 mod limits;
+mod observe;
 mod openapi;
 mod plan;
 mod profile;
@@ -24,6 +25,7 @@ mod socket;
 mod status;
 
 pub use crate::dataplane::bpf::Detached;
+pub use crate::observe::{CaptureFilter, PacketFilter, PacketSeen, Side};
 pub use access::Access;
 pub(crate) use block::time_text;
 pub use block::{BlockList, BlockStatus, NewBlock, OldBlock, is_configured};
@@ -50,6 +52,6 @@ pub use server::serve;
 pub use socket::Socket;
 pub use status::{
     AccessCount, AccessStatus, AttachMode, BackendStatus, ConfigStatus, DropStatus, ForeignProgram,
-    InterfaceState, InterfaceStatus, LeavingStatus, ListStatus, MapStatus, OverrideStatus,
-    PinsStatus, ProgramStatus, ReasonStatus, SlotsStatus, Status, VipStatus,
+    InterfaceState, InterfaceStatus, LeavingStatus, ListStatus, MapStatus, ObservedStatus,
+    OverrideStatus, PinsStatus, ProgramStatus, ReasonStatus, SlotsStatus, Status, VipStatus,
 };

@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::server;
+use super::{observe, server};
 
 /// The document.
 #[must_use]
@@ -25,6 +25,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::events,
         server::flows,
         server::limits,
+        observe::packets,
+        observe::capture,
         server::plan,
         server::apply,
         server::drain_of_vip,

@@ -29,6 +29,7 @@ use super::{
     access::{Peer, Right},
     document,
     limits::Moment,
+    observe,
     profile::PROFILE,
     request::{Address, Asked, BasedOn, Large, OfVip, Small},
 };
@@ -72,6 +73,8 @@ pub async fn serve(
         .route("/v1/flows", get(flows))
         .route("/v1/blocks", get(blocks).put(block).delete(unblock))
         .route("/v1/limits", get(limits))
+        .route("/v1/packets", get(observe::packets))
+        .route(observe::CAPTURE, get(observe::capture))
         .route("/v1/vips/{vip}/backends/{backend}/drain", drain)
         .route(
             "/v1/vips/{vip}/backends/{backend}/weight",
@@ -467,7 +470,7 @@ fn tag(generation: u64) -> Option<(HeaderName, HeaderValue)> {
     Some((ETAG, value))
 }
 
-fn refused(refusal: &Refusal) -> Response {
+pub(super) fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::Stale { .. } => StatusCode::PRECONDITION_FAILED,
         Refusal::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -479,7 +482,7 @@ fn refused(refusal: &Refusal) -> Response {
     http::error_with_findings(status, refusal.to_string(), refusal.findings())
 }
 
-fn answer<T: Serialize>(result: Result<T, HandleError>) -> Response {
+pub(super) fn answer<T: Serialize>(result: Result<T, HandleError>) -> Response {
     match result {
         Ok(value) => Json(value).into_response(),
         Err(error @ (HandleError::Gone | HandleError::Timeout(_))) => {

@@ -45,10 +45,25 @@ pub struct Status {
     pub programs: Vec<ProgramStatus>,
     /// Limits that the whole fleet keeps; `null` where there are none.
     pub fleet: Option<FleetStatus>,
+    /// Whether packets are watched (docs/capture.md).
+    pub observed: ObservedStatus,
     /// What commands have changed of the configuration, by VIP and backend.
     pub overrides: Vec<OverrideStatus>,
     /// What an operator should look at, in sentences.
     pub problems: Vec<String>,
+}
+
+/// Who watches packets.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct ObservedStatus {
+    /// Whether the program that observes is in: packets cost more while it is.
+    pub active: bool,
+    /// How many watch.
+    pub watchers: usize,
+    /// Packets that watchers were told of, since the daemon began.
+    pub captured: u64,
+    /// Packets that they were not told of: beyond their rate, or too fast for them.
+    pub skipped: u64,
 }
 
 /// Where the configuration in force is from.

@@ -4,7 +4,13 @@ use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::bail;
 
-use super::{Outcome, change::converse, output, status::Form};
+use super::{
+    Outcome,
+    change::converse,
+    output,
+    packets::{self, OneIn},
+    status::Form,
+};
 use crate::{
     api::{Event, What, client::Client},
     config::DEFAULT_API_SOCKET,
@@ -14,13 +20,23 @@ const EXAMPLES: &str = "\
 Examples:
   weir events
   weir events -o json | jq 'select(.type == \"health\" and .state == \"failed\")'
+  weir events --packets 1/10000 --vip web -o json   sampled packets, a line each (docs/capture.md)
 
 Exit codes: 0 the reader has gone; 1 the daemon has ended, or is away; 2 usage";
 
-/// Follow what happens: configurations, commands, health, moves, next hops
+/// Follow what happens: configurations, commands, health, moves, next hops; or packets
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Args {
+    /// Packets instead, drawn by chance: one in so many, as `1/10000`
+    #[arg(long, value_name = "1/N")]
+    packets: Option<OneIn>,
+    /// Only packets to this VIP
+    #[arg(long, value_name = "NAME", requires = "packets")]
+    vip: Option<String>,
+    /// Only packets with these reasons, by commas; `drop` and `pass` stand for all of that verdict
+    #[arg(long, value_name = "REASONS", requires = "packets")]
+    reason: Option<String>,
     /// Socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_API_SOCKET)]
     socket: PathBuf,
@@ -31,7 +47,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     converse(async {
-        let mut events = Client::new(&args.socket).events().await?;
+        let client = Client::new(&args.socket);
+        if let Some(sample) = args.packets {
+            let (vip, reason) = (args.vip.clone(), args.reason.clone());
+            return packets::follow(&client, sample, vip, reason, args.output).await;
+        }
+        let mut events = client.events().await?;
         while let Some(event) = events.next().await? {
             match args.output {
                 Form::Json => output::data(format_args!("{}\n", serde_json::to_string(&event)?))?,

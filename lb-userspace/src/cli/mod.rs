@@ -6,6 +6,7 @@
 mod apply;
 mod backend;
 mod block;
+mod capture;
 mod change;
 mod check;
 mod completions;
@@ -19,6 +20,7 @@ mod left;
 mod limits;
 mod man;
 mod output;
+mod packets;
 mod plan;
 mod run;
 mod status;
@@ -53,6 +55,7 @@ Examples:
   weir block 192.0.2.0/24 --for 10m      drop what these addresses send
   weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
                                          what becomes of this packet, and why
+  weir capture --vip web -w web.pcapng   packets as they come and leave, for Wireshark
   weir doctor                            what will not work, why, and the command that mends it
   weir decap attach --interface eth0 --from 10.0.0.1    on a backend: take tunnelled packets
   weir detach                            take the program off and remove every pin
@@ -75,6 +78,7 @@ enum Verb {
     Apply(apply::Args),
     Status(status::Args),
     Events(events::Args),
+    Capture(capture::Args),
     Flows(flows::Args),
     Limits(limits::Args),
     Vip(vip::Args),
@@ -102,6 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Apply(args) => apply::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Events(args) => events::run(&args),
+        Verb::Capture(args) => capture::run(&args),
         Verb::Flows(args) => flows::run(&args),
         Verb::Limits(args) => limits::run(&args),
         Verb::Vip(args) => vip::run(&args),

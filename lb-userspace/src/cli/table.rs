@@ -13,7 +13,7 @@ use super::backend::{Row, Shown};
 use crate::{
     api::{
         AccessCount, AccessStatus, BackendStatus, HealthState, HealthStatus, InterfaceStatus,
-        LeavingStatus, OverrideStatus, Status, VipStatus,
+        LeavingStatus, ObservedStatus, OverrideStatus, Status, VipStatus,
     },
     logging::no_colour,
 };
@@ -42,6 +42,21 @@ pub(super) fn status(status: &Status) -> String {
         writeln!(text, "by command: {}", command(changed)).ok();
     }
     text += &access(&status.access);
+    if status.observed.active {
+        let ObservedStatus {
+            watchers,
+            captured,
+            skipped,
+            ..
+        } = status.observed;
+        writeln!(
+            text,
+            "packets are watched by {watchers}: {} captured, {} skipped",
+            count(captured),
+            count(skipped)
+        )
+        .ok();
+    }
     for problem in &status.problems {
         writeln!(text, "problem: {problem}").ok();
     }

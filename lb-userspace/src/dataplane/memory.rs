@@ -25,7 +25,9 @@ use lb_common::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Remembered, Scan, Sizes};
+use super::{
+    DataPlane, Judged, ListPlane, Observing, ProgramRuns, ReasonCount, Remembered, Scan, Sizes,
+};
 use crate::{
     config::XdpMode,
     model::{
@@ -148,6 +150,9 @@ struct Counts {
     answer: Option<Answer>,
     chosen: Option<Chosen>,
 }
+
+/// Packets in memory are looked at as they are.
+impl Observing for Memory {}
 
 impl DataPlane for Memory {
     fn set_node(&mut self, node: &Node) -> anyhow::Result<()> {

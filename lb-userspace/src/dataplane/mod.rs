@@ -4,6 +4,7 @@ pub mod apply;
 pub mod bpf;
 mod flows;
 pub mod memory;
+mod observe;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use lb_common::{
     tables::{Counters, Drops, Interface, MAX_REASONS, Node, PinCounters},
     vip::{VipEntry, VipTable},
 };
+pub use observe::{Load, Observing, Records};
 
 use crate::{
     config::{self, XdpMode},
@@ -34,7 +36,7 @@ use crate::{
 ///
 /// One task owns a data plane, so no map needs a lock. Order of writing: backends, then tables, then
 /// VIPs; taking away runs the other way.
-pub trait DataPlane {
+pub trait DataPlane: Observing {
     /// Writes the node's settings.
     fn set_node(&mut self, node: &Node) -> anyhow::Result<()>;
     /// Writes a backend, or clears it with `Backend::default()`.
@@ -88,7 +90,7 @@ pub trait DataPlane {
     ) -> Result<AttachMode, Refused>;
     /// Takes the program off an interface, if it was put there.
     fn take_off(&mut self, interface: &str) -> anyhow::Result<()>;
-    /// The kernel's number of the program.
+    /// The kernel's number of the program: of the normal one, whether or not it is in.
     fn program_id(&self) -> anyhow::Result<u32>;
     /// The backends that the maps hold, by id, without empty entries.
     fn backends(&self) -> anyhow::Result<Vec<(u16, Backend)>>;

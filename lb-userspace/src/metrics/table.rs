@@ -340,6 +340,26 @@ pub const METRICS: &[Metric] = &[
         samples: |status| vec![(vec![], whole(status.generation))],
     },
     Metric {
+        name: "weir_capture_active",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "1 while the program that observes packets is in, for weir capture or weir events --packets, else 0: packets cost more then.",
+        samples: |status| vec![(vec![], f64::from(u8::from(status.observed.active)))],
+    },
+    Metric {
+        name: "weir_capture_packets_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        help: "Packets that watchers were to be told of: captured, or skipped where they were beyond a watcher's rate or too fast for it. Forwarding does not depend on it. Starts at 0 with the daemon.",
+        samples: |status| {
+            let of = |result: &str, count| (vec![result.to_owned()], whole(count));
+            vec![
+                of("captured", status.observed.captured),
+                of("skipped", status.observed.skipped),
+            ]
+        },
+    },
+    Metric {
         name: "weir_build_info",
         kind: Kind::Gauge,
         labels: &["version", "commit"],

@@ -46,12 +46,12 @@ impl Attachments {
         links: &BTreeMap<u32, Link>,
         plane: &mut D,
     ) -> anyhow::Result<Vec<What>> {
-        let own = plane.program_id()?;
+        let own = [Some(plane.program_id()?), plane.observer_id()];
         let mut told = Vec::new();
         for name in names {
             let before = self.by_name.get(name);
             let found = links.iter().find(|(_, link)| link.name == *name);
-            let Some(now) = stand(name, mode, found, before, own, plane) else {
+            let Some(now) = stand(name, mode, found, before, &own, plane) else {
                 continue;
             };
             let is_news = before.map(Attachment::state) != Some(now.state());
@@ -129,7 +129,7 @@ fn stand<D: DataPlane>(
     mode: XdpMode,
     found: Option<(&u32, &Link)>,
     before: Option<&Attachment>,
-    own: u32,
+    own: &[Option<u32>],
     plane: &mut D,
 ) -> Option<Attachment> {
     let Some((&ifindex, link)) = found else {
@@ -141,7 +141,7 @@ fn stand<D: DataPlane>(
             mode,
             is_seen,
         }) if known == ifindex => {
-            let is_ours = link.xdp.is_some_and(|xdp| xdp.program == own);
+            let is_ours = link.xdp.is_some_and(|xdp| own.contains(&Some(xdp.program)));
             if is_ours && !is_seen {
                 return Some(Attachment::Attached {
                     ifindex,

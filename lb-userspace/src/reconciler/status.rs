@@ -42,6 +42,7 @@ impl<D: DataPlane> Reconciler<D> {
         problems.extend(self.origin.problems());
         problems.extend(self.fleet_status().and_then(|fleet| fleet.problem()));
         problems.extend(self.probe_path.problem());
+        problems.extend(self.observers.problem().cloned());
         let interfaces = self.interfaces();
         problems.extend(
             interfaces
@@ -113,6 +114,7 @@ impl<D: DataPlane> Reconciler<D> {
             pins,
             programs: programs.into_iter().map(ProgramStatus::from).collect(),
             fleet: self.fleet_status(),
+            observed: self.observed_status(),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }

@@ -6,8 +6,8 @@ use lb_userspace::{
         AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
         ConfigStatus, Detached, DropStatus, FailureCount, FleetStatus, Handle, HealthState,
         HealthStatus, InterfaceState, InterfaceStatus, LimitStatus, ListStatus, MapStatus,
-        PinsStatus, ProgramStatus, ReasonStatus, Refusal, ShareStatus, SlotsStatus, Status,
-        VipStatus,
+        ObservedStatus, PinsStatus, ProgramStatus, ReasonStatus, Refusal, ShareStatus, SlotsStatus,
+        Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -112,6 +112,12 @@ pub(crate) fn status() -> Status {
             refused: None,
         },
         fleet: Some(fleet()),
+        observed: ObservedStatus {
+            active: true,
+            watchers: 1,
+            captured: 1_000,
+            skipped: 23,
+        },
         overrides: Vec::new(),
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
@@ -243,6 +249,7 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
                 Command::FleetReading(_)
+                | Command::Watch(..)
                 | Command::PlanBasis(_)
                 | Command::ReloadFailed(..)
                 | Command::Events(_) => {

@@ -74,6 +74,15 @@ fn check(cases: &[Case]) {
     }
 }
 
+/// The program that observes does with every packet what the normal one does, and tells of it byte for byte.
+#[test]
+fn the_program_that_observes_conforms_too() {
+    let mut world = World::observed();
+    for case in all() {
+        case.check(&mut world);
+    }
+}
+
 /// All cases.
 fn all() -> Vec<Case> {
     subjects()

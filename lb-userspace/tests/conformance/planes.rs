@@ -1,16 +1,18 @@
 //! The world twice: in the real program, and in host memory.
 
 use lb_common::{
+    observe::{ANY_REASON, ANY_VIP, EVERY, MAX_SAVED, Record, Watch, Watches},
     packet::{HEADROOM, HostPacket},
     pipeline::{self, NO_VIP, Outcome},
     reason::{Reason, Verdict},
     tables::Drops,
 };
 use lb_userspace::dataplane::{
-    DataPlane as _, ReasonCount,
+    DataPlane as _, ReasonCount, Records,
     bpf::{Action, BpfDataPlane},
     memory::Memory,
 };
+use zerocopy::FromBytes as _;
 
 use super::world::{LOOPBACK, Plan};
 
@@ -26,6 +28,8 @@ pub(crate) struct World {
     /// `None` where the tests were told to do without root (`WEIR_HOST_ONLY`).
     pub(crate) kernel: Option<BpfDataPlane>,
     pub(crate) host: Memory,
+    /// What the program tells, if it is the one that observes.
+    records: Option<Box<dyn Records>>,
 }
 
 impl World {
@@ -47,7 +51,29 @@ impl World {
         };
         let mut host = Memory::default();
         plan.write(&mut host);
-        Self { kernel, host }
+        Self {
+            kernel,
+            host,
+            records: None,
+        }
+    }
+
+    /// The same with the program that observes.
+    pub(crate) fn observed() -> Self {
+        let plan = Plan::new();
+        let mut host = Memory::default();
+        plan.write(&mut host);
+        let observing = std::env::var_os("WEIR_HOST_ONLY").is_none().then(|| {
+            let (mut plane, records) = BpfDataPlane::observing(&everything()).unwrap();
+            plan.write(&mut plane);
+            (plane, records)
+        });
+        let (kernel, records) = observing.unzip();
+        Self {
+            kernel,
+            host,
+            records,
+        }
     }
 
     /// Runs the pipeline on the host.
@@ -59,10 +85,14 @@ impl World {
     pub(crate) fn in_kernel(&mut self, frame: &[u8]) -> Option<Judged> {
         let plane = self.kernel.as_mut().filter(|_| frame.len() >= 14)?;
         let run = plane.test_run(frame).unwrap();
-        Some(Judged {
+        let judged = Judged {
             action: run.action,
             packet: run.packet,
-        })
+        };
+        if let Some(records) = &mut self.records {
+            check_told(&mut **records, frame, &judged);
+        }
+        Some(judged)
     }
 
     /// What was dropped of a VIP's in the kernel.
@@ -87,6 +117,41 @@ impl World {
         };
         Some((counted.reason, judged))
     }
+}
+
+/// One watcher, who is told of every packet.
+fn everything() -> Watches {
+    let mut watches = Watches {
+        saved: MAX_SAVED as u32,
+        ..Watches::default()
+    };
+    watches.sampled[0] = EVERY;
+    watches.watches[0] = Watch {
+        reasons: ANY_REASON,
+        vip: ANY_VIP,
+        ..Watch::default()
+    };
+    watches
+}
+
+/// The program has told of this one frame, as it came and as it left.
+fn check_told(records: &mut dyn Records, frame: &[u8], judged: &Judged) {
+    let mut told = Vec::new();
+    records.drain(&mut |record| told.push(record.to_vec()));
+    let [told] = &told[..] else {
+        panic!("told {} times of one frame", told.len())
+    };
+    let (record, saved) = Record::read_from_prefix(told).unwrap();
+    let (came, left) = saved.split_at(record.came_saved as usize);
+    let saved = |frame: &[u8]| frame[..frame.len().min(MAX_SAVED)].to_vec();
+    assert_eq!(came, saved(frame), "as it came");
+    assert_eq!(record.came_len as usize, frame.len());
+    let is_sent = matches!(judged.action, Action::Tx | Action::Redirect);
+    let sent: &[u8] = if is_sent { &judged.packet } else { &[] };
+    assert_eq!(left, saved(sent), "as it left");
+    assert_eq!(record.left_len as usize, sent.len());
+    assert_eq!(record.is_redirect(), judged.action == Action::Redirect);
+    assert_eq!(record.egress != 0, is_sent);
 }
 
 /// Runs the pipeline on maps in memory.

@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 7] = [
+const PROGRAMS: [(&str, &str, &str); 8] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
@@ -36,6 +36,7 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
         "prometheus",
         "it judges the metrics, and the tests run a Prometheus of their own",
     ),
+    ("tshark", "tshark", "the tests read captures with it"),
 ];
 
 /// Packages that bring a service of their name: they are wanted for their programs alone.

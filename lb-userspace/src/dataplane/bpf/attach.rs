@@ -82,6 +82,23 @@ fn keep(
     Ok(())
 }
 
+/// Swaps the program into a pinned link; into none whose interface is gone.
+///
+/// # Errors
+/// Where the link cannot be opened, or the kernel refuses: it carries what it carried, then.
+pub(super) fn swap(program: &mut Xdp, pin: &Path) -> anyhow::Result<()> {
+    let failed = || format!("swapping the program of the link {}", pin.display());
+    let link = FdLink::from(PinnedLink::from_pin(pin).with_context(failed)?);
+    match program.attach_to_link(XdpLink::try_from(link).with_context(failed)?) {
+        // The pin holds the link; this process must not end it.
+        Ok(id) => drop(program.take_link(id)?),
+        Err(ProgramError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(Errno::NOLINK.raw_os_error()) => {}
+        Err(error) => return Err(error).with_context(failed),
+    }
+    Ok(())
+}
+
 /// Swaps the program into a pinned link. Returns false, and removes the pin, where the link is of no use: its interface
 /// is gone, or is another one than that which has its name now.
 fn replace(

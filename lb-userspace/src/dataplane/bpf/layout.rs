@@ -291,6 +291,7 @@ impl fmt::Display for Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     /// The record of the current layout, in the order of [`MAPS`].
     #[test]
@@ -322,16 +323,32 @@ mod tests {
             "LIMIT_TATS",
             "AYA_LOGS",
         ];
+        const OBSERVERS: [&str; 5] = [
+            "WATCHES",
+            "WATCH_TATS",
+            "WATCH_COUNTERS",
+            "RECORDS",
+            "SCRATCH",
+        ];
         let is_name = |name: &String| {
             name.len() > 1 && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
         };
-        let others: Vec<_> = super::super::object::tests::symbols(super::super::object::OBJECT)
-            .filter(is_name)
-            .filter(|name| !MAPS.iter().any(|shape| shape.name == *name))
-            .filter(|name| !SCRATCH.contains(&name.as_str()))
-            .collect();
+        let others = |object, known: &[&str]| -> BTreeSet<String> {
+            super::super::object::tests::symbols(object)
+                .filter(is_name)
+                .filter(|name| !MAPS.iter().any(|shape| shape.name == *name))
+                .filter(|name| !SCRATCH.contains(&name.as_str()))
+                .filter(|name| !known.contains(&name.as_str()))
+                .collect()
+        };
         // What is left are no maps: settings of the program.
-        assert_eq!(others, ["TRACE", "AYA_LOG_LEVEL", "LICENSE"]);
+        let settings = ["TRACE", "AYA_LOG_LEVEL", "LICENSE"].map(String::from);
+        let settings = BTreeSet::from(settings);
+        assert_eq!(others(super::super::object::OBJECT, &[]), settings);
+        assert_eq!(
+            others(super::super::object::OBSERVING, &OBSERVERS),
+            settings
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod limits;
 mod lists;
 mod migrate;
 mod object;
+mod observe;
 mod pins;
 mod scan;
 mod tables;
@@ -36,6 +37,7 @@ use lb_common::{
     fragment::FragmentKey,
     gcra::ticks,
     limit::{Limits, OwnRate, Source, SourceKey},
+    observe::Watches,
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Drops, Interface, Node, PinCounters},
@@ -46,16 +48,17 @@ use zerocopy::FromZeros as _;
 
 pub use attach::foreign;
 pub use left::{Left, LeftBackend, LeftVip};
+pub use observe::Observer;
 pub use pins::{Detached, detach, linked_interfaces, nearest_is_bpffs};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
     layout::Layout,
-    object::{Inner, Object, Tracing},
+    object::{Inner, Object, Program, Tracing},
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Scan, Sizes};
+use super::{DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Records, Scan, Sizes};
 use crate::{
     config::XdpMode,
     model::{
@@ -89,6 +92,8 @@ pub enum ProgramLog {
 /// The maps and the program in the kernel.
 pub struct BpfDataPlane {
     object: Object,
+    /// The program that observes, once somebody has watched.
+    observer: Option<Box<Observer>>,
     pins: Option<Pins>,
     /// What the tables of absent VIPs point to: no backend in any slot.
     empty_table: Inner<SlotTable>,
@@ -119,6 +124,7 @@ impl BpfDataPlane {
         let migration = migrate::begin(&pins)?;
         pins.make()?;
         let mut object = Object::load(
+            Program::Normal,
             Some(&pins.maps()),
             log as u8 * aya_log::Level::Debug as u8,
             Tracing::Off,
@@ -142,7 +148,21 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn private_with(sizes: Sizes) -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Off, sizes)?, None)
+        Self::new(
+            Object::load(Program::Normal, None, 0, Tracing::Off, sizes)?,
+            None,
+        )
+    }
+
+    /// A private copy of the program that observes, as [`Self::private`], and what it tells those who watch.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn observing(watches: &Watches) -> anyhow::Result<(Self, Box<dyn Records>)> {
+        let object = Object::load(Program::Observing, None, 0, Tracing::Off, PRIVATE)?;
+        let mut plane = Self::new(object, None)?;
+        let records = observe::private(&mut plane.object, watches)?;
+        Ok((plane, Box::new(records)))
     }
 
     /// A private copy, as [`Self::private`], whose program tells what became of each packet ([`Self::trace`]) and
@@ -151,7 +171,10 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the kernel refuses.
     pub fn tracer() -> anyhow::Result<Self> {
-        Self::new(Object::load(None, 0, Tracing::Private, PRIVATE)?, None)
+        Self::new(
+            Object::load(Program::Normal, None, 0, Tracing::Private, PRIVATE)?,
+            None,
+        )
     }
 
     /// A program that traces against the maps of the daemon that holds `pin_path`, and writes to none of them.
@@ -162,7 +185,13 @@ impl BpfDataPlane {
     /// Where nothing is pinned there, or the kernel refuses.
     pub fn live_tracer(pin_path: &Path, ingress: u32) -> anyhow::Result<Self> {
         let plane = Self::new(
-            Object::load(Some(&pins::maps(pin_path)?), 0, Tracing::Live, PRIVATE)?,
+            Object::load(
+                Program::Normal,
+                Some(&pins::maps(pin_path)?),
+                0,
+                Tracing::Live,
+                PRIVATE,
+            )?,
             None,
         )?;
         Ok(Self {
@@ -176,6 +205,7 @@ impl BpfDataPlane {
             .map_err(|error| anyhow::anyhow!("making a table: {error:?}"))?;
         Ok(Self {
             object,
+            observer: None,
             pins,
             empty_table: inner_map(&*empty)?,
             ingress: None,
@@ -191,10 +221,11 @@ impl BpfDataPlane {
         let Some(pins) = &self.pins else {
             return Ok(());
         };
-        let steps = self.object.steps_pin()?;
+        let mut steps = vec![self.object.steps_pin()?];
+        steps.extend(self.observer_steps()?);
         for entry in fs::read_dir(pins.steps()).context("reading the pinned steps")? {
             let entry = entry.context("reading the pinned steps")?;
-            if entry.file_name() != *steps {
+            if !steps.iter().any(|steps| entry.file_name() == **steps) {
                 remove_if_there(&entry.path())?;
             }
         }
@@ -375,7 +406,7 @@ impl DataPlane for BpfDataPlane {
             migrate::adopt_link(pins, pin).map_err(failed)?;
         }
         let carries = Some(there.map_or(0, |xdp| xdp.program));
-        let program = self.object.program().map_err(failed)?;
+        let program = self.current().map_err(failed)?;
         let attached = attach::attach(program, interface, mode, pin.as_deref(), carries)?;
         // A link that is kept stays as it is attached.
         attached

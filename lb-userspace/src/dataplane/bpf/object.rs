@@ -38,6 +38,10 @@ use crate::dataplane::Sizes;
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf"));
 
+/// The same programs, which also tell what becomes of packets.
+pub(super) static OBSERVING: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-observe-ebpf"));
+
 /// The program's name in the object.
 const PROGRAM: &str = "weir_xdp";
 
@@ -49,7 +53,35 @@ const STEP_PROGRAMS: [&str; step::COUNT] = [
     "weir_pins",
     "weir_chosen",
     "weir_guard",
+    "weir_observed",
 ];
+
+/// Which of the two programs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Program {
+    /// The one that only forwards.
+    Normal,
+    /// The one that also tells what becomes of packets.
+    Observing,
+}
+
+impl Program {
+    const fn object(self) -> &'static [u8] {
+        match self {
+            Self::Normal => OBJECT,
+            Self::Observing => OBSERVING,
+        }
+    }
+
+    /// Its later steps. The normal one lacks the last.
+    fn steps(self) -> impl Iterator<Item = &'static str> {
+        let count = match self {
+            Self::Normal => step::OBSERVED as usize,
+            Self::Observing => step::COUNT,
+        };
+        STEP_PROGRAMS.into_iter().take(count)
+    }
+}
 
 /// What is known of the sources of VIPs that limit them.
 pub(super) type SourceMap = HashMap<MapData, Value<SourceKey>, Value<Source>>;
@@ -111,6 +143,7 @@ impl Object {
     /// # Errors
     /// Where the kernel refuses a map or the program, or a pinned map has another size.
     pub(super) fn load(
+        program: Program,
         maps_dir: Option<&Path>,
         log_level: u8,
         trace: Tracing,
@@ -162,9 +195,9 @@ impl Object {
             loader.map_pin_path(shape.name, path.as_path());
         }
         let mut ebpf = loader
-            .load(OBJECT)
+            .load(program.object())
             .context("loading the BPF maps (needs root, or CAP_BPF and CAP_NET_ADMIN)")?;
-        for name in [PROGRAM].into_iter().chain(STEP_PROGRAMS) {
+        for name in [PROGRAM].into_iter().chain(program.steps()) {
             xdp(&mut ebpf, name)?.load().with_context(|| {
                 format!("loading {name} (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")
             })?;
@@ -174,7 +207,7 @@ impl Object {
             .context("the object lacks the map STEPS")?;
         let mut steps =
             ProgramArray::try_from(&mut map).context("the map STEPS has another type")?;
-        for (name, index) in STEP_PROGRAMS.into_iter().zip(0u32..) {
+        for (name, index) in program.steps().zip(0u32..) {
             steps
                 .set(index, xdp(&mut ebpf, name)?.fd()?, 0)
                 .with_context(|| format!("linking {name}"))?;
@@ -294,15 +327,28 @@ pub(super) mod tests {
 
     /// A panic links without a word and is refused only by the kernel, or worse: never reached in tests.
     #[test]
-    fn no_panic_is_linked_into_the_object() {
-        for needle in ["panicking", "panic_fmt", "panic_bounds_check"] {
-            let found = symbols(OBJECT).any(|name| name.contains(needle));
-            assert!(!found, "{needle} is linked into the BPF object");
+    fn no_panic_is_linked_into_the_objects() {
+        for object in [OBJECT, OBSERVING] {
+            for needle in ["panicking", "panic_fmt", "panic_bounds_check"] {
+                let found = symbols(object).any(|name| name.contains(needle));
+                assert!(!found, "{needle} is linked into the BPF object");
+            }
+            assert!(
+                symbols(object).any(|name| name == PROGRAM),
+                "the symbols were not read"
+            );
         }
-        assert!(
-            symbols(OBJECT).any(|name| name == PROGRAM),
-            "the symbols were not read"
-        );
+    }
+
+    /// Whoever does not watch pays nothing: what observes is not in the normal object at all.
+    #[test]
+    fn nothing_that_observes_is_in_the_normal_object() {
+        let observes = |name: &String| {
+            let needles = ["WATCH", "RECORDS", "SCRATCH", "observe", "prandom"];
+            needles.iter().any(|needle| name.contains(needle))
+        };
+        assert_eq!(symbols(OBJECT).find(observes), None);
+        assert!(symbols(OBSERVING).any(|name| name == "weir_observed"));
     }
 
     /// Names of the functions and variables of an object. (Its strings alone would tell too much: BTF names

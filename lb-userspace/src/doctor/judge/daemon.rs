@@ -137,7 +137,7 @@ mod tests {
         *,
     };
     use crate::{
-        api::{AccessStatus, AttachMode, ConfigStatus, InterfaceStatus},
+        api::{AccessStatus, AttachMode, ConfigStatus, InterfaceStatus, ObservedStatus},
         doctor::finding::Level::{Fail, Note, Ok as Fine, Warn},
     };
 
@@ -163,6 +163,7 @@ mod tests {
             maps: Vec::new(),
             pins: Vec::new(),
             programs: Vec::new(),
+            observed: ObservedStatus::default(),
             overrides: Vec::new(),
             problems: Vec::new(),
         }
