@@ -6,6 +6,7 @@
 //!  ├─ Segment        a bridge in a namespace; `plug` wires a host to it by a veth pair
 //!  ├─ Observer       an XDP program on the bridge's side of a cable: passes all, counts by source address
 //!  ├─ Recorder       an XDP program on a host's side: keeps the frames that arrive, tags included
+//!  ├─ Terminal         a shell on a screen that is read, with keys that are pressed
 //!  ├─ Topology       client, switch, load balancer and backends, ready to use
 //!  ├─ Weir           the daemon under test, as a process
 //!  └─ Prometheus     a server that scrapes it
@@ -31,6 +32,7 @@ mod prometheus;
 mod recorder;
 mod recorder_object;
 mod segment;
+mod terminal;
 mod topology;
 mod wait;
 mod weir;
@@ -57,6 +59,7 @@ pub use self::{
     prometheus::{Prometheus, Series},
     recorder::Recorder,
     segment::{Nic, Segment},
+    terminal::Terminal,
     topology::{Host, Plan, Topology, VIP_V4, VIP_V6},
     wait::{eventually, until},
     weir::{

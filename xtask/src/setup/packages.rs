@@ -26,6 +26,7 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
         "programs are started inside the hosts with it",
     ),
     ("mount", "mount", "each lab mounts its own bpffs"),
+    ("tmux", "tmux", "the tests look at `weir top` on its screen"),
     (
         "redis-server",
         "redis-server",
