@@ -6,10 +6,7 @@ use comfy_table::Cell;
 
 use super::{Outcome, change::converse, output, status::Form, table};
 use crate::{
-    api::{
-        DEFAULT_SECONDS, DEFAULT_TOP, LimitFilter, LimitUse, Limits, Sources, VipLimits,
-        client::Client,
-    },
+    api::{DEFAULT_SECONDS, DEFAULT_TOP, LimitFilter, Limits, Sources, VipLimits, client::Client},
     config::DEFAULT_API_SOCKET,
 };
 
@@ -134,7 +131,7 @@ fn text(limits: &Limits) -> String {
             table.add_row([
                 Cell::new(&vip.vip),
                 Cell::new(format!("{}{note}", limit.status.limit)),
-                table::number(rate(limit)),
+                table::number(limit_rate(&limit.status.limit, limit.status.per_second)),
                 table::number(table::count(limit.status.burst)),
                 table::number(format!("{:.0}%", limit.used * 100.0)),
                 table::number(si(limit.allowed_per_second)),
@@ -179,9 +176,8 @@ fn sources_text(text: &mut String, vip: &VipLimits, sources: &Sources) {
 }
 
 /// A limit's rate as one writes it in the configuration.
-fn rate(limit: &LimitUse) -> String {
-    let per_second = limit.status.per_second;
-    if limit.status.limit == "bytes" {
+pub(super) fn limit_rate(limit: &str, per_second: f64) -> String {
+    if limit == "bytes" {
         format!("{}bit/s", si(per_second * 8.0))
     } else if per_second < 1.0 {
         format!("{}/min", si(per_second * 60.0))
@@ -191,7 +187,7 @@ fn rate(limit: &LimitUse) -> String {
 }
 
 /// A number with three digits and a unit: `950`, `1.25k`, `2M`.
-fn si(value: f64) -> String {
+pub(super) fn si(value: f64) -> String {
     let (scaled, unit) = match value {
         v if v >= 999_500_000_000.0 => (v / 1e12, "T"),
         v if v >= 999_500_000.0 => (v / 1e9, "G"),
@@ -303,7 +299,7 @@ fn suggestion_text(suggested: &[Suggestion]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{LimitStatus, SourceStatus, Spread};
+    use crate::api::{LimitStatus, LimitUse, SourceStatus, Spread};
 
     fn limits() -> Limits {
         let limit = |name: &str, per_second, action: &str, used| LimitUse {

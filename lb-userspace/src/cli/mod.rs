@@ -25,6 +25,7 @@ mod plan;
 mod run;
 mod status;
 mod table;
+mod top;
 mod trace;
 mod vip;
 mod weight;
@@ -51,6 +52,7 @@ Examples:
   weir plan new.toml                     what would change with this file
   weir apply                             take the configuration's changes into the running daemon
   weir status                            what it does
+  weir top                               how much of it, now: VIPs, backends, drops, sources
   weir drain web 10.0.0.11               no new flows for this backend of VIP web
   weir block 192.0.2.0/24 --for 10m      drop what these addresses send
   weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
@@ -77,6 +79,7 @@ enum Verb {
     Plan(plan::Args),
     Apply(apply::Args),
     Status(status::Args),
+    Top(top::Args),
     Events(events::Args),
     Capture(capture::Args),
     Flows(flows::Args),
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Verb::Plan(args) => plan::run(&args),
         Verb::Apply(args) => apply::run(&args),
         Verb::Status(args) => status::run(&args),
+        Verb::Top(args) => top::run(&args),
         Verb::Events(args) => events::run(&args),
         Verb::Capture(args) => capture::run(&args),
         Verb::Flows(args) => flows::run(&args),
