@@ -211,7 +211,7 @@ mod tests {
         talkers.add(&skips(1000));
         // A stream that is opened again counts from 0 again, and so do we.
         talkers.begin(Duration::ZERO);
-        [3, 6, 9, 12].map(|skipped| talkers.add(&skips(skipped)));
+        talkers.add_all(&[3, 6, 9, 12].map(skips));
         // One without a source is a packet all the same.
         talkers.add(&PacketSeen {
             skipped: 12,

@@ -1,5 +1,3 @@
-#![expect(clippy::float_cmp, reason = "rates that are whole numbers are exact")]
-
 use super::*;
 use crate::cli::top::testing;
 

@@ -148,9 +148,9 @@ fn keys_quit_suspend_help_hold_and_pace() {
     assert_eq!(state.interval, Duration::from_secs(3));
     write(&mut state, "---------");
     assert_eq!(state.interval, Duration::from_millis(200));
-    state.interval = Duration::from_secs(300);
+    state.interval = Duration::from_mins(5);
     write(&mut state, "+");
-    assert_eq!(state.interval, Duration::from_secs(300));
+    assert_eq!(state.interval, Duration::from_mins(5));
     write(&mut state, "-");
-    assert_eq!(state.interval, Duration::from_secs(60));
+    assert_eq!(state.interval, Duration::from_mins(1));
 }
