@@ -1,6 +1,10 @@
 //! A terminal to look at: a shell in tmux, whose screen is read and whose keys are pressed.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -14,10 +18,13 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Opens one of so many columns and rows. A lab has one at a time.
+    /// Opens one of so many columns and rows.
     pub fn open(lab: &Lab, columns: u16, rows: u16) -> Result<Self> {
+        // A server that was told to end may still hold its socket.
+        static OPENED: AtomicU32 = AtomicU32::new(0);
+        let number = OPENED.fetch_add(1, Ordering::Relaxed);
         let terminal = Self {
-            socket: lab.folder().join("tmux.sock"),
+            socket: lab.folder().join(format!("tmux-{number}.sock")),
             lab: lab.id().clone(),
         };
         let (columns, rows) = (columns.to_string(), rows.to_string());
@@ -65,7 +72,7 @@ impl Terminal {
         exec::run(self.command().args(arguments))
     }
 
-    /// tmux with no configuration, in UTF-8, on a server of the lab's own, which the lab ends at the latest.
+    /// tmux with no configuration, in UTF-8, on a server of its own, which the lab ends at the latest.
     fn command(&self) -> Command {
         let mut command = exec::command("tmux", ["-u", "-f", "/dev/null", "-S"]);
         command.arg(&self.socket);
