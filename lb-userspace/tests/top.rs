@@ -1,6 +1,10 @@
 //! `weir top --once` against a daemon made by hand: one that samples packets, one that cannot, and none.
 
-#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test panics where it fails"
+)]
 
 #[expect(dead_code, reason = "the helpers serve other tests, too")]
 mod common;
