@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
