@@ -69,20 +69,21 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         ];
         root::again_as_root("the lab", &words.map(OsString::from))?;
     }
-    let rows = measure(options)?;
     println!(
         "\n{} VIPs with {} backends each\n",
         options.vips, options.backends
     );
-    println!("| what | time |\n|---|---|");
-    for (what, took) in rows {
-        println!("| {what} | {:.3} s |", took.as_secs_f64());
-    }
+    measure(options)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does everything once, and returns what was done with its time.
-fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
+/// Tells a row of the table.
+fn tell(what: &str, took: Duration) {
+    println!("| {what} | {:.3} s |", took.as_secs_f64());
+}
+
+/// Does everything once, and tells what was done with its time.
+fn measure(options: &Options) -> Result<()> {
     let lab = Lab::new()?;
     let plan = Plan {
         near: 1,
@@ -105,14 +106,14 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
     let mut weir = step("start weir", || {
         Weir::start_binary(binary, &lab, &topology.lb.namespace, &config, &[])
     })?;
-    let mut rows = Vec::new();
+    println!("| what | time |\n|---|---|");
 
     weir.terminate()?;
     let took = timed(|| weir.relaunch(&["--fresh"]).and_then(|()| weir.answers()))?;
-    rows.push(("a start from nothing, until packets are forwarded", took));
+    tell("a start from nothing, until packets are forwarded", took);
     weir.end_by(Signal::KILL)?;
     let took = timed(|| weir.relaunch(&[]).and_then(|()| weir.answers()))?;
-    rows.push(("a start that takes over all of it", took));
+    tell("a start that takes over all of it", took);
 
     let cli = |arguments: &[&str]| weir.ask(arguments).map(drop);
     let first = addresses.first().context("an address")?.to_string();
@@ -125,22 +126,22 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
         middle_and_last(took)
     };
     let (median, slowest) = commands()?;
-    rows.push(("a command for one backend of one VIP (median)", median));
-    rows.push(("the slowest of those", slowest));
+    tell("a command for one backend of one VIP (median)", median);
+    tell("the slowest of those", slowest);
     let scrapes = || -> Result<(Duration, Duration)> {
         let ask = || Metrics::ask(&topology.lb.namespace, config.metrics).map(drop);
         let took = (0..TIMES).map(|_| timed(ask)).collect::<Result<_>>()?;
         middle_and_last(took)
     };
     let (median, slowest) = scrapes()?;
-    rows.push(("a scrape of all metrics (median)", median));
-    rows.push(("the slowest of those", slowest));
+    tell("a scrape of all metrics (median)", median);
+    tell("the slowest of those", slowest);
     let (median, slowest) = while_scraped(&topology.lb.namespace, config.metrics, commands)?;
-    rows.push((
+    tell(
         "a command while metrics are scraped without a pause (median)",
         median,
-    ));
-    rows.push(("the slowest of those", slowest));
+    );
+    tell("the slowest of those", slowest);
 
     let path = weir.config().to_owned();
     let text = fs::read_to_string(&path)?;
@@ -151,13 +152,13 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
     ensure!(lighter != text, "the configuration is not as expected");
     fs::write(&path, &lighter)?;
     let took = timed(|| cli(&["apply"]))?;
-    rows.push(("a configuration that changes every table", took));
+    tell("a configuration that changes every table", took);
 
     let (median, slowest) = commands()?;
-    rows.push(("the same while the slots of all VIPs move (median)", median));
-    rows.push(("the slowest of those", slowest));
+    tell("the same while the slots of all VIPs move (median)", median);
+    tell("the slowest of those", slowest);
     let took = timed(|| cli(&["drain", "--all", &first]))?;
-    rows.push(("a command for one backend of all VIPs", took));
+    tell("a command for one backend of all VIPs", took);
     cli(&["undrain", "--all", &first])?;
 
     let checked = text.replace(
@@ -168,18 +169,18 @@ fn measure(options: &Options) -> Result<Vec<(&'static str, Duration)>> {
     // Keys of a VIP come before its sections.
     fs::write(&path, checked)?;
     cli(&["apply"])?;
-    rows.push((
+    tell(
         "a backend that fails its checks, from the first table to the last",
         failure(&weir, host, &first)?,
-    ));
+    );
     let (median, slowest) = scrapes()?;
-    rows.push((
+    tell(
         "a scrape of all metrics, those of health checks included (median)",
         median,
-    ));
-    rows.push(("the slowest of those", slowest));
+    );
+    tell("the slowest of those", slowest);
     weir.terminate()?;
-    Ok(rows)
+    Ok(())
 }
 
 /// How long it takes from the first write to the last when a backend that all VIPs share fails its checks.
@@ -247,7 +248,7 @@ fn while_scraped<T>(
 ) -> Result<T> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let scraper = scope.spawn(|| -> Result<()> {
+        let asking = scope.spawn(|| -> Result<()> {
             while !is_over.load(Ordering::Relaxed) {
                 Metrics::ask(host, metrics)?;
             }
@@ -255,7 +256,7 @@ fn while_scraped<T>(
         });
         let done = work();
         is_over.store(true, Ordering::Relaxed);
-        let scraped = scraper.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let scraped = asking.join().unwrap_or_else(|panic| resume_unwind(panic));
         scraped.and(done)
     })
 }

@@ -13,8 +13,8 @@ Made from `lb-userspace/src/metrics` and `lb-common/src/reason.rs`; do not edit.
 
 `weir run` serves them at `http://<metrics_listen>/metrics` (default `127.0.0.1:9407`), with `/healthz` (200 if the
 daemon's task answers within a second) and `/readyz` (200 if the program is attached and the maps hold the
-configuration). Counters of packets live in pinned maps: they survive a restart of the daemon, and never go back. Those that
-do not say so below. The label `backend` is the backend's address.
+configuration). Counters of packets live in pinned maps: they survive a restart of the daemon, and never go back. Others
+say below what they start at 0 with. The label `backend` is the backend's address.
 
 The sums over a VIP's backends are the VIP's, for as long as none of them goes: series of what is no longer configured go with
 it, those of a backend once no flow may be left of it. An id that is given to another begins at zero. Drops are a VIP's as soon as the packet

@@ -152,14 +152,18 @@ pub(crate) fn status() -> Status {
             max_entries: 262_144,
         }],
         access: access(),
-        programs: vec![ProgramStatus {
-            program: "weir_xdp".to_owned(),
-            runs: 1_000_000,
-            seconds: 0.0625,
-        }],
+        programs: programs(),
         pins: pins(),
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
     }
+}
+
+fn programs() -> Vec<ProgramStatus> {
+    vec![ProgramStatus {
+        program: "weir_xdp".to_owned(),
+        runs: 1_000_000,
+        seconds: 0.0625,
+    }]
 }
 
 /// Pins of which each field tells another.

@@ -290,7 +290,7 @@ fn whoever_gets_an_id_that_was_anothers_counts_from_zero() {
     .unwrap_or_else(|error| panic!("{error:#}"));
     // All backends of both VIPs have been sent something; drops of the first.
     let text = fs::read_to_string(run.weir.config()).unwrap();
-    let (head, _) = text.split_once("[[vip]]").unwrap();
+    let (node, _) = text.split_once("[[vip]]").unwrap();
     let vip = |name: &str, port: u16, address: IpAddr, weight: u16| {
         format!(
             "[[vip]]\nname = {name:?}\naddress = \"{VIP_V4}\"\nport = {port}\nprotocol = \"udp\"\n\
@@ -299,7 +299,7 @@ fn whoever_gets_an_id_that_was_anothers_counts_from_zero() {
     };
     let [first, second, third] = [0, 1, 2].map(|at| run.topology.backends[at].v4);
     // Alone, and with a drop to its name.
-    run.apply(&format!("{head}{}", vip("left", 7002, first, 0)));
+    run.apply(&format!("{node}{}", vip("left", 7002, first, 0)));
     let before = run.status_of("left");
     wire.send(&wire.udp(VIP_V4, 7002, 30_000, 20));
     let of = |run: &Run, name: &str, metric: &str| {
@@ -312,7 +312,7 @@ fn whoever_gets_an_id_that_was_anothers_counts_from_zero() {
         Ok(())
     })
     .unwrap_or_else(|error| panic!("{error:#}"));
-    run.apply(&format!("{head}{}", vip("left", 7002, second, 100)));
+    run.apply(&format!("{node}{}", vip("left", 7002, second, 100)));
     wire.send(&wire.udp(VIP_V4, 7002, 30_000, 20));
     eventually("a packet", PATIENCE, || {
         ensure!(of(&run, "left", "weir_vip_packets_total") == Some(1.0));
@@ -323,7 +323,7 @@ fn whoever_gets_an_id_that_was_anothers_counts_from_zero() {
     assert_eq!(held["id"], before["id"]);
 
     // It goes, and nothing of it is left: the next daemon gives its ids to whoever comes.
-    run.apply(head);
+    run.apply(node);
     eventually("nothing to be left", PATIENCE, || {
         let left = run
             .weir
@@ -341,7 +341,7 @@ fn whoever_gets_an_id_that_was_anothers_counts_from_zero() {
     };
     // Ids begin anew with a daemon that finds none.
     let mut given = Vec::new();
-    let mut all = head.to_owned();
+    let mut all = node.to_owned();
     for number in 0..20_u16 {
         let name = format!("new-{number}");
         all += &vip(&name, 7100 + number, third, 100);

@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::float_cmp,
+    clippy::cast_precision_loss,
     reason = "helpers of tests fail like tests, and counts are whole numbers"
 )]
 
@@ -88,10 +89,70 @@ fn note(frame: &[u8], lb: [u8; 6], backend: impl Fn(IpAddr) -> IpAddr, arrived: 
     }
 }
 
-/// Known traffic, counted where it is sent and where it arrives.
+/// Sends known traffic to all VIPs, and counts it where it is sent, by VIP, and where it arrives.
+fn known_traffic(run: &Run) -> (BTreeMap<String, Count>, Arrived) {
+    const FLOWS: u16 = 60;
+    let backends = run.topology.backends.iter();
+    let mut recorders: Vec<Recorder> = backends.map(|host| host.nic.record().unwrap()).collect();
+    // The last one is behind the load balancer's other interface.
+    let near = mac(&run.topology.lb);
+    let macs = [near, near, second_mac(run)];
+    let wire = Wire::new(&run.topology);
+    let mut sent: BTreeMap<String, Count> = BTreeMap::new();
+    let mut arrived = Arrived::new();
+    let services = [VIP_V4, VIP_V6]
+        .into_iter()
+        .flat_map(|vip| [(vip, Protocol::Tcp), (vip, Protocol::Udp)]);
+    for ((vip, protocol), flow) in
+        services.flat_map(|service| (0..FLOWS).map(move |n| (service, n)))
+    {
+        let from = 20_000 + flow;
+        for part in 0..3 {
+            let len = usize::from(flow % 7) * 11 + part * 5;
+            let is_syn = part == 0 && protocol == Protocol::Tcp;
+            let frame = match protocol {
+                Protocol::Tcp => wire.tcp(vip, Topology::http(vip).port(), from, is_syn, len),
+                Protocol::Udp => wire.udp(vip, Topology::udp(vip).port(), from, len),
+            };
+            let count = sent.entry(name(vip, protocol)).or_default();
+            let more = [1, frame.len() as u64, u64::from(is_syn)];
+            for (count, more) in count.iter_mut().zip(more) {
+                *count += more;
+            }
+            wire.send(&frame);
+        }
+        if flow % 20 < 19 {
+            continue;
+        }
+        // What a veth's queue does not hold, nobody sees.
+        let wanted: u64 = sent.values().map(|[packets, ..]| packets).sum();
+        eventually("the frames to arrive", PATIENCE, || {
+            let hosts = run.topology.backends.iter().zip(macs);
+            for (recorder, (host, lb)) in recorders.iter_mut().zip(hosts) {
+                for frame in recorder.take() {
+                    note(&frame, lb, |vip| host.address(vip), &mut arrived);
+                }
+            }
+            let seen: u64 = arrived.values().map(|[packets, ..]| packets).sum();
+            ensure!(seen == wanted, "{seen} of {wanted}");
+            Ok(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    }
+    (sent, arrived)
+}
+
+/// The MAC address of the load balancer's second interface.
+fn second_mac(run: &Run) -> [u8; 6] {
+    let link = run.topology.lb.namespace.ip("-j link show dev eth1");
+    let link: serde_json::Value = serde_json::from_str(&link.unwrap()).unwrap();
+    let bytes = link[0]["address"].as_str().unwrap().split(':');
+    let bytes = bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap());
+    bytes.collect::<Vec<_>>().try_into().unwrap()
+}
+
 #[test]
 fn every_counter_is_what_was_sent() {
-    const FLOWS: u16 = 60;
     let plan = Plan {
         near: 2,
         far: 1,
@@ -102,72 +163,8 @@ fn every_counter_is_what_was_sent() {
             vip.backends[1].weight = 300;
         }
     });
-    let backends = run.topology.backends.iter();
-    let mut recorders: Vec<Recorder> = backends.map(|host| host.nic.record().unwrap()).collect();
-    // The last one is behind the load balancer's other interface.
-    let second = run
-        .topology
-        .lb
-        .namespace
-        .ip("-j link show dev eth1")
-        .unwrap();
-    let second: serde_json::Value = serde_json::from_str(&second).unwrap();
-    let second: Vec<u8> = second[0]["address"]
-        .as_str()
-        .unwrap()
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-        .collect();
-    let macs = [
-        mac(&run.topology.lb),
-        mac(&run.topology.lb),
-        second.try_into().unwrap(),
-    ];
-    let wire = Wire::new(&run.topology);
     let before = run.weir.metrics().unwrap();
-    let mut sent: BTreeMap<String, Count> = BTreeMap::new();
-    let mut arrived = Arrived::new();
-    for vip in [VIP_V4, VIP_V6] {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for flow in 0..FLOWS {
-                let from = 20_000 + flow;
-                for part in 0..3 {
-                    let len = usize::from(flow % 7) * 11 + part * 5;
-                    let is_syn = part == 0 && protocol == Protocol::Tcp;
-                    let frame = match protocol {
-                        Protocol::Tcp => {
-                            wire.tcp(vip, Topology::http(vip).port(), from, is_syn, len)
-                        }
-                        Protocol::Udp => wire.udp(vip, Topology::udp(vip).port(), from, len),
-                    };
-                    let count = sent.entry(name(vip, protocol)).or_default();
-                    let more = [1, frame.len() as u64, u64::from(is_syn)];
-                    for (count, more) in count.iter_mut().zip(more) {
-                        *count += more;
-                    }
-                    wire.send(&frame);
-                }
-                if flow % 20 < 19 {
-                    continue;
-                }
-                // What a veth's queue does not hold, nobody sees.
-                let wanted: u64 = sent.values().map(|[packets, ..]| packets).sum();
-                eventually("the frames to arrive", PATIENCE, || {
-                    let hosts = run.topology.backends.iter().zip(macs);
-                    for (recorder, (host, lb)) in recorders.iter_mut().zip(hosts) {
-                        for frame in recorder.take() {
-                            note(&frame, lb, |vip| host.address(vip), &mut arrived);
-                        }
-                    }
-                    let seen: u64 = arrived.values().map(|[packets, ..]| packets).sum();
-                    ensure!(seen == wanted, "{seen} of {wanted}");
-                    Ok(())
-                })
-                .unwrap_or_else(|error| panic!("{error:#}"));
-            }
-        }
-    }
-
+    let (sent, arrived) = known_traffic(&run);
     let after = run.weir.metrics().unwrap();
     let grown = |name: &str, labels: &[(&str, &str)]| {
         let count = |metrics: &Metrics| metrics.sum(name, labels).unwrap();

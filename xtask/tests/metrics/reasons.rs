@@ -1,6 +1,6 @@
 //! Every reason, provoked by packets on the wire.
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr};
+use std::{collections::BTreeSet, fmt::Write as _, fs, net::Ipv4Addr};
 
 use aya::maps::{Array, Map, MapData, xdp::DevMapHash};
 use etherparse::{EtherType, IpNumber};
@@ -122,10 +122,10 @@ fn echo() -> u16 {
 fn every_reason_is_provoked_here_or_known_to_be_elsewhere() {
     for (reason, elsewhere) in ELSEWHERE {
         let (file, test) = elsewhere.split_once(": ").unwrap();
-        let text = fs::read_to_string(workspace::root().join(file)).unwrap();
+        let source = fs::read_to_string(workspace::root().join(file)).unwrap();
         let name = reason.as_str();
         assert!(
-            text.contains(&format!("\nfn {test}() {{")),
+            source.contains(&format!("\nfn {test}() {{")),
             "{name}: {elsewhere}"
         );
     }
@@ -227,10 +227,12 @@ impl Run {
         let far = self.topology.backends[1].v4;
         let mut text = fs::read_to_string(self.weir.config()).unwrap();
         let mut add = |name: &str, address: String, port: u16, keys: &str, backend: String| {
-            text += &format!(
+            write!(
+                text,
                 "\n[[vip]]\nname = {name:?}\naddress = {address:?}\nport = {port}\nprotocol = \"udp\"\n{keys}\n\
                  [[vip.backend]]\n{backend}\n"
-            );
+            )
+            .unwrap();
         };
         let vip = || VIP_V4.to_string();
         let backend = |address| format!("address = \"{address}\"");

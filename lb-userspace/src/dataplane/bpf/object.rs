@@ -212,12 +212,7 @@ impl Object {
                 .set(index, xdp(&mut ebpf, name)?.fd()?, 0)
                 .with_context(|| format!("linking {name}"))?;
         }
-        let tables = ebpf.map("TABLES");
-        let Some(Map::ArrayOfMaps(tables)) = tables else {
-            bail!("the map TABLES has another type")
-        };
-        let tables_fd = tables.fd().as_fd().try_clone_to_owned();
-        let tables_fd = tables_fd.context("another handle to the tables")?;
+        let tables_fd = tables_fd(&ebpf)?;
         let Map::ProgramArray(steps) = map else {
             bail!("the map STEPS has another type")
         };
@@ -280,6 +275,15 @@ impl Object {
     pub(super) fn program(&mut self) -> anyhow::Result<&mut Xdp> {
         xdp(&mut self.ebpf, PROGRAM)
     }
+}
+
+/// Another handle to the tables.
+fn tables_fd(ebpf: &Ebpf) -> anyhow::Result<OwnedFd> {
+    let Some(Map::ArrayOfMaps(tables)) = ebpf.map("TABLES") else {
+        bail!("the map TABLES has another type")
+    };
+    let handle = tables.fd().as_fd().try_clone_to_owned();
+    handle.context("another handle to the tables")
 }
 
 /// How many entries fit into a map whose size is the operator's choice.
