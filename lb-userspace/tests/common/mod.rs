@@ -48,9 +48,9 @@ fn limit() -> LimitStatus {
     }
 }
 
-/// A status with two VIPs; the second backend of `web` is not resolved.
-pub(crate) fn status() -> Status {
-    let backend = |id, address: &str, resolved| BackendStatus {
+/// A backend of a sample VIP.
+fn backend(id: u16, address: &str, resolved: bool) -> BackendStatus {
+    BackendStatus {
         id,
         address: address.parse().unwrap(),
         weight: 100,
@@ -70,7 +70,11 @@ pub(crate) fn status() -> Status {
         packets: 1_234_567_890 + u64::from(id),
         bytes: 987_654_321_000,
         new_connections: 17,
-    };
+    }
+}
+
+/// A status with two VIPs; the second backend of `web` is not resolved.
+pub(crate) fn status() -> Status {
     let vip = |id, name: &str, address: &str, protocol, backends| VipStatus {
         id,
         name: name.to_owned(),
