@@ -1,7 +1,7 @@
 //! Packets as they come and as they leave, for whoever watches: `weir capture` and `weir events --packets`.
 //!
 //! The observing program writes records into a ring ([`lb_common::observe`]). One task looks into the ring many times a
-//! second while somebody watches, and hands each record to those whom it is for ([`Hub`]). Nobody is waited for: what a
+//! second while somebody watches, and hands each record to those whom it is for (`hub`). Nobody is waited for: what a
 //! slow reader cannot take is counted, as is what was over a watcher's rate or found the ring full.
 
 mod hub;
