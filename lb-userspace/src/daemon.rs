@@ -1,5 +1,7 @@
 //! `weir run`: from a configuration to a forwarding node, and to its end.
 
+mod cluster;
+
 use std::{
     fs,
     future::Future,
@@ -48,6 +50,7 @@ pub struct Start {
 /// # Errors
 /// What kept it from starting. Once it forwards, only the loss of its own tasks ends it early.
 pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Result<()> {
+    cluster::check(&config)?;
     raise_descriptor_limit();
     let node = config.node.clone();
     tracing::info!(
@@ -89,7 +92,9 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     } else {
         Past::Kept
     };
+    let cluster = cluster::Start::new(&config, start.is_fresh);
     let mut reconciler = Reconciler::new(config, config_path, plane, past, neighbours, snapshots)?;
+    let cluster = cluster.map(|cluster| cluster.begin(&mut reconciler));
     // A signal must not wait for the backends' MAC addresses.
     tokio::select! {
         started = reconciler.start() => started?,
@@ -102,6 +107,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     reconciler.lease_by(handle.clone());
     let reloads = tokio::spawn(reload(hangups, config_path.to_owned(), handle.clone()));
     let (stop, stopped) = watch::channel(false);
+    let cluster = cluster.map(|cluster| cluster.follow(handle.clone(), until(stopped.clone())));
     let servers = [
         serve(
             "API",
@@ -120,14 +126,14 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     };
     let detach = matches!(end, Some(End::Detach(_))) || reconciler.on_exit() == OnExit::Detach;
     let result = if detach {
-        reconciler.release().await;
+        Box::pin(reconciler.release()).await;
         let detached = bpf::detach(&node.pin_path);
         if let Ok(detached) = &detached {
             tracing::info!(interfaces = ?detached.interfaces, pins = detached.pins, "detached");
         }
         detached
     } else {
-        reconciler.end().await;
+        Box::pin(reconciler.end()).await;
         tracing::info!("ending; the program goes on forwarding (`weir detach` takes it off)");
         Ok(bpf::Detached::default())
     };
@@ -143,7 +149,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     if let Some(task) = program_log {
         task.abort();
     }
-    farewell(stop, commands, servers).await;
+    farewell(stop, commands, servers.into_iter().chain(cluster)).await;
     outcome.map_err(anyhow::Error::msg)
 }
 
@@ -278,7 +284,7 @@ fn serve(
 async fn farewell(
     stop: watch::Sender<bool>,
     commands: mpsc::Receiver<Command>,
-    servers: [JoinHandle<()>; 2],
+    servers: impl Iterator<Item = JoinHandle<()>>,
 ) {
     drop(commands);
     stop.send_replace(true);

@@ -13,6 +13,8 @@ pub mod dsr;
 pub mod health;
 mod http;
 mod interfaces;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod limits;
 pub mod lists;
 pub mod logging;

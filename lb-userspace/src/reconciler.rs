@@ -12,6 +12,7 @@ mod lists;
 pub(crate) mod meter;
 mod observers;
 mod origin;
+mod services;
 mod standing;
 mod status;
 mod sweep;
@@ -43,6 +44,7 @@ use crate::{
         next_hop::Port,
         plan::Held,
         preview::Basis,
+        services::Services,
         slots::{Settled, Slots, earlier},
         wanted::{Inputs, Wanted},
     },
@@ -58,6 +60,7 @@ use known::Known;
 use meter::Meter;
 use observers::Observers;
 use origin::Origin;
+use services::Cluster;
 use standing::{Keeper, checks};
 use sweep::{Message, Sweeper, milliseconds};
 use told::Told;
@@ -109,6 +112,8 @@ pub(crate) struct Reconciler<D> {
     fleet: FleetLimits,
     /// Who watches packets.
     observers: Box<Observers>,
+    /// The cluster whose Services are served.
+    cluster: Cluster,
     /// When something changes by time alone.
     wake: Option<Instant>,
 }
@@ -186,7 +191,13 @@ impl<D: DataPlane> Reconciler<D> {
             );
         }
         Ok(Self {
-            desired: Desired::new(config, state.overrides, Arc::new(state.blocks)),
+            cluster: Cluster::new(&config),
+            desired: Desired::new(
+                config,
+                Services::default(),
+                state.overrides,
+                Arc::new(state.blocks),
+            ),
             ids: Ids::adopt(&vips, &backends),
             held,
             plane,
@@ -299,6 +310,7 @@ impl<D: DataPlane> Reconciler<D> {
                 }
                 // The sender lives in this task, so there always is another.
                 Some(prepared) = self.prepared.1.recv() => self.go_on(prepared),
+                looked = self.cluster.next() => self.put_in_force(looked),
                 command = commands.recv() => match command {
                     Some(command) => if let Some(end) = self.answer(command) { return end },
                     None => return End::Abandoned,
@@ -408,6 +420,10 @@ impl<D: DataPlane> Reconciler<D> {
             }
             Command::Change(request, reply) => {
                 self.change(request, reply);
+                None
+            }
+            Command::Serve(services, reply) => {
+                self.serve(services, reply);
                 None
             }
             Command::Blocks(sender) => {
@@ -595,6 +611,7 @@ impl<D: DataPlane> Reconciler<D> {
     fn basis(&self) -> Basis {
         Basis {
             file: self.desired.file().clone(),
+            services: self.desired.services().clone(),
             overrides: self.desired.overrides().clone(),
             held: self.held.clone(),
             ids: self.ids.clone(),

@@ -150,19 +150,12 @@ impl StateFile {
     }
 
     fn read(&self) -> anyhow::Result<State> {
-        let mut text = String::new();
         let path = self.path.display();
-        let file = match File::open(&self.path) {
-            Ok(file) => file,
+        let text = match read_file(&self.path) {
+            Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
             Err(error) => return Err(error).with_context(|| format!("read {path}")),
         };
-        let length = file.take(LARGEST + 1).read_to_string(&mut text);
-        let length = length.with_context(|| format!("read {path}"))?;
-        anyhow::ensure!(
-            length as u64 <= LARGEST,
-            "{path} is larger than {LARGEST} bytes"
-        );
         let document: Document =
             serde_json::from_str(&text).with_context(|| format!("understand {path}"))?;
         anyhow::ensure!(
@@ -174,26 +167,8 @@ impl StateFile {
     }
 
     fn write(&self, state: &State) -> io::Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(directory)?;
-        let beside = self.suffixed("new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        let written = serde_json::to_vec_pretty(&Document::from(state))
-            .map_err(io::Error::other)
-            .and_then(|text| file.write_all(&text))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&beside, &self.path));
-        if let Err(error) = written {
-            // What is left beside is harmless: the next write takes its place.
-            fs::remove_file(&beside).ok();
-            return Err(error);
-        }
-        File::open(directory)?.sync_all()
+        let text = serde_json::to_vec_pretty(&Document::from(state)).map_err(io::Error::other)?;
+        replace_file(&self.path, &text)
     }
 
     fn with_remedy(&self, problem: &str) -> String {
@@ -209,11 +184,56 @@ impl StateFile {
     }
 
     fn suffixed(&self, suffix: &str) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(".");
-        path.push(suffix);
-        path.into()
+        suffixed(&self.path, suffix)
     }
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".");
+    path.push(suffix);
+    path.into()
+}
+
+/// Replaces a file in one step, and makes its directory if need be.
+///
+/// # Errors
+/// The file is the old one where it could not be written.
+pub(crate) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory)?;
+    let beside = suffixed(path, "new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    let written = file
+        .write_all(text)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&beside, path));
+    if let Err(error) = written {
+        // What is left beside is harmless: the next write takes its place.
+        fs::remove_file(&beside).ok();
+        return Err(error);
+    }
+    File::open(directory)?.sync_all()
+}
+
+/// The text of a file of a bounded size.
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub(crate) fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = File::open(path)?
+        .take(LARGEST + 1)
+        .read_to_string(&mut text)?;
+    if length as u64 > LARGEST {
+        return Err(io::Error::other(format!("larger than {LARGEST} bytes")));
+    }
+    Ok(text)
 }
 
 impl From<Document> for State {

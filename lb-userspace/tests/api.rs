@@ -193,7 +193,7 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json),
         sorted(
-            "ready node version commit generation config interfaces vips reasons access maps pins programs fleet observed \
+            "ready node version commit generation config interfaces vips reasons access maps pins programs fleet observed kubernetes \
              overrides problems"
         )
     );

@@ -112,6 +112,13 @@ pub enum What {
         /// Name of the VIP; none: all VIPs.
         vip: Option<String>,
     },
+    /// Other VIPs of Services are served than before.
+    Services {
+        /// Names of VIPs that are new.
+        added: Vec<String>,
+        /// Names of VIPs that are gone.
+        removed: Vec<String>,
+    },
     /// A file of prefixes has changed, and is in force as it is now.
     ListRead {
         /// The file.

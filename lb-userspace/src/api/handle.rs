@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     limits::fleet::protocol::Reading,
+    model::services::Services,
     observe::{Subscription, Wanted},
 };
 
@@ -30,6 +31,8 @@ pub enum Command {
     Blocks(oneshot::Sender<BlockList>),
     /// Change what is wanted.
     Change(Request, oneshot::Sender<Result<Changed, Refusal>>),
+    /// Serve these VIPs of Services beside those of the configuration. The answer says why that cannot be.
+    Serve(Services, oneshot::Sender<Result<(), String>>),
     /// Tell what a new configuration is to be held against.
     PlanBasis(oneshot::Sender<PlanBasis>),
     /// The file that the daemon was started with was read again and is not valid.
@@ -117,6 +120,19 @@ impl Handle {
         patience: Duration,
     ) -> Result<Result<Changed, Refusal>, HandleError> {
         self.ask(|answer| Command::Change(request, answer), patience)
+            .await
+    }
+
+    /// Has VIPs of Services served beside those of the configuration, instead of those before. `Ok` has what became of it.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`: the change may be made all the same.
+    pub async fn serve(
+        &self,
+        services: Services,
+        patience: Duration,
+    ) -> Result<Result<(), String>, HandleError> {
+        self.ask(|answer| Command::Serve(services, answer), patience)
             .await
     }
 

@@ -14,6 +14,7 @@ mod fleet;
 mod flows;
 mod handle;
 mod health;
+mod kubernetes;
 mod limits;
 mod observe;
 mod openapi;
@@ -40,6 +41,7 @@ pub use flows::{
 };
 pub use handle::{Command, Handle, HandleError};
 pub use health::{HealthState, HealthStatus};
+pub use kubernetes::{KubernetesStatus, ObjectCount};
 pub use limits::{
     DEFAULT_SECONDS, DEFAULT_TOP, LimitFilter, LimitStatus, LimitUse, Limits, LimitsBasis,
     SourceStatus, Sources, Spread, VipBasis, VipLimits,

@@ -52,10 +52,11 @@ impl PlanBasis {
             refused.extend_from_slice(errors.findings());
         }
         let preview = self.basis.preview(next);
+        let (whole, _) = self.basis.services.beside(next);
         Ok(Plan {
             generation: self.generation,
             preview: preview.map_err(|error| Refusal::Failed(error.to_string()))?,
-            overrides: OverrideStatus::all(&self.basis.overrides, next),
+            overrides: OverrideStatus::all(&self.basis.overrides, &whole),
             refused,
             needs_force: running.has_seed_of(next, text, file).is_err(),
         })

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use lb_common::{access, reason::Reason, tables::Drops};
 use serde::{Deserialize, Serialize};
 
-use super::{FleetStatus, HealthStatus, LimitStatus};
+use super::{FleetStatus, HealthStatus, KubernetesStatus, LimitStatus};
 use crate::{
     config::{Config, ForwardMode, Lists, Protocol, TableAlgorithm, Vip},
     dataplane::{ProgramRuns, ReasonCount},
@@ -47,6 +47,8 @@ pub struct Status {
     pub fleet: Option<FleetStatus>,
     /// Whether packets are watched (docs/capture.md).
     pub observed: ObservedStatus,
+    /// The cluster whose Services are served; `null` where there is none.
+    pub kubernetes: Option<KubernetesStatus>,
     /// What commands have changed of the configuration, by VIP and backend.
     pub overrides: Vec<OverrideStatus>,
     /// What an operator should look at, in sentences.

@@ -154,6 +154,12 @@ pub(super) fn line(event: &Event) -> String {
         | What::Weight { .. }
         | What::Blocked { .. }
         | What::Unblocked { .. } => by_command(&event.what),
+        What::Services { added, removed } => {
+            let added = added.iter().map(|name| format!("+{name}"));
+            let removed = removed.iter().map(|name| format!("-{name}"));
+            let names: Vec<_> = added.chain(removed).collect();
+            format!("VIPs of Services: {}", names.join(" "))
+        }
         What::ListRead { file, prefixes } => {
             format!(
                 "{} has changed: {prefixes} prefixes are in force",

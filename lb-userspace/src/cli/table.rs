@@ -13,7 +13,7 @@ use super::backend::{Row, Shown};
 use crate::{
     api::{
         AccessCount, AccessStatus, BackendStatus, HealthState, HealthStatus, InterfaceStatus,
-        LeavingStatus, ObservedStatus, OverrideStatus, Status, VipStatus,
+        KubernetesStatus, LeavingStatus, ObservedStatus, OverrideStatus, Status, VipStatus,
     },
     logging::no_colour,
 };
@@ -57,6 +57,9 @@ pub(super) fn status(status: &Status) -> String {
         )
         .ok();
     }
+    if let Some(cluster) = &status.kubernetes {
+        writeln!(text, "{}", kubernetes(cluster)).ok();
+    }
     for problem in &status.problems {
         writeln!(text, "problem: {problem}").ok();
     }
@@ -67,6 +70,25 @@ pub(super) fn status(status: &Status) -> String {
         writeln!(text, "\n{}", reasons(status).trim_fmt()).ok();
     }
     text
+}
+
+/// How the node stands with its cluster.
+fn kubernetes(cluster: &KubernetesStatus) -> String {
+    let api = match (cluster.connected, cluster.synced) {
+        (true, true) => "connected",
+        (true, false) => "reading",
+        (false, _) => "API server away",
+    };
+    let writer = if cluster.writer { ", writes" } else { "" };
+    let services = cluster
+        .objects
+        .iter()
+        .find(|count| count.kind == "services");
+    let services = services.map_or(0, |count| count.objects);
+    format!(
+        "kubernetes {}: {api}{writer}, {services} Services of load balancers",
+        cluster.class
+    )
 }
 
 /// Access lists and blocks, and what they have decided; empty where there are none.

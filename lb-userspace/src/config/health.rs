@@ -8,7 +8,7 @@ use std::{net::IpAddr, time::Duration};
 use hickory_proto::rr::Name;
 
 use super::Protocol;
-pub(super) use read::{Of, read};
+pub(super) use read::{Of, read, times};
 
 /// `[vip.health]`: how the backends of a VIP are checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,6 +29,19 @@ pub struct Health {
     pub fall: u16,
     /// Share of failed backends, in percent from 1 to 100, from which on all are used as if all were healthy.
     pub panic_threshold: u8,
+}
+
+/// How often a backend is asked, and how many answers in a row make a verdict.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Times {
+    /// From the beginning of one probe to that of the next.
+    pub interval: Duration,
+    /// How long a whole probe may take; at most the interval.
+    pub timeout: Duration,
+    /// Passed probes in a row that make a failed backend healthy, at least 1.
+    pub rise: u16,
+    /// Failed probes in a row that make a healthy backend failed, at least 1.
+    pub fall: u16,
 }
 
 /// `via`: which way a check goes.

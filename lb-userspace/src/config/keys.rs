@@ -9,7 +9,13 @@ pub(super) struct Keys {
 }
 
 pub(super) const FILE: Keys = Keys {
-    known: &["node", "redis", "access", "vip"],
+    known: &["node", "redis", "kubernetes", "access", "vip"],
+    later: &[],
+};
+
+/// Of a text that holds a VIP and nothing else.
+pub(super) const SINGLE: Keys = Keys {
+    known: &["vip"],
     later: &[],
 };
 
@@ -37,6 +43,27 @@ pub(super) const NODE: Keys = Keys {
 
 pub(super) const REDIS: Keys = Keys {
     known: &["url", "url_file", "fleet", "period", "timeout"],
+    later: &[],
+};
+
+pub(super) const KUBERNETES: Keys = Keys {
+    known: &[
+        "class",
+        "classless",
+        "kubeconfig",
+        "node",
+        "namespace",
+        "lease",
+        "mode",
+        "forward",
+        "table",
+        "health",
+    ],
+    later: &[],
+};
+
+pub(super) const KUBERNETES_HEALTH: Keys = Keys {
+    known: &["interval", "timeout", "rise", "fall", "proxy_port"],
     later: &[],
 };
 
@@ -183,14 +210,28 @@ mod tests {
 
     #[test]
     fn no_key_is_both_known_and_later() {
-        for keys in [FILE, NODE, REDIS, ACCESS, VIP, LIMIT, HEALTH, BACKEND] {
+        for keys in [
+            FILE,
+            NODE,
+            REDIS,
+            KUBERNETES,
+            KUBERNETES_HEALTH,
+            ACCESS,
+            VIP,
+            LIMIT,
+            HEALTH,
+            BACKEND,
+        ] {
             assert!(keys.known.iter().all(|key| !keys.later.contains(key)));
         }
     }
 
     #[test]
     fn lists_read_as_a_sentence() {
-        assert_eq!(FILE.list(), "`node`, `redis`, `access` or `vip`");
+        assert_eq!(
+            FILE.list(),
+            "`node`, `redis`, `kubernetes`, `access` or `vip`"
+        );
         assert_eq!(BACKEND.list(), "`address`, `weight`, `mac` or `forward`");
     }
 }

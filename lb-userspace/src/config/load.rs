@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::{
     Config,
     error::Errors,
-    host, keys,
+    host, keys, kubernetes,
     list_file::Files,
     lists::{self, Lists},
     node, redis,
@@ -193,7 +193,7 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
     let vips = vip::read_all(
         &top,
         encap_source,
-        needed,
+        (top.field("redis").is_some(), needed),
         (&around, &mut files),
         &mut report,
     );
@@ -201,10 +201,13 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
     let listed = access.iter().chain(own).map(|lists| lists.entries.len());
     lists::check_total(listed.sum(), &mut report);
     let node = settings.and_then(|settings| settings.node);
+    let name = node.as_ref().map(|node| node.name.as_str());
+    let kubernetes = kubernetes::read(&top, name, encap_source, &mut report);
     let config = || {
         Some(Config {
             node: node?,
             redis: redis?.0,
+            kubernetes: kubernetes?.0,
             access: access?,
             vips: vips?,
         })

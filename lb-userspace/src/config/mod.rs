@@ -14,6 +14,7 @@ mod flows;
 pub mod health;
 mod host;
 mod keys;
+mod kubernetes;
 mod limits;
 pub mod list_file;
 mod lists;
@@ -23,18 +24,20 @@ mod prefix;
 mod redis;
 mod reload;
 mod section;
+mod single;
 mod source;
 mod vip;
 
 pub use encap::DEFAULT_GUE_PORT;
 pub use endpoint::{Endpoint, Sentinel, Wrong};
 pub use error::{Errors, Finding};
-pub use health::Health;
+pub use health::{Health, Times};
 pub use lists::{Entry, List, Lists};
 pub use load::{
     DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, DEFAULT_STATE_FILE, Paths, Scope, Summary, check, paths,
 };
 pub use prefix::{NotAPrefix, Prefix};
+pub use single::Reader;
 
 use std::{
     collections::BTreeMap,
@@ -53,6 +56,8 @@ pub struct Config {
     pub access: Lists,
     /// Where the fleet's limits are shared, if anywhere.
     pub redis: Option<Redis>,
+    /// Whose Services are served besides the file's VIPs, if anybody's.
+    pub kubernetes: Option<Kubernetes>,
     /// The VIPs that it serves, in the file's order.
     pub vips: Vec<Vip>,
 }
@@ -122,6 +127,60 @@ impl PartialEq for Redis {
         // The endpoint is what the URL says.
         let of = |redis: &Self| (redis.fleet.clone(), redis.period, redis.timeout);
         self.url == other.url && of(self) == of(other)
+    }
+}
+
+/// `[kubernetes]`: the cluster whose Services of type `LoadBalancer` are served (docs/kubernetes.md).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Kubernetes {
+    /// The `loadBalancerClass` of the Services that are weir's.
+    pub class: String,
+    /// Whether Services without a class are weir's too.
+    pub is_classless: bool,
+    /// How the API server is reached; by default as within a pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// This node's name in the cluster: who holds a Lease.
+    pub node: String,
+    /// Where the Lease is; by default in the pod's own namespace.
+    pub namespace: Option<String>,
+    /// The Lease of the node that writes statuses and Events.
+    pub lease: String,
+    /// How packets reach the cluster's nodes, where a Service does not say.
+    pub forward: ForwardMode,
+    /// How lookup tables are made, where a Service does not say.
+    pub table: TableAlgorithm,
+    /// How the cluster's nodes are checked.
+    pub health: NodeHealth,
+}
+
+/// `[kubernetes.health]`: how the nodes that serve Services are checked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct NodeHealth {
+    /// How often, and how many in a row.
+    pub times: Times,
+    /// Where kube-proxy answers for the node as a whole. Services without a `healthCheckNodePort` are checked there;
+    /// where there is none, they are not checked.
+    pub proxy_port: Option<u16>,
+}
+
+impl fmt::Display for NodeHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Times {
+            interval,
+            timeout,
+            rise,
+            fall,
+        } = self.times;
+        let text = |time| humantime::format_duration(time);
+        let (interval, timeout) = (text(interval), text(timeout));
+        write!(
+            f,
+            "every {interval} within {timeout}, rise {rise}, fall {fall}"
+        )?;
+        match self.proxy_port {
+            Some(port) => write!(f, ", proxy_port {port}"),
+            None => Ok(()),
+        }
     }
 }
 

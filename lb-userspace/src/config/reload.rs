@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, error::Errors, load::document, source::Report};
+use super::{Config, error::Errors, kubernetes, load::document, source::Report};
 
 /// A key's name, and what it is in a configuration, as a person would write it.
 type Fixed = (&'static str, fn(&Config) -> String);
@@ -35,6 +35,12 @@ impl Config {
         const HELP: &str = "restart the daemon: meanwhile packets are forwarded, and it takes over what it finds; or write the old value back";
         let file = path.display().to_string();
         let mut report = Report::new(&file, text);
+        let kubernetes = |config: &Self| kubernetes::shown(config.kubernetes.as_ref());
+        let (running, found) = (kubernetes(self), kubernetes(next));
+        if running != found {
+            let wanted = format!("{running}: it cannot change while the daemon runs");
+            report.add(section_place(text), "kubernetes", found, wanted, HELP);
+        }
         for (key, show) in FIXED {
             let (running, found) = (show(self), show(next));
             if running != found {
@@ -110,6 +116,15 @@ fn place(text: &str, keys: &[&str]) -> usize {
     let table = node.get_ref().as_table();
     let written = table.and_then(|table| keys.iter().find_map(|key| table.get(*key)));
     written.map_or(node.span().start, |value| value.span().start)
+}
+
+/// Where `[kubernetes]` begins; the file's beginning where there is none.
+fn section_place(text: &str) -> usize {
+    let Ok((document, _)) = document(text, "") else {
+        return 0;
+    };
+    let section = document.get("kubernetes");
+    section.map_or(0, |section| section.span().start)
 }
 
 fn quoted(value: impl std::fmt::Display) -> String {

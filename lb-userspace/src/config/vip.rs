@@ -36,7 +36,7 @@ struct Taken {
 pub(super) fn read_all(
     file: &Section<'_>,
     encap_source: Option<EncapSource>,
-    needed: Needed,
+    (has_redis, needed): (bool, Needed),
     (around, files): (&lists::Around<'_>, &mut Files),
     report: &mut Report<'_>,
 ) -> Option<Vec<Vip>> {
@@ -62,7 +62,7 @@ pub(super) fn read_all(
         announced: BTreeMap::new(),
         backends: 0,
         needs: Needs::new(encap_source),
-        has_redis: file.field("redis").is_some(),
+        has_redis,
         is_on_this_host: needed != Needed::None,
     };
     let mut vips = Some(Vec::with_capacity(items.len()));
@@ -98,17 +98,7 @@ fn read(
             let words = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
             field.word(&words, &[], report)
         });
-    let table = match section.field("table") {
-        Some(field) => field.word(
-            &[
-                ("maglev", TableAlgorithm::Maglev),
-                ("ring", TableAlgorithm::Ring),
-            ],
-            &[],
-            report,
-        ),
-        None => Some(TableAlgorithm::Maglev),
-    };
+    let table = table(section, report);
     let affinity = match section.field("affinity") {
         Some(field) => field.word(
             &[("flow", Affinity::Flow), ("source", Affinity::Source)],
@@ -148,6 +138,18 @@ fn read(
         limits: limits?,
         backends: backends?,
     })
+}
+
+/// `table` of a VIP; `maglev` where it is not written.
+pub(super) fn table(section: &Section<'_>, report: &mut Report<'_>) -> Option<TableAlgorithm> {
+    let words = [
+        ("maglev", TableAlgorithm::Maglev),
+        ("ring", TableAlgorithm::Ring),
+    ];
+    match section.field("table") {
+        Some(field) => field.word(&words, &[], report),
+        None => Some(TableAlgorithm::Maglev),
+    }
 }
 
 /// `forward` of a VIP or a backend; `l2` where it is not written.

@@ -6,8 +6,8 @@ use lb_common::{limit::Judgement, tables::Counters};
 
 use super::table::Sample;
 use crate::api::{
-    AccessCount, AttachMode, BackendStatus, FleetStatus, HealthStatus, InterfaceStatus, MapStatus,
-    PinsStatus, ProgramStatus, Status, VipStatus,
+    AccessCount, AttachMode, BackendStatus, FleetStatus, HealthStatus, InterfaceStatus,
+    KubernetesStatus, MapStatus, PinsStatus, ProgramStatus, Status, VipStatus,
 };
 
 /// A count, as Prometheus knows numbers.
@@ -148,6 +148,20 @@ pub(super) fn limits(status: &Status) -> Vec<Sample> {
 pub(super) fn fleet(status: &Status, value: fn(&FleetStatus) -> u64) -> Vec<Sample> {
     let fleet = status.fleet.iter();
     fleet.map(|fleet| (vec![], whole(value(fleet)))).collect()
+}
+
+pub(super) fn kubernetes(status: &Status, value: fn(&KubernetesStatus) -> bool) -> Vec<Sample> {
+    let kubernetes = status.kubernetes.iter();
+    kubernetes
+        .map(|status| (vec![], whole(u64::from(value(status)))))
+        .collect()
+}
+
+pub(super) fn kubernetes_objects(status: &Status) -> Vec<Sample> {
+    let objects = status.kubernetes.iter().flat_map(|status| &status.objects);
+    objects
+        .map(|count| (vec![count.kind.clone()], whole(count.objects)))
+        .collect()
 }
 
 pub(super) fn fleet_requests(status: &Status) -> Vec<Sample> {

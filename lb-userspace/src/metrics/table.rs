@@ -4,8 +4,8 @@
 
 use super::samples::{
     access, attached, backends, build, checks, counted, digests, drops, flaps, fleet,
-    fleet_requests, fleet_shares, healthy, last_durations, limits, maps, pins, reasons, runs,
-    slots, vips, whole,
+    fleet_requests, fleet_shares, healthy, kubernetes, kubernetes_objects, last_durations, limits,
+    maps, pins, reasons, runs, slots, vips, whole,
 };
 use crate::api::{Status, VipStatus};
 
@@ -247,6 +247,34 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip", "limit", "result"],
         help: "Packets judged by a limit of the VIP: allowed, dropped, or observed (over a limit that only counts). Absent without limits.",
         samples: limits,
+    },
+    Metric {
+        name: "weir_kubernetes_connected",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether the API server answered the last time that it was asked, which is every two seconds. Absent without a section kubernetes.",
+        samples: |status| kubernetes(status, |kubernetes| kubernetes.connected),
+    },
+    Metric {
+        name: "weir_kubernetes_synced",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether Services, EndpointSlices and Nodes have all been read since the daemon started. Until then it serves what was served before. Absent without a section kubernetes.",
+        samples: |status| kubernetes(status, |kubernetes| kubernetes.synced),
+    },
+    Metric {
+        name: "weir_kubernetes_writer",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether this node is the one of all that writes statuses and Events. Absent without a section kubernetes.",
+        samples: |status| kubernetes(status, |kubernetes| kubernetes.writer),
+    },
+    Metric {
+        name: "weir_kubernetes_objects",
+        kind: Kind::Gauge,
+        labels: &["kind"],
+        help: "Objects that matter here, by kind: services (of load balancers), endpointslices, nodes or vippools. Absent without a section kubernetes.",
+        samples: kubernetes_objects,
     },
     Metric {
         name: "weir_fleet_connected",

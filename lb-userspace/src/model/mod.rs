@@ -3,7 +3,7 @@
 //! From top to bottom: what commands have changed of the configuration ([`overrides`]) and
 //! whom they block ([`blocks`]), access lists ([`listed`]), keys from the fleet's seed ([`seed`]), lookup tables ([`table`]), rate limits ([`limits`]), ids that belong to
 //! one thing each ([`ids`]), the whole of what is wanted ([`wanted`]), and the steps from what the maps
-//! hold to it ([`plan`]); what another configuration would change ([`preview`]). [`crate::dataplane::apply`] walks them.
+//! hold to it ([`plan`]); what Services add to a configuration ([`services`]) and what another configuration would change ([`preview`]). [`crate::dataplane::apply`] walks them.
 
 pub mod attached;
 pub mod blocks;
@@ -18,6 +18,7 @@ pub mod place;
 pub mod plan;
 pub mod preview;
 pub mod seed;
+pub mod services;
 pub mod slots;
 pub mod table;
 pub mod wanted;

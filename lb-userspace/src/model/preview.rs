@@ -13,6 +13,7 @@ use super::{
     overrides::Overrides,
     plan::Held,
     seed::Keys,
+    services::Services,
     wanted::{Error, Inputs, Standing, Wanted, WantedVip},
 };
 use crate::config::{Backend, Config, List, Lists, Node, Vip};
@@ -21,8 +22,10 @@ use checks::CHECKS;
 /// What a configuration is held against.
 #[derive(Clone)]
 pub struct Basis {
-    /// The configuration in force, as it was read.
+    /// The configuration in force, as it was read, with the VIPs of Services.
     pub file: Config,
+    /// What Services add to it, and to the next one.
+    pub services: Services,
     /// What commands have changed of it, and of the next one.
     pub overrides: Overrides,
     /// What the data plane holds.
@@ -153,6 +156,7 @@ impl Basis {
     /// # Errors
     /// The maps cannot hold it.
     pub fn preview(&self, next: &Config) -> Result<Preview, Error> {
+        let (next, _) = &self.services.beside(next);
         let keys = [&self.file, next].map(|config| Keys::derive(config.node.seed.expose()));
         let [keys_now, keys_then] = &keys;
         let now = self.wanted(&self.file, keys_now)?;
@@ -345,6 +349,7 @@ mod tests {
     fn preview(now: Config, next: &Config) -> Preview {
         let basis = Basis {
             file: now,
+            services: Services::default(),
             overrides: Overrides::default(),
             held: Held::default(),
             ids: Ids::default(),
@@ -490,6 +495,7 @@ mod tests {
         overrides.set(name, drained);
         let basis = Basis {
             file: now,
+            services: Services::default(),
             overrides,
             held: Held::default(),
             ids: Ids::default(),

@@ -75,7 +75,7 @@ pub(super) fn state(generation: u64, desired: &Desired, fleet_nodes: u32) -> Sta
     }
 }
 
-fn knows(snapshot: &Snapshot, address: &IpAddr) -> bool {
+pub(super) fn knows(snapshot: &Snapshot, address: &IpAddr) -> bool {
     let hop = snapshot.next_hops.get(address);
     hop.is_some_and(|hop| hop.mac_destination.is_some())
 }
@@ -201,6 +201,7 @@ impl<D: DataPlane> Reconciler<D> {
             return;
         }
         self.watch();
+        self.cluster.follow(self.desired.read());
         self.follow_fleet();
         self.watch_lists();
         let Prepared {

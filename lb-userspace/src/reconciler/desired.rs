@@ -8,6 +8,7 @@ use crate::{
         blocks::Blocks,
         overrides::{BackendName, Override, Overrides},
         seed::Keys,
+        services::Services,
     },
 };
 
@@ -15,6 +16,12 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Desired {
     /// The configuration as it was read.
+    read: Config,
+    /// What Services add to it.
+    services: Services,
+    /// Why some of that is not served.
+    refused: Vec<String>,
+    /// The two together.
     file: Config,
     /// What commands have changed of it.
     overrides: Overrides,
@@ -27,10 +34,19 @@ pub(super) struct Desired {
 }
 
 impl Desired {
-    pub(super) fn new(file: Config, overrides: Overrides, blocks: Arc<Blocks>) -> Self {
+    pub(super) fn new(
+        read: Config,
+        services: Services,
+        overrides: Overrides,
+        blocks: Arc<Blocks>,
+    ) -> Self {
+        let (file, refused) = services.beside(&read);
         Self {
             config: overrides.apply(&file),
             keys: Keys::derive(file.node.seed.expose()),
+            read,
+            services,
+            refused,
             file,
             overrides,
             blocks,
@@ -40,11 +56,9 @@ impl Desired {
     /// The same configuration under other overrides.
     pub(super) fn with_overrides(&self, overrides: Overrides) -> Self {
         Self {
-            file: self.file.clone(),
             config: overrides.apply(&self.file),
-            keys: self.keys,
             overrides,
-            blocks: Arc::clone(&self.blocks),
+            ..self.clone()
         }
     }
 
@@ -57,11 +71,43 @@ impl Desired {
     }
 
     /// Another configuration under the same overrides.
-    pub(super) fn with_file(&self, file: Config) -> Self {
-        Self::new(file, self.overrides.clone(), Arc::clone(&self.blocks))
+    pub(super) fn with_file(&self, read: Config) -> Self {
+        let services = self.services.clone();
+        Self::new(
+            read,
+            services,
+            self.overrides.clone(),
+            Arc::clone(&self.blocks),
+        )
     }
 
-    /// The configuration as it was read.
+    /// The same configuration, with other VIPs of Services.
+    pub(super) fn with_services(&self, services: Services) -> Self {
+        let read = self.read.clone();
+        Self::new(
+            read,
+            services,
+            self.overrides.clone(),
+            Arc::clone(&self.blocks),
+        )
+    }
+
+    /// The configuration as it was read, without what Services add to it.
+    pub(super) const fn read(&self) -> &Config {
+        &self.read
+    }
+
+    /// What Services add to it.
+    pub(super) const fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Why some of what Services want is not served.
+    pub(super) fn refused(&self) -> &[String] {
+        &self.refused
+    }
+
+    /// The configuration as it was read, with the VIPs of Services behind its own.
     pub(super) const fn file(&self) -> &Config {
         &self.file
     }

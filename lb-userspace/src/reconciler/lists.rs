@@ -66,7 +66,7 @@ impl<D: DataPlane> Reconciler<D> {
         for (path, errors) in refused {
             self.refuse_file(path, &errors);
         }
-        let mut file = self.desired.file().clone();
+        let mut file = self.desired.read().clone();
         let mut taken = Vec::new();
         for (vip, lists) in after {
             let own = match &vip {

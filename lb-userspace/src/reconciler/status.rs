@@ -43,6 +43,9 @@ impl<D: DataPlane> Reconciler<D> {
         problems.extend(self.fleet_status().and_then(|fleet| fleet.problem()));
         problems.extend(self.probe_path.problem());
         problems.extend(self.observers.problem().cloned());
+        let kubernetes = self.cluster.status();
+        problems.extend(kubernetes.iter().flat_map(|status| status.problems.clone()));
+        problems.extend(self.desired.refused().iter().cloned());
         let interfaces = self.interfaces();
         problems.extend(
             interfaces
@@ -115,6 +118,7 @@ impl<D: DataPlane> Reconciler<D> {
             programs: programs.into_iter().map(ProgramStatus::from).collect(),
             fleet: self.fleet_status(),
             observed: self.observed_status(),
+            kubernetes,
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }

@@ -2,6 +2,8 @@
 //! this host's network.
 
 mod access;
+#[cfg(feature = "kubernetes")]
+mod services;
 
 use std::{fs, path::PathBuf};
 

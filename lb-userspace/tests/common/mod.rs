@@ -5,9 +5,9 @@ use lb_userspace::{
     api::{
         AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
         ConfigStatus, Detached, DropStatus, FailureCount, FleetStatus, Handle, HealthState,
-        HealthStatus, InterfaceState, InterfaceStatus, LimitStatus, ListStatus, MapStatus,
-        ObservedStatus, PinsStatus, ProgramStatus, ReasonStatus, Refusal, ShareStatus, SlotsStatus,
-        Status, VipStatus,
+        HealthStatus, InterfaceState, InterfaceStatus, KubernetesStatus, LimitStatus, ListStatus,
+        MapStatus, ObjectCount, ObservedStatus, PinsStatus, ProgramStatus, ReasonStatus, Refusal,
+        ShareStatus, SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -122,6 +122,7 @@ pub(crate) fn status() -> Status {
             captured: 1_000,
             skipped: 23,
         },
+        kubernetes: Some(kubernetes()),
         overrides: Vec::new(),
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
@@ -168,6 +169,22 @@ fn programs() -> Vec<ProgramStatus> {
         runs: 1_000_000,
         seconds: 0.0625,
     }]
+}
+
+/// A cluster of which each field tells another.
+fn kubernetes() -> KubernetesStatus {
+    KubernetesStatus {
+        class: "weir.dev/xdp".to_owned(),
+        node: "lb-1".to_owned(),
+        connected: true,
+        synced: true,
+        writer: false,
+        objects: vec![ObjectCount {
+            kind: "services".to_owned(),
+            objects: 21,
+        }],
+        problems: Vec::new(),
+    }
 }
 
 /// Pins of which each field tells another.
@@ -256,7 +273,8 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                 Command::LimitsBasis(answer) => {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
-                Command::FleetReading(_)
+                Command::Serve(..)
+                | Command::FleetReading(_)
                 | Command::Watch(..)
                 | Command::PlanBasis(_)
                 | Command::ReloadFailed(..)

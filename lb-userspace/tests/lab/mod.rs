@@ -208,6 +208,7 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
             api_admin_group: None,
         },
         redis: None,
+        kubernetes: None,
         vips,
     }
 }

@@ -276,6 +276,7 @@ fn sample(seconds: u64) -> Sample {
         pins: Vec::new(),
         programs: Vec::new(),
         fleet: None,
+        kubernetes: None,
         observed: ObservedStatus::default(),
         overrides: Vec::new(),
         problems: Vec::new(),

@@ -11,7 +11,7 @@ use super::{
         section::Section,
         source::Report,
     },
-    Health, Via,
+    Health, Times, Via,
     probe::{self, Kind},
 };
 
@@ -83,6 +83,41 @@ pub(in super::super) fn read(
 fn checked(section: &Section<'_>, kind: Kind, of: Of, report: &mut Report<'_>) -> Option<Health> {
     let probe = probe::read(section, kind, of, report);
     let port = port(section, of, report);
+    let times = times(section, report);
+    let via = via(section, of, report);
+    let panic_threshold = panic_threshold(section, report);
+
+    let Times {
+        interval,
+        timeout,
+        rise,
+        fall,
+    } = times?;
+    Some(Health {
+        probe: probe?,
+        via: via?,
+        port: port?,
+        interval,
+        timeout,
+        rise,
+        fall,
+        panic_threshold: panic_threshold?,
+    })
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            interval: DEFAULT_INTERVAL,
+            timeout: DEFAULT_TIMEOUT,
+            rise: DEFAULT_RISE,
+            fall: DEFAULT_FALL,
+        }
+    }
+}
+
+/// `interval`, `timeout`, `rise` and `fall` of a section.
+pub(in super::super) fn times(section: &Section<'_>, report: &mut Report<'_>) -> Option<Times> {
     let interval = match section.field("interval") {
         Some(field) => duration::read(&field, &INTERVAL, report),
         None => Some(DEFAULT_INTERVAL),
@@ -90,18 +125,11 @@ fn checked(section: &Section<'_>, kind: Kind, of: Of, report: &mut Report<'_>) -
     let timeout = timeout(section, interval, report);
     let rise = in_a_row(section, "rise", DEFAULT_RISE, report);
     let fall = in_a_row(section, "fall", DEFAULT_FALL, report);
-    let via = via(section, of, report);
-    let panic_threshold = panic_threshold(section, report);
-
-    Some(Health {
-        probe: probe?,
-        via: via?,
-        port: port?,
+    Some(Times {
         interval: interval?,
         timeout: timeout?,
         rise: rise?,
         fall: fall?,
-        panic_threshold: panic_threshold?,
     })
 }
 

@@ -144,6 +144,7 @@ mod tests {
     fn status() -> Status {
         Status {
             fleet: None,
+            kubernetes: None,
             ready: true,
             node: "lb-1".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -1,0 +1,20 @@
+//! Services of type `LoadBalancer`: the rules, and the task that follows a cluster against a test API server.
+
+#![cfg(feature = "kubernetes")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test panics where it fails"
+)]
+
+mod daemon;
+mod follow;
+mod manifests;
+#[path = "../netns/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod netns;
+mod node;
+mod properties;
+mod rules;
+mod server;
+mod world;
