@@ -31,7 +31,7 @@ pub const ANY_VIP: u32 = NO_VIP - 1;
 /// [`Watch::reasons`]: every reason.
 pub const ANY_REASON: u64 = u64::MAX;
 
-/// [`Watch::sampled`] where every packet is wanted.
+/// [`Watches::sampled`] where every packet is wanted.
 pub const EVERY: u64 = 1 << 32;
 
 /// Addresses that agree with `address` in all bits of `mask`; all zero: every address.
