@@ -297,8 +297,11 @@ fn http_that_answers_500_or_nothing() {
     ] {
         assert_eq!(checked.samples(metric), Vec::<String>::new());
     }
-    // But what it was sent, for as long as its last flows may be.
-    assert_eq!(checked.samples("weir_backend_").len(), 3);
+    // But what it was sent, for as long as its last flows may be: in the VIP whose slots were at rest and now move, that is a minute.
+    // Whether those of the other one move already depends on how long all this took.
+    let mut counts = checked.samples("weir_backend_");
+    counts.retain(|sample| sample.contains("vip=\"echo-v4\""));
+    assert_eq!(counts.len(), 3, "{counts:?}");
 }
 
 #[test]
