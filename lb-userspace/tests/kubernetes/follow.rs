@@ -334,7 +334,6 @@ async fn a_cluster_without_the_definition_of_pools_serves_what_has_addresses() {
 }
 
 #[tokio::test]
-#[ignore = "a thousand Services take a while on a busy machine"]
 async fn a_thousand_services_of_ten_endpoints() {
     let server = cluster().await;
     server.put(

@@ -298,13 +298,15 @@ impl Fleet {
         })
     }
 
-    /// What a node says is wrong with it.
+    /// What a node says is wrong with its Redis.
     fn problems(&self) -> Result<Vec<String>> {
         let node = self.nodes.first().context("a node")?;
         let status: serde_json::Value =
             serde_json::from_str(&node.weir.ask_degraded(&["status", "-o", "json"])?)?;
         let problems = status.get("problems").cloned().unwrap_or_default();
-        serde_json::from_value(problems).context("the problems")
+        let mut problems: Vec<String> = serde_json::from_value(problems).context("the problems")?;
+        problems.retain(|problem| problem.contains("Redis"));
+        Ok(problems)
     }
 
     /// Sends ten times the limit to some nodes while `work` is done.
