@@ -1,8 +1,12 @@
 //! The cases of the bench, and the maps that they run against.
 
 mod access;
+mod fragments;
 mod limits;
 mod observed;
+pub(crate) mod sizes;
+
+use std::ops::Range;
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -39,6 +43,9 @@ pub(crate) const MANY: u32 = 10_000_000;
 /// The case of so many flows, and the one that it is held against.
 pub(crate) const STEADY: &str = "l2, v4 TCP, 10,000,000 flows";
 pub(crate) const ONE: &str = "l2, v4 TCP, 1 flow";
+/// The unit of a kernel hash, and one update of an LRU hash by a new key.
+pub(crate) const HASH: &str = "floor: hash lookup, 20-byte key";
+pub(crate) const LRU: &str = "floor: LRU update, 40-byte key";
 /// Clients whose flows are pinned, are not, and never came before. The driver fills in the rest.
 const PINNED: [u8; 4] = [198, 18, 0, 0];
 const UNKNOWN: [u8; 4] = [198, 51, 0, 0];
@@ -80,16 +87,58 @@ pub(crate) struct Case {
     pub(crate) program: Program,
     frame: Vec<u8>,
     flows: Flows,
+    /// How many VIPs the packets go to, by the low 16 bits of their address; 0 for the frame's own.
+    destinations: u32,
     action: u32,
     slots: State,
     budget: Budget,
+    vips: Vips,
 }
 
-/// Whether bare ACKs of flows that are not known are pinned.
+/// What a CPU may do in a second.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Budget {
+    /// Bare ACKs of flows that are not known are not pinned.
     None,
+    /// All of them are.
     Endless,
+    /// Every ICMP message is answered or forwarded.
+    Messages,
+}
+
+/// Which VIPs there are.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) enum Vips {
+    /// Those of all cases but the next.
+    Usual,
+    /// So many of [`sizes`].
+    Alike(u32),
+}
+
+/// The tables of VIPs that the cases want.
+pub(crate) struct Tables {
+    usual: Box<VipTable>,
+    alike: Vec<(u32, Box<VipTable>)>,
+}
+
+impl Tables {
+    fn get(&self, wanted: Vips) -> anyhow::Result<&VipTable> {
+        let Vips::Alike(count) = wanted else {
+            return Ok(&self.usual);
+        };
+        let found = self.alike.iter().find(|(held, _)| *held == count);
+        found
+            .map(|(_, table)| &**table)
+            .ok_or_else(|| anyhow::anyhow!("no table of {count} VIPs was made"))
+    }
+}
+
+fn vip_table(entries: &[VipEntry]) -> anyhow::Result<Box<VipTable>> {
+    let mut table = VipTable::new_box_zeroed().map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    table
+        .build(entries)
+        .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    Ok(table)
 }
 
 impl Case {
@@ -97,6 +146,7 @@ impl Case {
         Sample {
             frame: self.frame.clone(),
             flows: self.flows,
+            destinations: self.destinations,
             action: self.action,
         }
     }
@@ -127,7 +177,10 @@ fn hash_keys() -> HashKeys {
 
 /// Writes a VIP for each address family and mode with 16 backends, and lists the cases. `only`: parts of the names of those
 /// that are measured, if not all are.
-pub(crate) fn prepare(weir: &mut BpfDataPlane, only: &[String]) -> anyhow::Result<Vec<Case>> {
+pub(crate) fn prepare(
+    weir: &mut BpfDataPlane,
+    only: &[String],
+) -> anyhow::Result<(Vec<Case>, Tables)> {
     weir.set_node(&Node::new(hash_keys()))?;
     let v4 = |last| Address::from_v4([10, 0, 0, last]);
     let v6 = |last| Address::from_v6([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
@@ -174,11 +227,13 @@ pub(crate) fn prepare(weir: &mut BpfDataPlane, only: &[String]) -> anyhow::Resul
     }
     entries.extend(access::prepare(weir, entries.len() as u32, only)?);
     entries.extend(limits::prepare(weir, entries.len() as u32)?);
-    let mut vips = VipTable::new_box_zeroed().map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    vips.build(&entries)
-        .map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    weir.set_vips(&vips)?;
-    cases()
+    entries.extend(sizes::prepare_backends(weir)?);
+    let tables = Tables {
+        usual: vip_table(&entries)?,
+        alike: sizes::prepare_vips(weir)?,
+    };
+    weir.set_vips(&tables.usual)?;
+    Ok((cases()?, tables))
 }
 
 fn serve(
@@ -188,7 +243,19 @@ fn serve(
     vip_address: Address,
 ) -> anyhow::Result<()> {
     let first = first_of(vip);
-    for id in first..first + BACKENDS {
+    let ids = first..first + BACKENDS;
+    serve_by(weir, vip, wanted, vip_address, ids)
+}
+
+/// The same with these backends, whose table has every slot Stable.
+fn serve_by(
+    weir: &mut BpfDataPlane,
+    vip: u32,
+    wanted: &Mode,
+    vip_address: Address,
+    ids: Range<u16>,
+) -> anyhow::Result<()> {
+    for id in ids.clone() {
         weir.set_backend(id, &backend(id, vip, wanted, vip_address))?;
     }
     let never = Idle {
@@ -196,7 +263,7 @@ fn serve(
         closed_ns: u64::MAX,
     };
     weir.set_idle(vip, &never)?;
-    weir.set_table(vip, &*table(vip, State::Stable)?)
+    weir.set_table(vip, &*table(ids, State::Stable)?)
 }
 
 /// Id of the first backend of a VIP.
@@ -222,10 +289,16 @@ fn backend(id: u16, vip: u32, wanted: &Mode, vip_address: Address) -> Backend {
     }
 }
 
-/// A table of all backends of a VIP, in which every slot is in one state.
-fn table(vip: u32, state: State) -> anyhow::Result<Box<SlotTable>> {
+/// The ids of the first VIP's backends.
+const fn of_first() -> Range<u16> {
+    first_of(FIRST_VIP)..first_of(FIRST_VIP) + BACKENDS
+}
+
+/// A table of backends in turn, in which every slot is in one state.
+fn table(ids: Range<u16>, state: State) -> anyhow::Result<Box<SlotTable>> {
     let mut table = SlotTable::new_box_zeroed().map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    let owner = |index: u32| first_of(vip) + (index % u32::from(BACKENDS)) as u16;
+    let count = u32::from(ids.end - ids.start);
+    let owner = |index: u32| ids.start + (index % count) as u16;
     for (slot, index) in table.slots.iter_mut().zip(0u32..) {
         *slot = match state {
             State::Stable => Slot::stable(owner(index)),
@@ -237,36 +310,44 @@ fn table(vip: u32, state: State) -> anyhow::Result<Box<SlotTable>> {
     Ok(table)
 }
 
-/// Brings the slots of the first VIP, and the budget, into the state that a case wants.
-pub(crate) fn arrange(weir: &mut BpfDataPlane, case: &Case) -> anyhow::Result<()> {
+/// Brings VIPs, the slots of the first one, and budgets into the state that a case wants.
+pub(crate) fn arrange(weir: &mut BpfDataPlane, tables: &Tables, case: &Case) -> anyhow::Result<()> {
     if !matches!(case.program, Program::Weir) {
         return Ok(());
     }
     write_budget(weir, case.budget)?;
-    weir.set_table(FIRST_VIP, &*table(FIRST_VIP, case.slots)?)
+    weir.set_vips(tables.get(case.vips)?)?;
+    weir.set_table(FIRST_VIP, &*table(of_first(), case.slots)?)
 }
 
 fn write_budget(weir: &mut BpfDataPlane, budget: Budget) -> anyhow::Result<()> {
+    let usual = Node::new(hash_keys());
     let pin_interval_ns = match budget {
-        // None before the clock has run for ages.
-        Budget::None => u64::MAX / 4,
         Budget::Endless => 0,
+        // None before the clock has run for ages.
+        Budget::None | Budget::Messages => u64::MAX / 4,
+    };
+    let icmp_interval_ns = match budget {
+        Budget::Messages => 0,
+        Budget::None | Budget::Endless => usual.icmp_interval_ns,
     };
     weir.set_node(&Node {
+        icmp_interval_ns,
         pin_interval_ns,
         pin_tolerance_ns: 0,
-        ..Node::new(hash_keys())
+        ..usual
     })
 }
 
 /// Lets the flows of the cases of pinned flows be proven: in Moving slots, a SYN of each and a packet that fits it.
 pub(crate) fn pin_flows(driver: &mut Driver, weir: &mut BpfDataPlane) -> anyhow::Result<()> {
-    weir.set_table(FIRST_VIP, &*table(FIRST_VIP, State::Moving)?)?;
+    weir.set_table(FIRST_VIP, &*table(of_first(), State::Moving)?)?;
     let flows = *FLOWS.last().unwrap_or(&1);
     for frame in [syn(PINNED)?, ack(PINNED)?] {
         let sample = Sample {
             frame,
             flows: Flows::Cycle(flows),
+            destinations: 0,
             action: TX,
         };
         driver.measure(weir, &sample, flows)?;
@@ -283,8 +364,7 @@ pub(crate) fn classic(flows: u32) -> anyhow::Result<Classic> {
         source: Address::from_v4([10, 0, 0, 1]),
     };
     let vip_address = Address::from_v4(VIP_V4);
-    let first = first_of(FIRST_VIP);
-    let backends: Vec<_> = (first..first + BACKENDS)
+    let backends: Vec<_> = of_first()
         .map(|id| (id, backend(id, FIRST_VIP, &wanted, vip_address)))
         .collect();
     let vip = VipEntry {
@@ -292,7 +372,7 @@ pub(crate) fn classic(flows: u32) -> anyhow::Result<Classic> {
         id: FIRST_VIP,
         flags: 0,
     };
-    let table = table(FIRST_VIP, State::Stable)?;
+    let table = table(of_first(), State::Stable)?;
     Classic::load(flows, &hash_keys(), vip, &table, &backends)
 }
 
@@ -318,13 +398,19 @@ fn cases() -> anyhow::Result<Vec<Case>> {
         floor("floor: parse and swap, v4", Floor::Swap, &tcp4),
         floor("floor: parse and swap, v6", Floor::Swap, &tcp6),
         floor("floor: parse and push outer, v4", Floor::Encap, &tcp4),
+        floor(HASH, Floor::Hash, &tcp4),
+        Case {
+            flows: Flows::Fresh,
+            ..floor(LRU, Floor::Lru, &tcp4)
+        },
         weir("l2, v4 TCP, 1 flow", tcp4.clone(), Flows::Own),
         weir("l2, v4 TCP, 64k flows", tcp4.clone(), Flows::Cycle(1 << 16)),
         weir("l2, v4 TCP, 1M flows", tcp4.clone(), Flows::Cycle(1 << 20)),
         weir(STEADY, tcp4, Flows::Cycle(MANY)),
         weir("l2, v4 UDP, 1 flow", udp_v4()?, Flows::Own),
         weir("l2, v6 TCP, 1 flow", tcp6.clone(), Flows::Own),
-        weir("l2, v6 TCP, 64k flows", tcp6, Flows::Cycle(1 << 16)),
+        weir("l2, v6 TCP, 64k flows", tcp6.clone(), Flows::Cycle(1 << 16)),
+        weir("l2, v6 TCP, 10,000,000 flows", tcp6, Flows::Cycle(MANY)),
         weir(
             "ipip, v4 TCP in v4, 1 flow",
             tcp_v4(VIP_V4, IPIP)?,
@@ -334,6 +420,11 @@ fn cases() -> anyhow::Result<Vec<Case>> {
             "ipip, v4 TCP in v4, 64k flows",
             tcp_v4(VIP_V4, IPIP)?,
             Flows::Cycle(1 << 16),
+        ),
+        weir(
+            "ipip, v4 TCP in v4, 10,000,000 flows",
+            tcp_v4(VIP_V4, IPIP)?,
+            Flows::Cycle(MANY),
         ),
         weir(
             "ipip, v4 TCP in v6, 1 flow",
@@ -351,7 +442,11 @@ fn cases() -> anyhow::Result<Vec<Case>> {
         // Most of them are beyond the limit of the node, and dropped: this is what a flood of them costs.
         Case {
             action: DROP,
-            ..case("ICMP echo flood, v4", echo, Flows::Own)
+            ..case("ICMP echo flood, v4", echo.clone(), Flows::Own)
+        },
+        Case {
+            budget: Budget::Messages,
+            ..case("ICMP echo, answered, v4", echo, Flows::Own)
         },
         Case {
             action: PASS,
@@ -361,7 +456,17 @@ fn cases() -> anyhow::Result<Vec<Case>> {
                 Flows::Own,
             )
         },
+        Case {
+            action: PASS,
+            ..case(
+                "not a VIP, v4 TCP, 1M flows",
+                tcp_v4([203, 0, 113, 99], L2)?,
+                Flows::Cycle(1 << 20),
+            )
+        },
     ];
+    cases.extend(fragments::cases()?);
+    cases.extend(sizes::cases()?);
     changes(&mut cases)?;
     flow_tables(&mut cases)?;
     cases.extend(access::cases()?);
@@ -377,9 +482,11 @@ fn case(name: &str, frame: Vec<u8>, flows: Flows) -> Case {
         program: Program::Weir,
         frame,
         flows,
+        destinations: 0,
         action: TX,
         slots: State::Stable,
         budget: Budget::None,
+        vips: Vips::Usual,
     }
 }
 

@@ -12,7 +12,10 @@
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 
 mod cases;
+mod plots;
+mod report;
 mod steady;
+mod targets;
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -26,6 +29,7 @@ use lb_userspace::dataplane::{
         driver::{Classic, Driver, Floor, Pinned},
     },
 };
+use report::Report;
 
 /// Measures what a packet costs on this machine.
 #[derive(Parser)]
@@ -57,6 +61,9 @@ struct Arguments {
     /// One JSON object instead of the table.
     #[arg(long)]
     json: bool,
+    /// Write results and plots into this directory.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "steady")]
+    save: Option<PathBuf>,
 }
 
 /// A program that is measured beside weir.
@@ -104,12 +111,12 @@ impl Row<'_> {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let mut driver = Driver::load()?;
+    let mut driver = Driver::load(arguments.max_pins)?;
     let mut weir = BpfDataPlane::private_with(Sizes {
         max_pins: arguments.max_pins,
         max_sources: 1 << 20,
     })?;
-    let mut cases = cases::prepare(&mut weir, &arguments.only)?;
+    let (mut cases, tables) = cases::prepare(&mut weir, &arguments.only)?;
     if arguments.steady {
         return steady::run(&mut driver, &mut weir, &cases, arguments.rounds);
     }
@@ -145,11 +152,13 @@ fn main() -> anyhow::Result<()> {
         cases::pin_flows(&mut driver, &mut weir)?;
     }
 
+    let mut own_cost = Vec::new();
     for round in 1..=arguments.rounds {
         eprintln!("round {round} of {}", arguments.rounds);
         for row in &mut rows {
             let own = driver.measure_floor(Floor::Empty, &row.case.sample(), arguments.packets)?;
-            cases::arrange(&mut weir, row.case)?;
+            own_cost.push(own);
+            cases::arrange(&mut weir, &tables, row.case)?;
             let gross = measure(
                 &mut driver,
                 &mut weir,
@@ -161,42 +170,25 @@ fn main() -> anyhow::Result<()> {
         }
     }
 
-    let floor = rows
-        .iter()
-        .find(|row| matches!(row.case.program, Program::Floor(Floor::Swap)))
-        .map(|row| median(&row.results));
-    if arguments.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|row| serde_json::json!({ "case": row.name(), "net_ns": row.results, "median_ns": median(&row.results) }))
-            .collect();
-        println!(
-            "{}",
-            serde_json::json!({ "rounds": arguments.rounds, "packets": arguments.packets, "cases": rows })
-        );
-        return Ok(());
+    let results = rows
+        .into_iter()
+        .map(|row| report::Case::new(row.name(), row.results))
+        .collect();
+    let report = Report::new(
+        (arguments.rounds, arguments.packets),
+        lb_userspace::COMMIT,
+        &own_cost,
+        weir.program_sizes()?,
+        results,
+    )?;
+    if let Some(directory) = &arguments.save {
+        report.save(directory)?;
+        eprintln!("written to {}", directory.display());
     }
-    println!(
-        "\nnet ns per packet, {} rounds of {} packets\n",
-        arguments.rounds, arguments.packets
-    );
-    println!(
-        "{:<42} {:>8} {:>8} {:>8} {:>9}",
-        "case", "median", "min", "max", "x floor"
-    );
-    for row in &rows {
-        let result = &row.results;
-        let (min, max) = result.iter().fold((f64::MAX, f64::MIN), |(min, max), ns| {
-            (min.min(*ns), max.max(*ns))
-        });
-        let ratio = floor.map_or_else(String::new, |floor| {
-            format!("{:.1}", median(result) / floor)
-        });
-        println!(
-            "{:<42} {:>8.1} {min:>8.1} {max:>8.1} {ratio:>9}",
-            row.name(),
-            median(result)
-        );
+    if arguments.json {
+        println!("{}", report.json()?);
+    } else {
+        report.print();
     }
     Ok(())
 }
@@ -242,12 +234,6 @@ fn measure(
             row.name()
         )
     })
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

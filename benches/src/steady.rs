@@ -14,7 +14,7 @@ use lb_userspace::dataplane::{
 
 use crate::{
     cases::{Case, MANY, ONE, STEADY},
-    median,
+    report::median,
 };
 
 /// Sends every flow once in each round, beside as many packets of one flow, and prints what it cost and what is left.

@@ -19,6 +19,15 @@ pub struct Plan {
     pub address_offset: u32,
     /// Offset of the source port.
     pub port_offset: u32,
+    /// How many destinations come in turn, numbered in the two low bytes of their address, network order; 0 leaves the
+    /// frame's own.
+    pub destinations: u32,
+    /// Offset of the two low bytes of the destination address.
+    pub destination_offset: u32,
+    /// Offset of the checksum of TCP or UDP, which the generator keeps right.
+    pub checksum_offset: u32,
+    /// Offset of the IPv4 header's checksum; 0 for IPv6.
+    pub ip_checksum_offset: u32,
 }
 
 /// How far the slow reader of a table is (lb-ebpf/src/bench/reader.rs). Host order.

@@ -26,3 +26,6 @@ mod profile;
 mod reconciler;
 mod state;
 pub mod trace;
+
+/// The commit that this was built from; "unknown" outside of a checkout.
+pub const COMMIT: &str = env!("WEIR_COMMIT");

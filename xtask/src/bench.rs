@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: sets up, then runs the measurements of `benches/` as root.
 
 mod before;
+mod live;
+mod serving;
 
 use std::{
     ffi::OsString,
@@ -18,8 +20,11 @@ pub struct Options {
     /// Measure the hot path of this commit's weir beside that of the working tree, in one run.
     #[arg(long, value_name = "COMMIT")]
     before: Option<String>,
+    /// Instead: send live frames for so many seconds a case, and hold the kernel's statistics against the driver.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "before", num_args = 0..=1, default_missing_value = "5")]
+    live: Option<u64>,
     /// The binaries are built already (what xtask tells itself when it goes on as root).
-    #[arg(long, hide = true, requires = "before")]
+    #[arg(long, hide = true)]
     built: bool,
     /// Arguments for the measuring program.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -31,10 +36,24 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !options.built {
         setup::run()?;
     }
+    if let Some(seconds) = options.live {
+        if !options.built {
+            live::build()?;
+        }
+        if !root::is_root() {
+            let words = ["bench", "--built", "--live", &seconds.to_string()].map(OsString::from);
+            root::again_as_root("the measurements", &words)?;
+        }
+        return live::run(seconds).map(|()| ExitCode::SUCCESS);
+    }
     let mut command = match &options.before {
         None => {
             let mut command = workspace::cargo();
             command.args(["run", "--release", "-p", "weir-benches", "--"]);
+            // A part of the cases is no set of figures to keep.
+            if !options.has("--only") && !options.has("--save") && !options.has("--steady") {
+                command.arg("--save").arg(workspace::root().join(RESULTS));
+            }
             root::run_binaries_as_root("the measurements", &mut command)?;
             command
         }
@@ -55,7 +74,17 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     measure(command.args(&options.arguments))
 }
 
+/// Where results and plots are kept.
+const RESULTS: &str = "benches/results";
+
 impl Options {
+    /// Whether the measuring program is given this option.
+    fn has(&self, option: &str) -> bool {
+        self.arguments
+            .iter()
+            .any(|given| given.split('=').next() == Some(option))
+    }
+
     /// Returns these options as words, for the run as root.
     fn words(&self, commit: &str) -> Vec<OsString> {
         let words = ["bench", "--built", "--before", commit].map(str::to_owned);

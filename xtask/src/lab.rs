@@ -32,6 +32,7 @@ mod prometheus;
 mod recorder;
 mod recorder_object;
 mod segment;
+mod statistics;
 mod terminal;
 mod topology;
 mod wait;
@@ -59,6 +60,7 @@ pub use self::{
     prometheus::{Prometheus, Series},
     recorder::Recorder,
     segment::{Nic, Segment},
+    statistics::Statistics,
     terminal::Terminal,
     topology::{Host, Plan, Topology, VIP_V4, VIP_V6},
     wait::{eventually, until},

@@ -266,9 +266,11 @@ fn measure(
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     /// A TCP segment of a connection that nobody has.
     Ack,
+    /// The same, to where connections last.
+    Stray,
     /// The first segment of one.
     Syn,
     /// A UDP datagram.
@@ -277,13 +279,13 @@ enum Kind {
 
 /// The MAC addresses between the client and the load balancer.
 #[derive(Debug, Clone, Copy)]
-struct Link {
+pub(crate) struct Link {
     client: [u8; 6],
     lb: [u8; 6],
 }
 
 impl Link {
-    fn of(topology: &Topology) -> Result<Self> {
+    pub(crate) fn of(topology: &Topology) -> Result<Self> {
         Ok(Self {
             client: topology.client.nic.mac_bytes()?,
             lb: topology.lb.nic.mac_bytes()?,
@@ -295,7 +297,7 @@ impl Link {
         self.frame_to(from, 40_000, to, kind)
     }
 
-    fn frame_to(&self, from: IpAddr, port: u16, to: IpAddr, kind: Kind) -> Vec<u8> {
+    pub(crate) fn frame_to(&self, from: IpAddr, port: u16, to: IpAddr, kind: Kind) -> Vec<u8> {
         let link = PacketBuilder::ethernet2(self.client, self.lb);
         let ip = match (from, to) {
             (IpAddr::V4(from), IpAddr::V4(to)) => link.ipv4(from.octets(), to.octets(), 64),
@@ -303,8 +305,11 @@ impl Link {
         };
         let mut frame = Vec::with_capacity(80);
         let written = match kind {
-            Kind::Ack => {
-                let port_of_vip = Topology::http(to).port();
+            Kind::Ack | Kind::Stray => {
+                let port_of_vip = match kind {
+                    Kind::Stray => Topology::lasting(to).port(),
+                    _ => Topology::http(to).port(),
+                };
                 let tcp = ip.tcp(port, port_of_vip, 1, 65_535).ack(1);
                 tcp.write(&mut frame, b"")
             }

@@ -1,12 +1,13 @@
 //! `cargo xtask soak`: random changes under long-lived connections, and an account of each that breaks.
 //!
-//! Backends come and go, get other weights, are drained and fail their checks; the daemon is killed. With two nodes, a router
+//! Backends come and go, get other weights, are drained and fail their checks; the daemon is killed; strays flood the VIP. With two nodes, a router
 //! before them also sends open flows to the other node whenever no slot is on the move.
 
 mod change;
 mod death;
 mod findings;
 mod fleet;
+mod flood;
 pub(crate) mod traffic;
 
 use std::{
@@ -36,6 +37,8 @@ pub const SEED_VARIABLE: &str = "WEIR_SOAK_SEED";
 const PAUSE_MS: u64 = 800;
 /// Every so many changes come after all slots have gone the whole way, as far as traffic lets them.
 const REST_EVERY: u32 = 20;
+/// After every so many changes strays flood the VIP.
+const FLOOD_EVERY: u32 = 5;
 
 /// How much to change under how many connections.
 #[derive(Args, Debug, Clone)]
@@ -46,6 +49,9 @@ pub struct Options {
     /// Random changes.
     #[arg(long, default_value_t = 200)]
     pub changes: u32,
+    /// Change for so many minutes instead.
+    #[arg(long, conflicts_with = "changes")]
+    pub minutes: Option<u64>,
     /// Load balancers: two are behind a router with equal-cost paths.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub nodes: u8,
@@ -78,9 +84,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !root::is_root() {
         let seed = options.seed()?;
         let mut words = format!(
-            "soak --built --connections {} --changes {} --nodes {} --seed {seed}",
-            options.connections, options.changes, options.nodes
+            "soak --built --connections {} --nodes {} --seed {seed}",
+            options.connections, options.nodes
         );
+        words += &match options.minutes {
+            Some(minutes) => format!(" --minutes {minutes}"),
+            None => format!(" --changes {}", options.changes),
+        };
         if let Some(BreakRule::ForgetPins) = options.break_rule {
             words += " --break-rule forget-pins";
         }
@@ -98,6 +108,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 impl Options {
+    /// How far the soak is after so many changes and so much time; at its end from 1 on.
+    fn progress(&self, changes: u32, time: Duration) -> f64 {
+        match self.minutes {
+            Some(minutes) => time.as_secs_f64() / Duration::from_mins(minutes).as_secs_f64(),
+            None => f64::from(changes) / f64::from(self.changes),
+        }
+    }
+
     fn seed(&self) -> Result<u64> {
         match (self.seed, std::env::var(SEED_VARIABLE)) {
             (Some(seed), _) => Ok(seed),
@@ -125,13 +143,16 @@ pub fn soak(options: &Options) -> Result<Findings> {
     let started = Instant::now();
     fleet.rehash(&mut random, &mut traffic)?;
 
-    for number in 1..=options.changes {
+    let mut number = 0;
+    let mut strays = 0;
+    let mut has_flapped = false;
+    while options.progress(number, started.elapsed()) < 1.0 {
+        number += 1;
         // One flap at least, however few the changes are.
-        let is_middle = number == options.changes.div_ceil(2);
-        let flap = is_middle.then(|| backends.any_flap(&mut random));
-        let change = flap
-            .flatten()
-            .unwrap_or_else(|| backends.any_change(&mut random));
+        let is_due = !has_flapped && options.progress(number, started.elapsed()) >= 0.5;
+        let flap = is_due.then(|| backends.any_flap(&mut random)).flatten();
+        let change = flap.unwrap_or_else(|| backends.any_change(&mut random));
+        has_flapped |= is_due;
         backends.make(change);
         let died = fleet
             .make(change, &backends, &mut random)
@@ -146,6 +167,9 @@ pub fn soak(options: &Options) -> Result<Findings> {
             traffic.refused.len(),
             change = change.to_string()
         );
+        if number % FLOOD_EVERY == 0 {
+            strays += flood::flood(&fleet.topology, number / FLOOD_EVERY)?;
+        }
         if number % REST_EVERY == 0 {
             fleet.wait_for_moves()?;
         }
@@ -176,10 +200,13 @@ pub fn soak(options: &Options) -> Result<Findings> {
         second.end()?;
         after = Some(second);
     }
+    let counters = fleet.counters()?;
     let digests = fleet.digests()?;
     let fresh = fleet.fresh_digest(&backends)?;
     Ok(Findings {
-        changes: options.changes,
+        changes: number,
+        strays,
+        counters,
         victim,
         flaps: deaths,
         is_broken: options.break_rule.is_some(),

@@ -35,6 +35,7 @@ fn shortened() -> Options {
     Options {
         connections: 200,
         changes: 12,
+        minutes: None,
         nodes: 1,
         seed: None,
         break_rule: None,

@@ -22,12 +22,16 @@ use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::xdp_action,
-    btf_maps::{Array, ProgramArray},
+    btf_maps::{Array, HashMap, LruHashMap, ProgramArray},
     helpers::generated::bpf_xdp_adjust_head,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use lb_common::bench::{Plan, RESTORED};
+use lb_common::{
+    bench::{Plan, RESTORED},
+    flow::Flow,
+    pin::Pin,
+};
 
 /// The program under test, at index 0.
 #[btf_map]
@@ -40,6 +44,14 @@ static PLAN: Array<Plan, 1> = Array::new();
 /// Number of the next flow. One driver runs at a time, so that a run which changes its CPU goes on where it was.
 #[btf_map]
 static NEXT: Array<u32, 1> = Array::new();
+
+/// What `floor_hash` looks in: a kernel hash with keys of 20 bytes.
+#[btf_map]
+static HASH: HashMap<[u32; 5], u32, 4096> = HashMap::new();
+
+/// What `floor_lru` writes to: keys and values of the size of a pin's. User space sets how many fit.
+#[btf_map]
+static LRU: LruHashMap<Flow, Pin, 65536> = LruHashMap::new();
 
 /// Restores the packet and runs the program under test.
 #[xdp(frags)]
@@ -76,7 +88,7 @@ fn drive(ctx: &XdpContext) -> Option<()> {
     None
 }
 
-/// Writes the next flow's source address (low 16 bits) and port.
+/// Writes the next flow's source address (low 16 bits) and port, and the next destination.
 #[inline(always)]
 fn choose_flow(ctx: &XdpContext, plan: &Plan) -> Option<()> {
     let next = NEXT.get_ptr_mut(0)?;
@@ -87,21 +99,73 @@ fn choose_flow(ctx: &XdpContext, plan: &Plan) -> Option<()> {
     unsafe { *next = if following < plan.flows { following } else { 0 } };
     // An odd multiplier makes this a permutation of the 32-bit numbers: each flow is another one, in scattered order.
     let flow = number.wrapping_mul(0x9e37_79b1);
-    let address = ctx
-        .data()
-        .wrapping_add((plan.address_offset & 0xff) as usize);
-    if address.wrapping_add(2) > ctx.data_end() {
-        return None;
+    write(ctx, plan, plan.address_offset, (flow >> 16) as u16)?;
+    write(ctx, plan, plan.port_offset, flow as u16)?;
+    if plan.destinations != 0 {
+        // The high bits are the scattered ones.
+        let scattered = (u64::from(flow).wrapping_mul(u64::from(plan.destinations))) >> 32;
+        write(
+            ctx,
+            plan,
+            plan.destination_offset,
+            (scattered as u16).to_be(),
+        )?;
     }
-    // SAFETY: the check above proves the bytes to be in bounds.
-    unsafe { (address as *mut u16).write_unaligned((flow >> 16) as u16) };
-    let port = ctx.data().wrapping_add((plan.port_offset & 0xff) as usize);
-    if port.wrapping_add(2) > ctx.data_end() {
-        return None;
-    }
-    // SAFETY: the check above proves the bytes to be in bounds.
-    unsafe { (port as *mut u16).write_unaligned(flow as u16) };
     Some(())
+}
+
+/// Writes a word of the packet. Where the plan says where the checksums are, they follow (RFC 1624).
+#[inline(always)]
+fn write(ctx: &XdpContext, plan: &Plan, offset: u32, word: u16) -> Option<()> {
+    let old = word_at(ctx, offset)?;
+    // SAFETY: `word_at` has proven the two bytes to be in bounds of the packet; words of it may be unaligned.
+    let before = unsafe { old.read_unaligned() };
+    // SAFETY: as above.
+    unsafe { old.write_unaligned(word) };
+    if plan.checksum_offset == 0 {
+        return Some(());
+    }
+    correct(ctx, plan.checksum_offset, before, word)?;
+    // The ports are no part of the IP header, whose checksum lies before them.
+    if plan.ip_checksum_offset != 0 && offset < plan.port_offset {
+        correct(ctx, plan.ip_checksum_offset, before, word)?;
+    }
+    Some(())
+}
+
+/// Takes a word out of a checksum and puts another one in.
+#[inline(always)]
+fn correct(ctx: &XdpContext, offset: u32, before: u16, after: u16) -> Option<()> {
+    let checksum = word_at(ctx, offset)?;
+    // SAFETY: as in `write`.
+    let held = unsafe { checksum.read_unaligned() };
+    let sum = u32::from(!held)
+        .wrapping_add(u32::from(!before))
+        .wrapping_add(u32::from(after));
+    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+    // SAFETY: as in `write`.
+    unsafe { checksum.write_unaligned(!(sum as u16)) };
+    Some(())
+}
+
+/// The word at an offset of the packet, if it is in bounds.
+#[inline(always)]
+fn word_at(ctx: &XdpContext, offset: u32) -> Option<*mut u16> {
+    let at = ctx.data().wrapping_add((offset & 0xff) as usize);
+    if at.wrapping_add(2) > ctx.data_end() {
+        return None;
+    }
+    Some(at as *mut u16)
+}
+
+/// Makes the next packet of a load and sends it out of the interface that it is said to have come by: run on live frames,
+/// whose bytes the kernel leaves as the last packet had them.
+#[xdp(frags)]
+pub fn generate(ctx: XdpContext) -> u32 {
+    PLAN.get(0)
+        .and_then(|plan| choose_flow(&ctx, plan))
+        .map_or(xdp_action::XDP_ABORTED, |()| xdp_action::XDP_TX)
 }
 
 /// The first floor: nothing at all.
@@ -175,4 +239,35 @@ fn encap(ctx: &XdpContext) -> Option<u32> {
         frame.add(32).cast::<u16>().write_unaligned(0x0200);
     }
     Some(xdp_action::XDP_TX)
+}
+
+/// The unit of DESIGN.md: one lookup in a kernel hash, by 20 bytes of the packet.
+#[xdp(frags)]
+pub fn floor_hash(ctx: XdpContext) -> u32 {
+    let start = ctx.data();
+    if start.wrapping_add(46) > ctx.data_end() {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: the check above proves 46 bytes to be in bounds; the words may be unaligned.
+    let key = unsafe { ((start.wrapping_add(26)) as *const [u32; 5]).read_unaligned() };
+    // SAFETY: nothing changes the map while packets are measured.
+    match unsafe { HASH.get(&key) } {
+        Some(found) if *found != 0 => xdp_action::XDP_TX,
+        _ => xdp_action::XDP_DROP,
+    }
+}
+
+/// One update of an LRU hash, by 40 bytes of the packet.
+#[xdp(frags)]
+pub fn floor_lru(ctx: XdpContext) -> u32 {
+    let start = ctx.data();
+    if start.wrapping_add(54) > ctx.data_end() {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: the check above proves 54 bytes to be in bounds; a flow is plain bytes.
+    let key = unsafe { ((start.wrapping_add(14)) as *const Flow).read_unaligned() };
+    match LRU.insert(&key, &Pin::default(), 0) {
+        Ok(()) => xdp_action::XDP_TX,
+        Err(_) => xdp_action::XDP_DROP,
+    }
 }

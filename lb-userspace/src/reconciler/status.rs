@@ -106,7 +106,7 @@ impl<D: DataPlane> Reconciler<D> {
             ready: self.wanted.is_some() && self.attachments.is_any(),
             node: self.desired.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: env!("WEIR_COMMIT").to_owned(),
+            commit: crate::COMMIT.to_owned(),
             generation: self.generation,
             config: self.origin.status(),
             interfaces: self.attachments.status(self.interfaces()),

@@ -5,25 +5,19 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::serving;
 use crate::{
-    lab::{Backend, Lab, Namespace, Protocol, Segment, VIP_V4, VIP_V6, Vip, Weir, WeirConfig},
+    lab::{Lab, Namespace, Segment, Weir},
     progress::{run_visibly, step},
     workspace,
 };
 
-/// Port of the VIPs that are measured with backends reached by `l2`, in benches/src/cases.rs.
-const PORT: u16 = 443;
-/// Backends of each VIP, as there.
-const BACKENDS: u8 = 16;
-/// Number of the first backend in its segment; the host's is 1.
-const FIRST: u8 = 11;
 /// The cases that older versions know: no tunnels, no tags.
 const CASES: [&str; 6] = [
     "floor: parse and swap",
@@ -143,20 +137,8 @@ impl Daemons {
         let mut running = Vec::new();
         for ((name, binary, unknown_keys), number) in versions.into_iter().zip(1..) {
             let segment = Segment::create(&switch, name)?;
-            segment.plug(&host, name, &addresses(number))?;
-            let config = config(name, number);
-            for vip in &config.vips {
-                for backend in &vip.backends {
-                    // Nobody is there: the programs only run, and send nothing.
-                    host.ip(&format!(
-                        "neighbour replace {} lladdr 02:00:00:00:01:01 dev {name} nud permanent",
-                        backend.address
-                    ))?;
-                }
-            }
-            let weir = step(&format!("start the weir of {name}"), || {
-                Weir::start_binary(binary, &lab, &host, &config, &unknown_keys)
-            })?;
+            let (weir, _) =
+                serving::start(&lab, &host, &segment, (name, number), binary, &unknown_keys)?;
             running.push((name, weir));
         }
         Ok(Self {
@@ -189,53 +171,4 @@ fn git() -> Command {
     let mut git = Command::new("git");
     git.arg("-C").arg(workspace::root());
     git
-}
-
-fn v4(segment: u8, number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 78, segment, number)
-}
-
-fn v6(segment: u8, number: u8) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd78, 0, 0, segment.into(), 0, 0, 0, number.into())
-}
-
-fn addresses(segment: u8) -> [String; 2] {
-    [
-        format!("{}/24", v4(segment, 1)),
-        format!("{}/64", v6(segment, 1)),
-    ]
-}
-
-/// The VIPs of the measured packets, with backends in a segment.
-fn config(name: &str, segment: u8) -> WeirConfig {
-    let families = [("v4", VIP_V4), ("v6", VIP_V6)];
-    let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-    let vips = families.into_iter().flat_map(|(family, address)| {
-        protocols.map(|(word, protocol)| Vip {
-            name: format!("{word}-{family}"),
-            address,
-            port: PORT,
-            protocol,
-            flows: None,
-            checked: None,
-            backends: (FIRST..FIRST + BACKENDS)
-                .map(|number| Backend {
-                    address: match address {
-                        IpAddr::V4(_) => v4(segment, number).into(),
-                        IpAddr::V6(_) => v6(segment, number).into(),
-                    },
-                    weight: 100,
-                })
-                .collect(),
-        })
-    });
-    WeirConfig {
-        node: name.to_owned(),
-        interfaces: vec![name.to_owned()],
-        metrics: (Ipv4Addr::LOCALHOST, 9406 + u16::from(segment)).into(),
-        on_exit: "keep",
-        forward: "l2",
-        encap_source: Vec::new(),
-        vips: vips.collect(),
-    }
 }

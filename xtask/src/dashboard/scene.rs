@@ -13,8 +13,8 @@ use rustix::process::Signal;
 
 use crate::{
     lab::{
-        Ecmp, FlowTimes, Host, Lab, Observer, Plan, Process, Prometheus, Topology, VIP_V4, Weir,
-        WeirConfig,
+        Ecmp, FlowTimes, Host, Lab, Observer, Plan, Process, Prometheus, Statistics, Topology,
+        VIP_V4, Weir, WeirConfig,
     },
     limits::start_redis,
     progress::step,
@@ -79,30 +79,6 @@ pub(super) struct Scene {
     pub(super) began: f64,
     pub(super) ended: f64,
     _fleet: Fleet,
-}
-
-/// While it lives, the kernel counts how often BPF programs run and how long.
-struct Statistics {
-    before: String,
-}
-
-impl Statistics {
-    const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-    fn on() -> Result<Self> {
-        let before =
-            fs::read_to_string(Self::SWITCH).context("read the switch of BPF statistics")?;
-        fs::write(Self::SWITCH, "1").context("turn BPF statistics on")?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for Statistics {
-    fn drop(&mut self) {
-        if let Err(error) = fs::write(Self::SWITCH, &self.before) {
-            eprintln!("BPF statistics stay on: {error}");
-        }
-    }
 }
 
 struct Fleet {

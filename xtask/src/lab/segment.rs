@@ -111,6 +111,11 @@ impl Nic {
         self.host.inside(|| frame::send(&self.name, bytes))
     }
 
+    /// Returns the name of the far end of the cable, in the switch.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
     /// Returns the MAC address as it stands in frames.
     pub fn mac_bytes(&self) -> Result<[u8; 6]> {
         let text = self.mac()?;

@@ -140,6 +140,17 @@ impl Status {
         sent.map(|reason| reason.packets).sum()
     }
 
+    /// Returns how many frames of VIPs' flows it has sent on, its own answers left out.
+    #[must_use]
+    pub fn sent_on(&self) -> u64 {
+        const ON: [&str; 3] = ["forwarded", "fragment_orphan", "icmp_error"];
+        let on = self
+            .reasons
+            .iter()
+            .filter(|reason| ON.contains(&reason.reason.as_str()));
+        on.map(|reason| reason.packets).sum()
+    }
+
     /// Returns the VIP of a name.
     pub fn vip(&self, name: &str) -> Result<&VipStatus> {
         self.vips

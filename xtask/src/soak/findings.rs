@@ -8,10 +8,24 @@ use crate::traffic::lasting::event::{Broken, Refused};
 /// How many of the same are shown.
 const SHOWN: usize = 10;
 
+/// What a node has counted of all packets that it sent on to backends.
+#[derive(Debug)]
+pub(super) struct Counters {
+    pub(super) node: String,
+    /// By reason.
+    pub(super) by_reason: u64,
+    /// By VIP.
+    pub(super) by_vip: u64,
+}
+
 /// What a soak has shown.
 #[derive(Debug)]
 pub struct Findings {
     pub(super) changes: u32,
+    /// Frames of flows that nobody has, sent beside the connections.
+    pub(super) strays: u64,
+    /// What each node has counted, at the end.
+    pub(super) counters: Vec<Counters>,
     /// The backend whose server was killed.
     pub(super) victim: Death,
     /// The backends that failed their checks.
@@ -92,6 +106,11 @@ impl Findings {
                 "{count} new connections failed, such as {shown:#?}"
             ));
         }
+        for counters in &self.counters {
+            if counters.by_reason != counters.by_vip || counters.by_vip == 0 {
+                complaints.push(format!("counters do not add up: {counters:?}"));
+            }
+        }
         if self.digests.iter().any(|digest| *digest != self.fresh) {
             complaints.push(format!(
                 "the tables' digests are {:?}; one made from the last config alone has {}",
@@ -106,6 +125,12 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sum = |of: fn(&Traffic) -> u64| self.traffic.iter().map(of).sum::<u64>();
         writeln!(f, "changes                      {}", self.changes)?;
+        writeln!(f, "strays sent                  {}", self.strays)?;
+        writeln!(
+            f,
+            "packets forwarded            {}",
+            self.counters.iter().map(|node| node.by_vip).sum::<u64>()
+        )?;
         writeln!(
             f,
             "lines echoed                 {}",

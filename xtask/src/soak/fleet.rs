@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use super::{
     change::{BACKENDS, Backends, Change},
     death::Death,
+    findings::Counters,
     traffic::Traffic,
 };
 use crate::lab::{
@@ -266,6 +267,30 @@ impl Fleet {
             from_ms,
             until_ms: now_ms(),
         })
+    }
+
+    /// Returns what each node has counted, once nothing comes any more: two looks that agree.
+    pub(super) fn counters(&self) -> Result<Vec<Counters>> {
+        let look = |node: &Node| -> Result<Counters> {
+            let status = node.weir.status()?;
+            Ok(Counters {
+                node: node.config.node.clone(),
+                by_reason: status.sent_on(),
+                by_vip: status.vips.iter().map(|vip| vip.packets).sum(),
+            })
+        };
+        let mut counted = Vec::new();
+        for node in &self.nodes {
+            let mut last = look(node)?;
+            until("the counters to stand still", MOVES, || {
+                let now = look(node)?;
+                let is_still = now.by_reason == last.by_reason && now.by_vip == last.by_vip;
+                last = now;
+                Ok(is_still)
+            })?;
+            counted.push(last);
+        }
+        Ok(counted)
     }
 
     /// Returns the digest of each node's lookup table.

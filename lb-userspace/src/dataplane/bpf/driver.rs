@@ -2,14 +2,15 @@
 //! (lb-ebpf/src/bench has the method).
 
 mod classic;
+mod generate;
 mod reader;
 
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use aya::{
-    Ebpf, TestRun as _, TestRunOptions,
-    maps::{Array, MapData, ProgramArray},
+    Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
+    maps::{Array, HashMap, MapData, ProgramArray},
     programs::{
         ProgramFd, ProgramInfo, Xdp,
         links::{FdLink, PinnedLink},
@@ -17,13 +18,15 @@ use aya::{
     },
 };
 use lb_common::bench::{Plan, RESTORED};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes as _, IntoBytes};
 
 pub use classic::Classic;
+pub use generate::Generator;
 pub use reader::{Reader, ReaderCounts};
 
 use super::{
     BpfDataPlane,
+    object::take,
     test_run::{context, xdp},
     value::Value,
 };
@@ -43,14 +46,22 @@ pub enum Floor {
     Swap,
     /// Parse and push an outer header of constants.
     Encap,
+    /// One lookup in a kernel hash with a 20-byte key: the unit that costs are told in.
+    Hash,
+    /// One update of an LRU hash with a 40-byte key.
+    Lru,
 }
 
 impl Floor {
+    const ALL: [Self; 5] = [Self::Empty, Self::Swap, Self::Encap, Self::Hash, Self::Lru];
+
     const fn program(self) -> &'static str {
         match self {
             Self::Empty => "floor_empty",
             Self::Swap => "floor_swap",
             Self::Encap => "floor_encap",
+            Self::Hash => "floor_hash",
+            Self::Lru => "floor_lru",
         }
     }
 }
@@ -63,6 +74,7 @@ pub struct Driver {
     /// Number of the first flow of [`Flows::Fresh`] that has not come yet.
     fresh: u32,
     program: ProgramArray<MapData>,
+    hash: HashMap<MapData, [u32; 5], u32>,
 }
 
 /// A program of somebody else, found by a pin on a bpffs: another version's, or another product's.
@@ -130,45 +142,35 @@ pub struct Sample {
     pub frame: Vec<u8>,
     /// The flows that it stands for.
     pub flows: Flows,
+    /// How many destinations they have, numbered in the low 16 bits of the address; 0 for the frame's own.
+    pub destinations: u32,
     /// What the program under test must answer.
     pub action: u32,
 }
 
 impl Driver {
-    /// Loads driver and floors.
+    /// Loads driver and floors; [`Floor::Lru`] has room for so many entries.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn load() -> anyhow::Result<Self> {
-        let mut ebpf = Ebpf::load(OBJECT).context("loading the measuring programs")?;
-        for name in [
-            "driver",
-            Floor::Empty.program(),
-            Floor::Swap.program(),
-            Floor::Encap.program(),
-        ] {
+    pub fn load(lru_entries: u32) -> anyhow::Result<Self> {
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("LRU", lru_entries);
+        let mut ebpf = loader
+            .load(OBJECT)
+            .context("loading the measuring programs")?;
+        for name in ["driver"].into_iter().chain(Floor::ALL.map(Floor::program)) {
             xdp(&mut ebpf, name)?
                 .load()
                 .with_context(|| format!("loading {name}"))?;
         }
-        let plan = ebpf
-            .take_map("PLAN")
-            .context("the object lacks PLAN")?
-            .try_into()?;
-        let next = ebpf
-            .take_map("NEXT")
-            .context("the object lacks NEXT")?
-            .try_into()?;
-        let program = ebpf
-            .take_map("PROGRAM")
-            .context("the object lacks PROGRAM")?
-            .try_into()?;
         Ok(Self {
+            plan: take(&mut ebpf, "PLAN")?,
+            next: take(&mut ebpf, "NEXT")?,
+            program: take(&mut ebpf, "PROGRAM")?,
+            hash: take(&mut ebpf, "HASH")?,
             ebpf,
-            plan,
-            next,
             fresh: 0,
-            program,
         })
     }
 
@@ -182,6 +184,15 @@ impl Driver {
         sample: &Sample,
         repeat: u32,
     ) -> anyhow::Result<f64> {
+        if floor == Floor::Hash {
+            // So that the lookup finds what it looks for, as that of a VIP does.
+            let (key, _) = sample
+                .frame
+                .get(26..)
+                .and_then(|bytes| <[u32; 5]>::read_from_prefix(bytes).ok())
+                .context("the frame is too short for a key")?;
+            self.hash.insert(key, 1, 0).context("writing a key")?;
+        }
         let fd = xdp(&mut self.ebpf, floor.program())?.fd()?.try_clone()?;
         // A floor sends every packet back, whatever the sample's own fate is.
         self.measure_fd(
@@ -272,11 +283,11 @@ fn plan(sample: &Sample) -> anyhow::Result<Plan> {
     let Some((head, _)) = sample.frame.split_first_chunk::<{ RESTORED * 8 }>() else {
         bail!("the frame is shorter than what the driver restores")
     };
-    let (address_offset, port_offset) = match sample.frame.get(12..14) {
-        Some([0x08, 0x00]) => (28, 34),
-        Some([0x86, 0xdd]) => (36, 54),
+    let (address_offset, destination_offset, port_offset) = match sample.frame.get(12..14) {
+        Some([0x08, 0x00]) => (28, 32, 34),
+        Some([0x86, 0xdd]) => (36, 52, 54),
         // Only choosing flows needs the offsets.
-        _ if sample.flows == Flows::Own => (0, 0),
+        _ if sample.flows == Flows::Own => (0, 0, 0),
         _ => bail!("flows can only be chosen in plain IPv4 and IPv6 frames"),
     };
     Ok(Plan {
@@ -289,5 +300,10 @@ fn plan(sample: &Sample) -> anyhow::Result<Plan> {
         },
         address_offset,
         port_offset,
+        destinations: sample.destinations,
+        destination_offset,
+        // Nobody looks at the checksums of what is measured.
+        checksum_offset: 0,
+        ip_checksum_offset: 0,
     })
 }

@@ -101,6 +101,22 @@ pub struct BpfDataPlane {
     ingress: Option<u32>,
 }
 
+/// How large a loaded program is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProgramSize {
+    /// Its name.
+    pub name: String,
+    /// Instructions that the verifier walked through: it gives up at a million.
+    pub verified: u32,
+    /// Instructions of the program as the kernel rewrote it, inlined lookups included.
+    pub instructions: u32,
+    /// Bytes of machine code; 0 where the kernel interprets it.
+    pub machine_code: u32,
+}
+
+/// Bytes of a BPF instruction.
+const INSTRUCTION: u32 = 8;
+
 impl BpfDataPlane {
     /// Loads the program over the maps pinned below `pin_path`, making what is missing.
     ///
@@ -244,23 +260,25 @@ impl BpfDataPlane {
         pins.remove_others()
     }
 
-    /// How many instructions the verifier walked through for each program: it gives up at a million.
+    /// How large each program is, to the verifier and to the processor.
     ///
     /// # Errors
     /// Where the kernel does not tell (it does from 5.16 on).
-    pub fn verified_instructions(&mut self) -> anyhow::Result<Vec<(String, u32)>> {
+    pub fn program_sizes(&mut self) -> anyhow::Result<Vec<ProgramSize>> {
         let programs = self.object.ebpf.programs();
-        let verified = programs.map(|(name, program)| {
+        let sizes = programs.map(|(name, program)| {
             let info = program
                 .info()
                 .with_context(|| format!("asking for {name}"))?;
-            Ok((
-                name.to_owned(),
-                info.verified_instruction_count()
-                    .context("the kernel does not tell")?,
-            ))
+            let told = |number: Option<u32>| number.context("the kernel does not tell");
+            Ok(ProgramSize {
+                name: name.to_owned(),
+                verified: told(info.verified_instruction_count())?,
+                instructions: told(info.size_translated())? / INSTRUCTION,
+                machine_code: info.size_jitted(),
+            })
         });
-        verified.collect()
+        sizes.collect()
     }
 
     /// Whether the kernel has compiled the program to machine code.

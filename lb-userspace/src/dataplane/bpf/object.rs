@@ -327,6 +327,10 @@ pub(super) fn take<M: TryFrom<Map, Error = MapError>>(
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::collections::BTreeSet;
+
+    use ::object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+
     use super::*;
 
     /// A panic links without a word and is refused only by the kernel, or worse: never reached in tests.
@@ -355,32 +359,54 @@ pub(super) mod tests {
         assert!(symbols(OBSERVING).any(|name| name == "weir_observed"));
     }
 
+    /// The way of a plain packet calls next to nothing: what it looks up are arrays, which the kernel inlines. Helpers by their numbers
+    /// in linux/bpf.h.
+    #[test]
+    fn the_plain_way_calls_few_helpers() {
+        const MAP_LOOKUP: u32 = 1;
+        const TAIL_CALL: u32 = 12;
+        const ADJUST_HEAD: u32 = 44;
+        const REDIRECT_MAP: u32 = 51;
+        const GET_BUFF_LEN: u32 = 188;
+        let called: BTreeSet<_> = helpers_of(OBJECT, PROGRAM).into_iter().collect();
+        assert_eq!(
+            called,
+            // Tail calls for what is not plain, the head for outer headers, a redirect for another interface, the length for frames of
+            // several buffers.
+            [MAP_LOOKUP, TAIL_CALL, ADJUST_HEAD, REDIRECT_MAP, GET_BUFF_LEN].into()
+        );
+    }
+
     /// Names of the functions and variables of an object. (Its strings alone would tell too much: BTF names
     /// every module that was compiled.)
     pub(in crate::dataplane::bpf) fn symbols(object: &[u8]) -> impl Iterator<Item = String> {
-        let mut names = Vec::new();
-        let u64_at =
-            |at: usize| u64::from_le_bytes(object[at..at + 8].try_into().unwrap()) as usize;
-        let u32_at =
-            |at: usize| u32::from_le_bytes(object[at..at + 4].try_into().unwrap()) as usize;
-        let u16_at =
-            |at: usize| usize::from(u16::from_le_bytes(object[at..at + 2].try_into().unwrap()));
-        // ELF64: section headers are named at 40, their size and number at 58 and 60.
-        let (headers, size, count) = (u64_at(40), u16_at(58), u16_at(60));
-        let section = |index: usize| headers + index * size;
-        for index in 0..count {
-            // SHT_SYMTAB, whose names lie in the section that it links to.
-            if u32_at(section(index) + 4) != 2 {
-                continue;
-            }
-            let (start, len) = (u64_at(section(index) + 24), u64_at(section(index) + 32));
-            let strings = u64_at(section(u32_at(section(index) + 40)) + 24);
-            for symbol in (start..start + len).step_by(24) {
-                let name = strings + u32_at(symbol);
-                let end = object[name..].iter().position(|byte| *byte == 0).unwrap() + name;
-                names.push(String::from_utf8_lossy(&object[name..end]).into_owned());
-            }
-        }
+        let file = ::object::File::parse(object).unwrap();
+        let names: Vec<_> = file
+            .symbols()
+            .map(|symbol| symbol.name().unwrap().to_owned())
+            .collect();
         names.into_iter()
+    }
+
+    /// Helpers that a function of an object calls, as often as they stand there.
+    fn helpers_of(object: &[u8], function: &str) -> Vec<u32> {
+        // `BPF_JMP | BPF_CALL`, by which a helper is called where the source register is 0.
+        const CALL: u8 = 0x85;
+        let file = ::object::File::parse(object).unwrap();
+        let symbol = file.symbol_by_name(function).unwrap();
+        let section = file
+            .section_by_index(symbol.section_index().unwrap())
+            .unwrap();
+        let code = section
+            .data_range(symbol.address(), symbol.size())
+            .unwrap()
+            .unwrap();
+        let instructions = code.as_chunks::<8>().0.iter();
+        instructions
+            .filter_map(|[operation, registers, _, _, number @ ..]| {
+                let is_helper = *operation == CALL && registers >> 4 == 0;
+                is_helper.then(|| u32::from_le_bytes(*number))
+            })
+            .collect()
     }
 }

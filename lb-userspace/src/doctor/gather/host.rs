@@ -50,13 +50,8 @@ pub(super) fn host() -> Host {
 /// Loads the real program over maps of its own, and lets it go.
 fn load() -> anyhow::Result<Loaded> {
     let mut plane = BpfDataPlane::private_with(TRIAL)?;
-    let verified = plane.verified_instructions().ok();
-    let largest = verified.and_then(|steps| {
-        steps
-            .into_iter()
-            .map(|(_, instructions)| instructions)
-            .max()
-    });
+    let sizes = plane.program_sizes().ok();
+    let largest = sizes.and_then(|steps| steps.into_iter().map(|step| step.verified).max());
     Ok(Loaded {
         is_jitted: plane.is_jitted().ok(),
         verified: largest,

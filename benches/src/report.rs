@@ -1,0 +1,215 @@
+//! What came out: a table, a file for later, and what it is held against.
+
+use std::{fs, path::Path, time::SystemTime};
+
+use anyhow::Context as _;
+use lb_userspace::dataplane::bpf::ProgramSize;
+use serde::Serialize;
+
+use crate::targets::{self, Held};
+
+/// One run of the measurements.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    pub(crate) rounds: u32,
+    /// Packets of each case in each round.
+    pub(crate) packets: u32,
+    /// What the driver itself costs, ns per packet; taken out of everything else.
+    pub(crate) driver_ns: f64,
+    pub(crate) programs: Vec<Program>,
+    pub(crate) cases: Vec<Case>,
+    pub(crate) held: Vec<Held>,
+}
+
+/// Where it was measured.
+#[derive(Serialize)]
+pub(crate) struct Machine {
+    kernel: String,
+    cpu: String,
+    cpus: usize,
+    /// Which of the processor's faults the kernel works around: it makes calls dear.
+    mitigations: Vec<String>,
+    commit: String,
+    /// Seconds since the epoch.
+    at: u64,
+}
+
+/// How large a program of weir's is.
+#[derive(Serialize)]
+pub(crate) struct Program {
+    name: String,
+    verified_instructions: u32,
+    instructions: u32,
+    machine_code_bytes: u32,
+}
+
+impl From<ProgramSize> for Program {
+    fn from(size: ProgramSize) -> Self {
+        Self {
+            name: size.name,
+            verified_instructions: size.verified,
+            instructions: size.instructions,
+            machine_code_bytes: size.machine_code,
+        }
+    }
+}
+
+/// What a packet of a case cost, net of the driver.
+#[derive(Serialize)]
+pub(crate) struct Case {
+    pub(crate) case: String,
+    pub(crate) median_ns: f64,
+    pub(crate) min_ns: f64,
+    pub(crate) max_ns: f64,
+    net_ns: Vec<f64>,
+}
+
+impl Case {
+    /// Of the results of all rounds.
+    pub(crate) fn new(case: String, net_ns: Vec<f64>) -> Self {
+        let (min_ns, max_ns) = net_ns.iter().fold((f64::MAX, f64::MIN), |(min, max), ns| {
+            (min.min(*ns), max.max(*ns))
+        });
+        Self {
+            case,
+            median_ns: median(&net_ns),
+            min_ns,
+            max_ns,
+            net_ns,
+        }
+    }
+}
+
+/// The middle one of several values.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl Report {
+    /// Of what was measured; `commit` is the one that weir was built from.
+    pub(crate) fn new(
+        (rounds, packets): (u32, u32),
+        commit: &str,
+        driver: &[f64],
+        programs: Vec<ProgramSize>,
+        cases: Vec<Case>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            machine: Machine::this(commit)?,
+            rounds,
+            packets,
+            driver_ns: median(driver),
+            programs: programs.into_iter().map(Into::into).collect(),
+            held: targets::hold(&cases),
+            cases,
+        })
+    }
+
+    /// As JSON.
+    pub(crate) fn json(&self) -> anyhow::Result<String> {
+        serde_json::to_string_pretty(self).context("writing the results")
+    }
+
+    /// Writes the results and their plots into a directory.
+    pub(crate) fn save(&self, directory: &Path) -> anyhow::Result<()> {
+        let path = directory.join("packets.json");
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(&path, self.json()? + "\n").map_err(Into::into))
+            .with_context(|| format!("writing {}", path.display()))?;
+        crate::plots::write(self, directory)
+    }
+
+    /// Prints all of it.
+    pub(crate) fn print(&self) {
+        let machine = &self.machine;
+        println!(
+            "\nLinux {}, {} of {}; weir {}",
+            machine.kernel, machine.cpus, machine.cpu, machine.commit
+        );
+        println!(
+            "net ns per packet, {} rounds of {} packets (the driver takes {:.0} more)\n",
+            self.rounds, self.packets, self.driver_ns
+        );
+        println!("{:<52} {:>8} {:>8} {:>8}", "case", "median", "min", "max");
+        for case in &self.cases {
+            println!(
+                "{:<52} {:>8.1} {:>8.1} {:>8.1}",
+                case.case, case.median_ns, case.min_ns, case.max_ns
+            );
+        }
+        println!(
+            "\n{:<22} {:>12} {:>14} {:>14}",
+            "program", "instructions", "verified", "bytes of code"
+        );
+        for program in &self.programs {
+            println!(
+                "{:<22} {:>12} {:>14} {:>14}",
+                program.name,
+                program.instructions,
+                program.verified_instructions,
+                program.machine_code_bytes
+            );
+        }
+        if self.held.is_empty() {
+            return;
+        }
+        println!("\nheld against what it is to be (H: a hash lookup of this run)\n");
+        for held in &self.held {
+            println!(
+                "{:<62} {:>6.2} {:<6} {}",
+                held.what,
+                held.value,
+                held.unit,
+                match held.at_most {
+                    Some(limit) if held.value <= limit => format!("at most {limit}: yes"),
+                    Some(limit) => format!("at most {limit}: NO"),
+                    None => String::new(),
+                }
+            );
+        }
+    }
+}
+
+impl Machine {
+    fn this(commit: &str) -> anyhow::Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).with_context(|| format!("reading {path}"));
+        let cpuinfo = read("/proc/cpuinfo")?;
+        // Not every architecture names it.
+        let cpu = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+            .map_or("unknown", |(_, name)| name);
+        Ok(Self {
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            cpu: cpu.trim().to_owned(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            mitigations: mitigations(),
+            commit: commit.to_owned(),
+            at: SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        })
+    }
+}
+
+/// "FAULT: what the kernel does", of those that it does something against.
+fn mitigations() -> Vec<String> {
+    let listed = fs::read_dir("/sys/devices/system/cpu/vulnerabilities");
+    let mut found: Vec<_> = listed
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let told = fs::read_to_string(entry.path()).ok()?;
+            let told = told.trim();
+            let name = entry.file_name();
+            told.starts_with("Mitigation")
+                .then(|| format!("{}: {told}", name.to_string_lossy()))
+        })
+        .collect();
+    found.sort();
+    found
+}
