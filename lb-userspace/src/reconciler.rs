@@ -48,7 +48,7 @@ use crate::{
         slots::{Settled, Slots, earlier},
         wanted::{Inputs, Wanted},
     },
-    neighbours::{Neighbours, NextHop, Snapshot},
+    neighbours::{Neighbours, NextHop, Problem, Snapshot},
     state::StateFile,
 };
 use attachments::Attachments;
@@ -171,6 +171,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
         let mut held = Held::adopt(&vips, &backends, slots);
         held.adopt_interfaces(plane.interfaces()?);
+        held.adopt_peers(plane.peers()?);
         held.adopt_blocks(plane.block_keys()?, plane.block_scopes()?);
         let lists = Writer::start(plane.list_plane()?)?;
         let probe_path = Arc::new(ProbePath::new(&config.node.pin_path));
@@ -258,7 +259,7 @@ impl<D: DataPlane> Reconciler<D> {
         // What a killed daemon left leads into nothing now.
         self.probe_path.remove().await;
         let addresses = self.desired.watched();
-        self.neighbours.watch(addresses.clone());
+        self.neighbours.watch(self.watched(&self.desired));
         if !change::resolved(self.snapshots.clone(), &addresses).await? {
             tracing::warn!(
                 "some backends' MAC addresses are not known yet: `weir status` names them"
@@ -482,6 +483,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.held
             .retain_ports(|ifindex| snapshot.links.contains_key(&ifindex));
         let next_hops = usable(&snapshot);
+        let locals = locals(&snapshot);
         let health = Arc::clone(&self.checked.borrow_and_update());
         let now = Instant::now();
         let mut standing = self.keeper.stand(
@@ -500,6 +502,7 @@ impl<D: DataPlane> Reconciler<D> {
             keys: &self.desired.keys,
             ports: &ports,
             next_hops: &next_hops,
+            locals: &locals,
             standing: &standing,
             cpus: self.plane.cpus(),
         };
@@ -585,8 +588,15 @@ impl<D: DataPlane> Reconciler<D> {
         self.health.watch(checks);
     }
 
-    /// Backends whose way the network must tell: a configuration's, and the leaving ones.
+    /// Whose way the network must tell: a configuration's backends and peers, and the leaving backends.
     fn watched(&self, desired: &Desired) -> BTreeSet<IpAddr> {
+        let mut watched = self.watched_backends(desired);
+        watched.extend(&desired.config.node.peers);
+        watched
+    }
+
+    /// The same without peers, whom nothing waits for.
+    fn watched_backends(&self, desired: &Desired) -> BTreeSet<IpAddr> {
         let mut watched = desired.watched();
         let leaving = self
             .wanted
@@ -660,6 +670,13 @@ fn usable(snapshot: &Snapshot) -> Cow<'_, BTreeMap<IpAddr, NextHop>> {
     }
     let hops = snapshot.next_hops.iter().filter(|(_, hop)| exists(hop));
     Cow::Owned(hops.map(|(address, hop)| (*address, *hop)).collect())
+}
+
+/// The watched addresses that are this node's own.
+fn locals(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let problems = snapshot.problems.iter();
+    let own = problems.filter(|(_, problem)| **problem == Problem::Local);
+    own.map(|(address, _)| *address).collect()
 }
 
 /// Waits until a time; for ever, where there is none.

@@ -304,7 +304,7 @@ pub struct BackendStatus {
     pub packets_per_second: Option<f64>,
     /// Of a backend of weight 0: when `drain_timeout` ends, in seconds from now. `null` for others, and where there is none.
     pub drain_seconds_left: Option<f64>,
-    /// Whether the next hop toward it is known.
+    /// Whether the next hop toward it is known, or it is this node itself.
     pub resolved: bool,
     /// MAC address of that next hop, if known.
     pub mac: Option<String>,

@@ -32,6 +32,7 @@ pub(super) const NODE: Keys = Keys {
         "on_exit",
         "encap_source",
         "gue_port",
+        "peers",
         "state_file",
         "api_group",
         "api_admin_group",

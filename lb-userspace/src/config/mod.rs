@@ -40,7 +40,7 @@ pub use prefix::{NotAPrefix, Prefix};
 pub use single::Reader;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -93,6 +93,8 @@ pub struct Node {
     pub encap_source: EncapSource,
     /// UDP port that backends take GUE on.
     pub gue_port: u16,
+    /// Other nodes of the fleet on this node's segments: what they send here is not balanced again.
+    pub peers: BTreeSet<IpAddr>,
     /// How many flows are remembered at most, in each of three maps, while slots change hands.
     pub max_pins: u32,
     /// How many sources are remembered at most, of VIPs that limit them.

@@ -56,7 +56,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_vip_packets_total",
         kind: Kind::Counter,
         labels: &["vip"],
-        help: "Frames forwarded for the VIP.",
+        help: "Frames forwarded for the VIP, and frames left to this node itself as its backend.",
         samples: |status| vips(status, |vip| vip.packets),
     },
     Metric {
@@ -119,7 +119,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_backend_resolved",
         kind: Kind::Gauge,
         labels: &["vip", "backend"],
-        help: "Whether the MAC address of the next hop toward the backend is known: 1 or 0.",
+        help: "Whether the MAC address of the next hop toward the backend is known, or it is this node itself: 1 or 0.",
         samples: |status| backends(status, |backend| u64::from(backend.resolved)),
     },
     Metric {

@@ -109,6 +109,10 @@ const NODE: &[Field<Node>] = &[
         v4.into_iter().chain(v6).collect::<Vec<_>>().join(" ")
     }),
     ("gue_port", |node| node.gue_port.to_string()),
+    ("peers", |node| {
+        let peers = node.peers.iter().map(ToString::to_string);
+        peers.collect::<Vec<_>>().join(" ")
+    }),
 ];
 
 const ACCESS: &[Field<Lists>] = &[
@@ -196,6 +200,7 @@ impl Basis {
             keys,
             ports: &[],
             next_hops: &BTreeMap::new(),
+            locals: &BTreeSet::new(),
             standing: &Standing::default(),
             cpus: 1,
         };

@@ -16,7 +16,7 @@ use crate::{
         blocks::Blocks,
         overrides::{BackendName, Override},
     },
-    neighbours::Snapshot,
+    neighbours::{Problem, Snapshot},
     state::State,
 };
 
@@ -77,7 +77,9 @@ pub(super) fn state(generation: u64, desired: &Desired, fleet_nodes: u32) -> Sta
 
 pub(super) fn knows(snapshot: &Snapshot, address: &IpAddr) -> bool {
     let hop = snapshot.next_hops.get(address);
+    // To this node itself there is no way, and none is needed.
     hop.is_some_and(|hop| hop.mac_destination.is_some())
+        || snapshot.problems.get(address) == Some(&Problem::Local)
 }
 
 impl<D: DataPlane> Reconciler<D> {
@@ -159,8 +161,10 @@ impl<D: DataPlane> Reconciler<D> {
         let mut watched = self.watched(&next);
         let new: BTreeSet<_> = {
             let snapshot = self.snapshots.borrow();
-            let unknown = watched.iter().filter(|address| !knows(&snapshot, address));
-            unknown.copied().collect()
+            let backends = self.watched_backends(&next).into_iter();
+            backends
+                .filter(|address| !knows(&snapshot, address))
+                .collect()
         };
         if new.is_empty() {
             self.commit(prepared);

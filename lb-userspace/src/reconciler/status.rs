@@ -31,6 +31,7 @@ use crate::{
         overrides::Override,
         wanted::{WantedBackend, WantedVip},
     },
+    neighbours::Problem,
 };
 
 impl<D: DataPlane> Reconciler<D> {
@@ -61,10 +62,14 @@ impl<D: DataPlane> Reconciler<D> {
         problems.extend(self.idle_blocks());
         problems.extend(self.lists.progress().problem);
         problems.extend(self.refused_files.problems());
+        // A peer that is silent sends nothing here either.
+        let backends = self.watched_backends(&self.desired);
         problems.extend(
             snapshot
                 .problems
                 .iter()
+                .filter(|(_, problem)| **problem != Problem::Local)
+                .filter(|(address, _)| backends.contains(address))
                 .map(|(address, problem)| format!("{address}: {problem}")),
         );
         let vips = self
@@ -302,7 +307,7 @@ impl<D: DataPlane> Reconciler<D> {
         (config, command): (&config::Backend, Override),
         count: Counters,
     ) -> BackendStatus {
-        let resolved = backend.entry.is_resolved();
+        let entry = &backend.entry;
         let health = self.health_of(vip, backend.address, config.forward);
         BackendStatus {
             id: backend.id,
@@ -327,8 +332,8 @@ impl<D: DataPlane> Reconciler<D> {
                 None => None,
             },
             drain_seconds_left: self.drain_seconds_left(vip, backend.id),
-            resolved,
-            mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
+            resolved: entry.is_resolved() || entry.is_local(),
+            mac: entry.is_resolved().then(|| mac_text(entry.mac_destination)),
             mtu: backend.entry.mtu,
             packets: count.packets,
             bytes: count.bytes,

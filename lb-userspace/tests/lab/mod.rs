@@ -1,6 +1,11 @@
 //! A node with its maps in host memory, from a configuration to packets.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -78,6 +83,7 @@ impl Lab {
             keys: &keys,
             ports: &self.ports,
             next_hops: &self.next_hops,
+            locals: &BTreeSet::new(),
             standing: &self.standing,
             cpus: 1,
         };
@@ -139,6 +145,8 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Node(_) => "node",
         Step::Port(_) => "port",
         Step::Interface(..) => "interface",
+        Step::Peer(_) => "peer",
+        Step::ClearPeer(_) => "clear-peer",
         Step::NewBackend(_) => "new-backend",
         Step::NewVip(_) => "new-vip",
         Step::Backend(..) => "backend",
@@ -203,6 +211,7 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
             gue_port: 6080,
             max_pins: 65_536,
             max_sources: 65_536,
+            peers: BTreeSet::new(),
             state_file: PathBuf::from("/var/lib/weir/state.json"),
             api_group: None,
             api_admin_group: None,

@@ -237,5 +237,6 @@ fn config(name: &str, segment: u8) -> WeirConfig {
         forward: "l2",
         encap_source: Vec::new(),
         vips: vips.collect(),
+        more: String::new(),
     }
 }

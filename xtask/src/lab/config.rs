@@ -28,6 +28,8 @@ pub struct WeirConfig {
     pub encap_source: Vec<IpAddr>,
     /// What clients dial.
     pub vips: Vec<Vip>,
+    /// Keys of `[node]` that are not above, then other sections, as text.
+    pub more: String,
 }
 
 /// A virtual service.
@@ -117,6 +119,7 @@ impl WeirConfig {
             forward: "l2",
             encap_source: vec![topology.lb.v4, topology.lb.v6],
             vips: vips.collect(),
+            more: String::new(),
         }
     }
 
@@ -163,6 +166,7 @@ impl WeirConfig {
             // Writing to a String cannot fail.
             let _infallible = writeln!(text, "encap_source   = {sources:?}");
         }
+        text.push_str(&self.more);
         for vip in &self.vips {
             vip.write(&mut text, self.forward);
         }
@@ -250,6 +254,7 @@ mod tests {
             forward: "l2",
             encap_source: vec!["10.77.0.1".parse().unwrap()],
             vips: vec![vip],
+            more: String::new(),
         };
         let text = config.to_toml(Path::new("/run/lab"));
         for line in [
