@@ -8,7 +8,8 @@ use lb_userspace::kubernetes::vip_pool::definition;
 use serde_json::{Value, json};
 
 use crate::{
-    follow::{cluster, service},
+    cluster::service,
+    follow::cluster,
     node::Node,
     server::{Call, until},
 };
