@@ -72,6 +72,8 @@ struct Waited {
     changed: Changed,
     /// Whether no packets came for as long as was asked for.
     quiet: bool,
+    /// Whether the network is still told of a VIP.
+    announced: bool,
     /// Packets a second that came last.
     packets_per_second: f64,
     /// How long it took until then.
@@ -102,6 +104,10 @@ pub(super) fn drain(args: &Args) -> anyhow::Result<Outcome> {
             "{DONE}, and for {} no packets have come (generation {})",
             humantime::format_duration(args.quiet),
             changed.generation
+        )),
+        Form::Table if waited.announced => output::message(format_args!(
+            "after {} VIPs are still announced: `weir status` says why",
+            humantime::format_duration(args.timeout)
         )),
         Form::Table => output::message(format_args!(
             "after {} packets still come, {:.1} a second: has the network been told? (`weir status`, docs/fleet.md)",
@@ -151,6 +157,7 @@ async fn wait(args: &Args, client: &Client, changed: Changed) -> Result<Waited, 
             return Ok(Waited {
                 changed,
                 quiet,
+                announced: last.is_announced,
                 packets_per_second: rate,
                 seconds: began.elapsed().as_secs_f64(),
             });
