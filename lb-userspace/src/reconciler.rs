@@ -1,6 +1,7 @@
 //! The one task that owns the data plane: it makes the maps what the configuration and the network want, and
 //! answers commands. No map needs a lock.
 
+mod announce;
 mod attachments;
 mod blocks;
 mod change;
@@ -51,6 +52,7 @@ use crate::{
     neighbours::{Neighbours, NextHop, Problem, Snapshot},
     state::StateFile,
 };
+use announce::Announcements;
 use attachments::Attachments;
 use change::Prepared;
 use desired::Desired;
@@ -114,6 +116,7 @@ pub(crate) struct Reconciler<D> {
     observers: Box<Observers>,
     /// The cluster whose Services are served.
     cluster: Cluster,
+    announcements: Announcements,
     /// When something changes by time alone.
     wake: Option<Instant>,
 }
@@ -198,6 +201,7 @@ impl<D: DataPlane> Reconciler<D> {
                 Services::default(),
                 state.overrides,
                 Arc::new(state.blocks),
+                state.node_drained,
             ),
             ids: Ids::adopt(&vips, &backends),
             held,
@@ -230,6 +234,7 @@ impl<D: DataPlane> Reconciler<D> {
             settled: None,
             fleet: FleetLimits::of(state.fleet_nodes),
             observers: Box::default(),
+            announcements: Announcements::default(),
             wake: None,
         })
     }
@@ -270,6 +275,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.load_lists().await?;
         self.reconcile("start")?;
         self.tell_changes();
+        self.announce();
         if !self.attachments.is_any() {
             let names = self.interfaces().iter();
             let problems = names.filter_map(|name| self.attachments.problem(name));
@@ -285,7 +291,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.desired.file().node.on_exit
     }
 
-    /// Takes away what only a running daemon needs.
+    /// Takes away what only a running daemon needs. The routes of VIPs stay.
     pub(crate) async fn end(mut self) {
         self.end_watches();
         self.probe_path.remove().await;
@@ -293,6 +299,8 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Gives the data plane and the neighbours up, for when weir leaves for good.
     pub(crate) async fn release(self) {
+        // Before the program goes: a route to a node that balances nothing leads into nothing.
+        self.announcements.into_routes().withdraw().await;
         self.probe_path.remove().await;
         drop(self.plane);
         self.neighbours.release().await;
@@ -301,6 +309,7 @@ impl<D: DataPlane> Reconciler<D> {
     /// Follows the network and answers commands until told to end.
     pub(crate) async fn run(&mut self, commands: &mut mpsc::Receiver<Command>) -> End {
         loop {
+            let announce_at = self.announcements.wake;
             tokio::select! {
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {
@@ -322,6 +331,8 @@ impl<D: DataPlane> Reconciler<D> {
                     self.expire_blocks();
                     self.follow("time");
                 }
+                () = self.announcements.changed() => {}
+                () = until(announce_at) => self.announce(),
                 reread = self.files.next() => self.reread(reread),
                 message = self.sweeper.next() => self.sweep(message),
                 turn = self.observers.next() => self.turn_observers(turn),
@@ -344,6 +355,8 @@ impl<D: DataPlane> Reconciler<D> {
                 Some(error)
             }
         };
+        // Also where the maps could not follow: a VIP without backends is none the better for that.
+        self.announce();
     }
 
     /// Goes on with a scan; at its end what has settled becomes Stable, and what nothing names goes.

@@ -9,7 +9,7 @@ pub(super) struct Keys {
 }
 
 pub(super) const FILE: Keys = Keys {
-    known: &["node", "redis", "kubernetes", "access", "vip"],
+    known: &["node", "redis", "kubernetes", "announce", "access", "vip"],
     later: &[],
 };
 
@@ -47,6 +47,17 @@ pub(super) const REDIS: Keys = Keys {
     later: &[],
 };
 
+pub(super) const ANNOUNCE: Keys = Keys {
+    known: &[
+        "table",
+        "protocol",
+        "hold_down",
+        "dead_daemon_hold",
+        "withdraw_delay",
+    ],
+    later: &[],
+};
+
 pub(super) const KUBERNETES: Keys = Keys {
     known: &[
         "class",
@@ -78,6 +89,7 @@ pub(super) const VIP: Keys = Keys {
         "affinity",
         "forward",
         "announce",
+        "min_healthy",
         "health",
         "move_window",
         "flow_idle",
@@ -90,7 +102,7 @@ pub(super) const VIP: Keys = Keys {
         "limit",
         "backend",
     ],
-    later: &["min_healthy"],
+    later: &[],
 };
 
 pub(super) const ACCESS: Keys = Keys {
@@ -215,6 +227,7 @@ mod tests {
             FILE,
             NODE,
             REDIS,
+            ANNOUNCE,
             KUBERNETES,
             KUBERNETES_HEALTH,
             ACCESS,
@@ -231,7 +244,7 @@ mod tests {
     fn lists_read_as_a_sentence() {
         assert_eq!(
             FILE.list(),
-            "`node`, `redis`, `kubernetes`, `access` or `vip`"
+            "`node`, `redis`, `kubernetes`, `announce`, `access` or `vip`"
         );
         assert_eq!(BACKEND.list(), "`address`, `weight`, `mac` or `forward`");
     }

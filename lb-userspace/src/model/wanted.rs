@@ -560,7 +560,8 @@ fn flags(vip: &config::Vip) -> u32 {
         Affinity::Source => vip::flags::AFFINITY_SOURCE,
     };
     let announce = match vip.announce {
-        Announce::None => 0,
+        // A route leads here by this node's own addresses.
+        Announce::None | Announce::Route => 0,
         Announce::L2 => vip::flags::ANNOUNCE_L2,
     };
     affinity | announce | limits

@@ -72,6 +72,7 @@ pub(super) fn state(generation: u64, desired: &Desired, fleet_nodes: u32) -> Sta
         fleet_nodes,
         overrides: desired.overrides().clone(),
         blocks: Blocks::clone(desired.blocks()),
+        node_drained: desired.is_node_drained(),
     }
 }
 
@@ -107,6 +108,7 @@ impl<D: DataPlane> Reconciler<D> {
                 return;
             }
             Change::Drain(target, is_drained) => self.drain(&target, is_drained, by),
+            Change::DrainNode(is_drained) => self.drain_node(is_drained, by),
             Change::Block(block) => self.block(&block, by),
             Change::Unblock(name) => self.unblock(&name, by),
             Change::Weight(vip, backend, weight) => {
@@ -418,6 +420,7 @@ impl<D: DataPlane> Reconciler<D> {
         });
         let Err(error) = result else {
             self.failure = None;
+            self.announce();
             return Ok(());
         };
         self.desired = before;

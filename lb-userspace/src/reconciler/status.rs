@@ -44,6 +44,7 @@ impl<D: DataPlane> Reconciler<D> {
         problems.extend(self.fleet_status().and_then(|fleet| fleet.problem()));
         problems.extend(self.probe_path.problem());
         problems.extend(self.observers.problem().cloned());
+        problems.extend(self.announce_problems());
         let kubernetes = self.cluster.status();
         problems.extend(kubernetes.iter().flat_map(|status| status.problems.clone()));
         problems.extend(self.desired.refused().iter().cloned());
@@ -124,6 +125,8 @@ impl<D: DataPlane> Reconciler<D> {
             fleet: self.fleet_status(),
             observed: self.observed_status(),
             kubernetes,
+            drained: self.desired.is_node_drained(),
+            announcements: self.announcement_counts(),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }
@@ -264,6 +267,7 @@ impl<D: DataPlane> Reconciler<D> {
                 .copied()
                 .unwrap_or_default(),
             fails_open: self.keeper.failing_open.contains(&vip.name),
+            announce: self.announce_status(config),
             dropped: Vec::new(),
             limits: Vec::new(),
             backends,

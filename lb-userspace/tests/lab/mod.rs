@@ -15,8 +15,8 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{
-        Affinity, Announce, Backend, Config, EncapSource, Flows, ForwardMode, Limits, Lists, Node,
-        OnExit, Protocol, Secret, TableAlgorithm, Vip, XdpMode,
+        Affinity, Announce, Announcing, Backend, Config, EncapSource, Flows, ForwardMode, Limits,
+        Lists, Node, OnExit, Protocol, Secret, TableAlgorithm, Vip, XdpMode,
     },
     dataplane::{apply::apply, memory::Memory},
     model::{
@@ -184,6 +184,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         table: TableAlgorithm::Maglev,
         affinity: Affinity::Flow,
         announce: Announce::None,
+        min_healthy: 1,
         flows: Flows::usual(Protocol::Tcp),
         access: Lists::default(),
         health: None,
@@ -218,6 +219,7 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
         },
         redis: None,
         kubernetes: None,
+        announce: Announcing::default(),
         vips,
     }
 }

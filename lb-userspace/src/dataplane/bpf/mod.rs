@@ -49,7 +49,7 @@ use zerocopy::FromZeros as _;
 pub use attach::foreign;
 pub use left::{Left, LeftBackend, LeftVip};
 pub use observe::Observer;
-pub use pins::{Detached, detach, linked_interfaces, nearest_is_bpffs};
+pub use pins::{Detached, detach, linked_interfaces, linked_of_any_layout, nearest_is_bpffs};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
