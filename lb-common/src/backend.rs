@@ -26,6 +26,9 @@ pub mod flags {
     pub const SERVICE_VLAN: u8 = 4;
     /// It serves nobody any more: pins that name it count for nothing. Never taken back under the same id.
     pub const DEAD: u8 = 8;
+    /// It is this node itself: packets are left to its kernel. Never together with [`RESOLVED`], so that packets for
+    /// others pay nothing for it.
+    pub const LOCAL: u8 = 16;
 }
 
 /// A backend: one (VIP, address, mode), and the way to it. One cache line.
@@ -76,6 +79,13 @@ impl Backend {
     #[inline(always)]
     pub const fn is_resolved(&self) -> bool {
         self.flags & flags::RESOLVED != 0
+    }
+
+    /// Whether it is this node itself.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_local(&self) -> bool {
+        self.flags & flags::LOCAL != 0
     }
 
     /// Whether the entry is a backend that serves its flows, be it leaving or not.

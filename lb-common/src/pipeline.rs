@@ -21,7 +21,11 @@ use crate::{
     slot::{NOBODY, Slot},
     tables::{Answer, Chosen, Limited, Tables, chosen_flags},
     vip::{VipEntry, VipKey},
-    wire::{ethernet, protocol, tcp::Tcp},
+    wire::{
+        ethernet::{self, Ethernet},
+        protocol,
+        tcp::Tcp,
+    },
 };
 
 /// What became of a packet, and why.
@@ -81,6 +85,8 @@ struct Choice {
     is_guarded: bool,
     /// Whether access lists must.
     is_listed: bool,
+    /// Whether the packet may have been sent here by another node of the fleet.
+    is_shared: bool,
 }
 
 /// What a step leaves to a later one, untouched and not counted.
@@ -95,7 +101,7 @@ pub enum Step {
     Message,
     /// A packet that is to be answered with an ICMP error, to [`answer`].
     Answer,
-    /// A packet of a VIP with access lists or limits, to [`guard`].
+    /// A packet of a VIP with access lists or limits, or that another node may have sent, to [`guard`].
     Guard,
     /// A packet of a flow whose slot changes hands, to [`pins`].
     Pins,
@@ -130,10 +136,11 @@ pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> 
     };
     let mut outcome = Outcome::UNKNOWN;
     let next = choose(tables, &parsed, &mut outcome);
-    if let Err(Reason::NotVip) = next
-        && icmp::is_traceroute(&parsed.flow)
-    {
-        return Step::Unusual;
+    match next {
+        Err(Reason::NotVip) if icmp::is_traceroute(&parsed.flow) => return Step::Unusual,
+        // It may be a peer's, who knows of backends.
+        Err(Reason::NoBackend) => return Step::Guard,
+        _ => {}
     }
     if let Ok(choice) = &next {
         if choice.is_guarded {
@@ -189,7 +196,7 @@ fn stop<T: Tables>(tables: &T, reason: Reason, outcome: &mut Outcome) {
     }
 }
 
-/// The step for packets of VIPs with access lists or limits, which it judges before they may be remembered or forwarded.
+/// The step for packets of VIPs with access lists or limits, or that other nodes of the fleet may send, which it judges before they may be remembered or forwarded.
 #[inline(always)]
 pub fn guard<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Step {
     let mut outcome = Outcome::UNKNOWN;
@@ -282,6 +289,7 @@ fn follow<P: Packet, T: Tables>(
         is_syn: chosen.flags & chosen_flags::SYN != 0,
         is_guarded: false,
         is_listed: false,
+        is_shared: false,
     };
     first_or_whole(packet, tables, ingress, network, &choice, outcome)
 }
@@ -340,7 +348,7 @@ fn icmp_message<P: Packet, T: Tables>(
     } else {
         icmp::v4(packet, tables, network, outcome)?
     };
-    let choice = error_about(tables, &flow, outcome)?;
+    let choice = error_about(packet, tables, &flow, outcome)?;
     if !tables.admits(Limited::Icmp) {
         return Err(Reason::IcmpLimited);
     }
@@ -370,10 +378,11 @@ fn transport<P: Packet, T: Tables>(
 ) -> Result<Then, Reason> {
     let payload = &network.payload;
     if let Some(part) = network.fragment.filter(|part| !part.is_first) {
-        let choice = later_fragment(tables, &fragment::key(payload, part.id), outcome)?;
-        if choice.is_guarded {
-            return Ok(Then::Guard);
-        }
+        let choice = match later_fragment(tables, &fragment::key(payload, part.id), outcome) {
+            Ok(choice) if choice.is_guarded => return Ok(Then::Guard),
+            Err(Reason::NoBackend) => return Ok(Then::Guard),
+            other => other?,
+        };
         return forward(packet, tables, ingress, &network.ip, &choice, outcome)
             .map(|()| Then::Done);
     }
@@ -383,6 +392,7 @@ fn transport<P: Packet, T: Tables>(
         Ok(choice) if choice.is_guarded => return Ok(Then::Guard),
         Ok(choice) if !choice.slot.is_stable() => return Ok(Then::Pins),
         Ok(choice) => choice,
+        Err(Reason::NoBackend) => return Ok(Then::Guard),
         Err(Reason::NotVip) if icmp::is_traceroute(&parsed.flow) => {
             let vip = tables
                 .vips()
@@ -409,7 +419,8 @@ fn first_or_whole<P: Packet, T: Tables>(
     outcome: &mut Outcome,
 ) -> Result<Then, Reason> {
     let is_later = network.fragment.is_some_and(|part| !part.is_first);
-    match forward(packet, tables, ingress, &network.ip, choice, outcome) {
+    let sent = forward(packet, tables, ingress, &network.ip, choice, outcome);
+    match sent {
         Err(Reason::TooBig) if !is_later => {
             tables.set_answer(&Answer {
                 vip: outcome.vip,
@@ -417,13 +428,13 @@ fn first_or_whole<P: Packet, T: Tables>(
             });
             return Ok(Then::Answer);
         }
+        Ok(()) | Err(Reason::Local) => {}
         Err(reason) => return Err(reason),
-        Ok(()) => {}
     }
     if let Some(part) = network.fragment.filter(|part| part.is_first) {
         tables.pin_fragment(&fragment::key(&network.payload, part.id), outcome.backend);
     }
-    Ok(Then::Done)
+    sent.map(|()| Then::Done)
 }
 
 /// A packet of a flow: its slot, if it is a VIP's.
@@ -441,10 +452,20 @@ fn choose<T: Tables>(tables: &T, parsed: &Parsed, outcome: &mut Outcome) -> Resu
         is_syn: parsed.is_syn,
         is_guarded: vip.is_guarded(parsed.is_syn),
         is_listed: vip.has_access_lists(),
+        is_shared: vip.is_shared(),
     })
 }
 
-/// Judges a packet of a VIP with access lists or limits. Returns where it goes; `None` where its slot changes hands.
+/// Whether another node of the fleet has sent the frame.
+#[inline(always)]
+fn is_peers<P: Packet, T: Tables>(packet: &P, tables: &T) -> bool {
+    packet.at::<Ethernet>(0).is_some_and(|frame| {
+        let [a, b, c, d, e, f] = frame.source;
+        tables.is_peer(&[a, b, c, d, e, f, 0, 0])
+    })
+}
+
+/// Judges a packet of a VIP with access lists or limits, or that another node may have sent. Returns where it goes; `None` where its slot changes hands.
 #[inline(always)]
 fn guarded<P: Packet, T: Tables>(
     packet: &P,
@@ -454,11 +475,20 @@ fn guarded<P: Packet, T: Tables>(
 ) -> Result<Option<Chosen>, Reason> {
     let payload = &network.payload;
     let choice = if let Some(part) = network.fragment.filter(|part| !part.is_first) {
-        later_fragment(tables, &fragment::key(payload, part.id), outcome)?
+        later_fragment(tables, &fragment::key(payload, part.id), outcome)
     } else {
         let transport = payload.transport(packet, network.fragment.is_none())?;
-        choose(tables, &payload.parsed(network.ip, &transport), outcome)?
+        choose(tables, &payload.parsed(network.ip, &transport), outcome)
     };
+    // Who sent it has judged it: also where this node's view is another one, down to nobody who serves.
+    let may_be_peers = match &choice {
+        Ok(choice) => choice.is_shared,
+        Err(reason) => matches!(reason, Reason::NoBackend),
+    };
+    if may_be_peers && is_peers(packet, tables) {
+        return Err(Reason::Peer);
+    }
+    let choice = choice?;
     if choice.is_listed
         && let Access::Denied = access::judge(tables, outcome.vip, payload.source)
     {
@@ -555,12 +585,14 @@ fn later_fragment<T: Tables>(
         is_syn: false,
         is_guarded: vip.is_guarded(false),
         is_listed: vip.has_access_lists(),
+        is_shared: vip.is_shared(),
     })
 }
 
 /// An ICMP error about a VIP's flow: to the flow's backend. `flow` is as the client sends.
 #[inline(always)]
-fn error_about<T: Tables>(
+fn error_about<P: Packet, T: Tables>(
+    packet: &P,
     tables: &T,
     flow: &Flow,
     outcome: &mut Outcome,
@@ -568,6 +600,10 @@ fn error_about<T: Tables>(
     let vips = tables.vips().ok_or(Reason::NotVip)?;
     let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
     let vip = vips.find(&key).ok_or(Reason::IcmpOther)?;
+    outcome.vip = vip.id;
+    if vip.is_shared() && is_peers(packet, tables) {
+        return Err(Reason::Peer);
+    }
     let hash = hash(tables, flow, vip)?;
     let slot = slot(tables, vip, hash, outcome)?;
     if vip.has_access_lists()
@@ -591,6 +627,7 @@ fn error_about<T: Tables>(
         is_syn: false,
         is_guarded: false,
         is_listed: false,
+        is_shared: false,
     })
 }
 
@@ -640,7 +677,16 @@ fn forward<P: Packet, T: Tables>(
         return Err(Reason::TableMissing);
     }
     if !backend.is_resolved() {
-        return Err(Reason::NoNextHop);
+        if !backend.is_local() {
+            return Err(Reason::NoNextHop);
+        }
+        tables.count_vip(
+            u32::from(backend.vip),
+            u64::from(ip.frame_len),
+            choice.is_syn,
+        );
+        tables.count_backend(id, u64::from(ip.frame_len), choice.is_syn);
+        return Err(Reason::Local);
     }
     let is_redirect = backend.ifindex != ingress;
     if is_redirect && !tables.has_port(backend.ifindex) {

@@ -125,6 +125,10 @@ reasons! {
     Denied = 24, "denied", Drop;
     /// Over a rate limit of its VIP whose action is `drop`.
     Limited = 25, "limited", Drop;
+    /// For a backend that is this node itself: its own kernel serves it.
+    Local = 26, "local", Pass;
+    /// Another node of the fleet has sent it here, as its source MAC address tells: it is not balanced again.
+    Peer = 27, "peer", Pass;
 }
 
 impl Reason {

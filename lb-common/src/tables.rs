@@ -20,6 +20,9 @@ pub const MAX_REASONS: usize = 64;
 /// How many counters of reasons there are: each reason has one for frames that leave by another interface.
 pub const REASON_COUNTERS: usize = 2 * MAX_REASONS;
 
+/// How many other nodes of the fleet are known by their MAC addresses.
+pub const MAX_PEERS: usize = 4096;
+
 /// How many interfaces frames can leave by.
 pub const MAX_PORTS: usize = 256;
 
@@ -102,7 +105,8 @@ pub struct Interface {
     pub reserved: [u8; 2],
 }
 
-/// What is counted for a VIP or a backend. Host order; one value a CPU.
+/// What is counted for a VIP or a backend: frames forwarded, and frames left to this node itself as a backend. Host
+/// order; one value a CPU.
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
 )]
@@ -270,6 +274,8 @@ pub trait Tables: Pins + LimitTables {
     fn has_port(&self, ifindex: u32) -> bool;
     /// An interface's own facts.
     fn interface(&self, ifindex: u32) -> Option<&Interface>;
+    /// Whether a MAC address is that of another node of the fleet. As a key it is followed by two zeros.
+    fn is_peer(&self, mac: &[u8; 8]) -> bool;
     /// The backend that the fragments of a packet follow.
     fn fragment(&self, key: &FragmentKey) -> Option<u16>;
     /// Lets the later fragments of a packet follow its first.

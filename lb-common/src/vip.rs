@@ -123,12 +123,13 @@ pub struct VipEntry {
 }
 
 impl VipEntry {
-    /// Whether a packet must pass access lists or limits. `is_syn`: whether it asks for a new connection.
+    /// Whether a packet must pass access lists or limits, or may be another node's. `is_syn`: whether it asks for a new connection.
     #[must_use]
     #[inline(always)]
     pub const fn is_guarded(&self, is_syn: bool) -> bool {
         // SYN_LIMITS counts for a SYN alone; no branch for packets of VIPs without any of it.
-        let asked = flags::ACCESS | flags::LIMITS | (flags::SYN_LIMITS * is_syn as u32);
+        let always = flags::ACCESS | flags::LIMITS | flags::SHARED;
+        let asked = always | (flags::SYN_LIMITS * is_syn as u32);
         self.flags & asked != 0
     }
 
@@ -137,6 +138,13 @@ impl VipEntry {
     #[inline(always)]
     pub const fn has_access_lists(&self) -> bool {
         self.flags & flags::ACCESS != 0
+    }
+
+    /// Whether other nodes of the fleet may send its packets here.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_shared(&self) -> bool {
+        self.flags & flags::SHARED != 0
     }
 
     /// Hash of a flow of this VIP; the low 16 bits are its slot.
@@ -168,6 +176,9 @@ pub mod flags {
     pub const LIMITS: u32 = 8;
     /// Limits count TCP SYNs, and nothing else if [`LIMITS`] is not set.
     pub const SYN_LIMITS: u32 = 16;
+    /// Other nodes that balance it may send its packets here, since this node serves it as well: those are not balanced
+    /// again ([`crate::tables::Tables::is_peer`]).
+    pub const SHARED: u32 = 32;
 }
 
 /// Two entries: one cache line.

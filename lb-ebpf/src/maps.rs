@@ -22,8 +22,8 @@ use lb_common::{
     pipeline::Outcome,
     slot::SlotTable,
     tables::{
-        Answer, Chosen, Counters, Drops, Interface, Limited, MAX_PORTS, MAX_REASONS, Node,
-        PinCounters, REASON_COUNTERS, Tables, Traced, step,
+        Answer, Chosen, Counters, Drops, Interface, Limited, MAX_PEERS, MAX_PORTS, MAX_REASONS,
+        Node, PinCounters, REASON_COUNTERS, Tables, Traced, step,
     },
     vip::{MAX_VIPS, VipTable},
 };
@@ -79,6 +79,10 @@ pub(crate) static STEPS: ProgramArray<{ step::COUNT }> = ProgramArray::new();
 /// Facts about the interfaces, by ifindex.
 #[btf_map]
 pub(crate) static INTERFACES: HashMap<u32, Interface, { MAX_PORTS }> = HashMap::new();
+
+/// The other nodes of the fleet, by their MAC addresses and two zeros.
+#[btf_map]
+pub(crate) static PEERS: HashMap<[u8; 8], u32, { MAX_PEERS }> = HashMap::new();
 
 /// The backend that the fragments of a packet follow.
 #[btf_map]
@@ -313,6 +317,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn has_port(&self, ifindex: u32) -> bool {
         PORTS.get_ifindex(ifindex).is_some()
+    }
+
+    #[inline(always)]
+    fn is_peer(&self, mac: &[u8; 8]) -> bool {
+        PEERS.get_ptr(mac).is_some()
     }
 
     #[inline(always)]

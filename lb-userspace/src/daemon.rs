@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    announce::{Place, Publisher},
     api::{self, Access, Actor, Apply, Base, Change, Command, Handle, Refusal, Request},
     config::{self, Config, Errors, OnExit},
     dataplane::{
@@ -70,7 +71,10 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     let mut signals = Signals::new()?;
     // Those that come before the daemon is ready are kept, as one.
     let hangups = listen(SignalKind::hangup())?;
+    let mut routes = Publisher::start(Place::from(&config.announce)).await;
     if start.is_fresh {
+        // Nothing forwards for a moment: nobody shall be sent here meanwhile.
+        routes.clear().await;
         let removed = bpf::detach(&node.pin_path).context("starting clean")?;
         tracing::warn!(
             interfaces = ?removed.interfaces,
@@ -94,6 +98,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     };
     let cluster = cluster::Start::new(&config, start.is_fresh);
     let mut reconciler = Reconciler::new(config, config_path, plane, past, neighbours, snapshots)?;
+    reconciler.announce_by(routes);
     let cluster = cluster.map(|cluster| cluster.begin(&mut reconciler));
     // A signal must not wait for the backends' MAC addresses.
     tokio::select! {
@@ -120,10 +125,23 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     ];
     tracing::info!(metrics = %node.metrics_listen, socket = %node.api_socket.display(), "ready");
 
-    let end = tokio::select! {
+    let mut end = tokio::select! {
         end = reconciler.run(&mut commands) => Some(end),
         () = signals.next() => None,
     };
+    if end.is_none()
+        && let Some(delay) = reconciler.leave()
+    {
+        tracing::info!(
+            seconds = delay.as_secs_f64(),
+            "ending: every address is withdrawn, and what still comes is forwarded for so long; a second signal ends it now"
+        );
+        end = tokio::select! {
+            end = reconciler.run(&mut commands) => Some(end),
+            () = signals.next() => None,
+            () = tokio::time::sleep(delay) => None,
+        };
+    }
     let detach = matches!(end, Some(End::Detach(_))) || reconciler.on_exit() == OnExit::Detach;
     let result = if detach {
         Box::pin(reconciler.release()).await;

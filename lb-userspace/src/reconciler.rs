@@ -1,6 +1,7 @@
 //! The one task that owns the data plane: it makes the maps what the configuration and the network want, and
 //! answers commands. No map needs a lock.
 
+mod announce;
 mod attachments;
 mod blocks;
 mod change;
@@ -48,9 +49,10 @@ use crate::{
         slots::{Settled, Slots, earlier},
         wanted::{Inputs, Wanted},
     },
-    neighbours::{Neighbours, NextHop, Snapshot},
+    neighbours::{Neighbours, NextHop, Problem, Snapshot},
     state::StateFile,
 };
+use announce::Announcements;
 use attachments::Attachments;
 use change::Prepared;
 use desired::Desired;
@@ -114,6 +116,7 @@ pub(crate) struct Reconciler<D> {
     observers: Box<Observers>,
     /// The cluster whose Services are served.
     cluster: Cluster,
+    announcements: Announcements,
     /// When something changes by time alone.
     wake: Option<Instant>,
 }
@@ -171,6 +174,7 @@ impl<D: DataPlane> Reconciler<D> {
         }
         let mut held = Held::adopt(&vips, &backends, slots);
         held.adopt_interfaces(plane.interfaces()?);
+        held.adopt_peers(plane.peers()?);
         held.adopt_blocks(plane.block_keys()?, plane.block_scopes()?);
         let lists = Writer::start(plane.list_plane()?)?;
         let probe_path = Arc::new(ProbePath::new(&config.node.pin_path));
@@ -197,6 +201,7 @@ impl<D: DataPlane> Reconciler<D> {
                 Services::default(),
                 state.overrides,
                 Arc::new(state.blocks),
+                state.node_drained,
             ),
             ids: Ids::adopt(&vips, &backends),
             held,
@@ -229,6 +234,7 @@ impl<D: DataPlane> Reconciler<D> {
             settled: None,
             fleet: FleetLimits::of(state.fleet_nodes),
             observers: Box::default(),
+            announcements: Announcements::default(),
             wake: None,
         })
     }
@@ -258,7 +264,7 @@ impl<D: DataPlane> Reconciler<D> {
         // What a killed daemon left leads into nothing now.
         self.probe_path.remove().await;
         let addresses = self.desired.watched();
-        self.neighbours.watch(addresses.clone());
+        self.neighbours.watch(self.watched(&self.desired));
         if !change::resolved(self.snapshots.clone(), &addresses).await? {
             tracing::warn!(
                 "some backends' MAC addresses are not known yet: `weir status` names them"
@@ -269,6 +275,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.load_lists().await?;
         self.reconcile("start")?;
         self.tell_changes();
+        self.announce();
         if !self.attachments.is_any() {
             let names = self.interfaces().iter();
             let problems = names.filter_map(|name| self.attachments.problem(name));
@@ -284,7 +291,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.desired.file().node.on_exit
     }
 
-    /// Takes away what only a running daemon needs.
+    /// Takes away what only a running daemon needs. The routes of VIPs stay.
     pub(crate) async fn end(mut self) {
         self.end_watches();
         self.probe_path.remove().await;
@@ -292,6 +299,8 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Gives the data plane and the neighbours up, for when weir leaves for good.
     pub(crate) async fn release(self) {
+        // Before the program goes: a route to a node that balances nothing leads into nothing.
+        self.announcements.into_routes().withdraw().await;
         self.probe_path.remove().await;
         drop(self.plane);
         self.neighbours.release().await;
@@ -300,6 +309,7 @@ impl<D: DataPlane> Reconciler<D> {
     /// Follows the network and answers commands until told to end.
     pub(crate) async fn run(&mut self, commands: &mut mpsc::Receiver<Command>) -> End {
         loop {
+            let announce_at = self.announcements.wake;
             tokio::select! {
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {
@@ -321,6 +331,8 @@ impl<D: DataPlane> Reconciler<D> {
                     self.expire_blocks();
                     self.follow("time");
                 }
+                () = self.announcements.changed() => {}
+                () = until(announce_at) => self.announce(),
                 reread = self.files.next() => self.reread(reread),
                 message = self.sweeper.next() => self.sweep(message),
                 turn = self.observers.next() => self.turn_observers(turn),
@@ -343,6 +355,8 @@ impl<D: DataPlane> Reconciler<D> {
                 Some(error)
             }
         };
+        // Also where the maps could not follow: a VIP without backends is none the better for that.
+        self.announce();
     }
 
     /// Goes on with a scan; at its end what has settled becomes Stable, and what nothing names goes.
@@ -482,6 +496,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.held
             .retain_ports(|ifindex| snapshot.links.contains_key(&ifindex));
         let next_hops = usable(&snapshot);
+        let locals = locals(&snapshot);
         let health = Arc::clone(&self.checked.borrow_and_update());
         let now = Instant::now();
         let mut standing = self.keeper.stand(
@@ -500,6 +515,7 @@ impl<D: DataPlane> Reconciler<D> {
             keys: &self.desired.keys,
             ports: &ports,
             next_hops: &next_hops,
+            locals: &locals,
             standing: &standing,
             cpus: self.plane.cpus(),
         };
@@ -585,8 +601,15 @@ impl<D: DataPlane> Reconciler<D> {
         self.health.watch(checks);
     }
 
-    /// Backends whose way the network must tell: a configuration's, and the leaving ones.
+    /// Whose way the network must tell: a configuration's backends and peers, and the leaving backends.
     fn watched(&self, desired: &Desired) -> BTreeSet<IpAddr> {
+        let mut watched = self.watched_backends(desired);
+        watched.extend(&desired.config.node.peers);
+        watched
+    }
+
+    /// The same without peers, whom nothing waits for.
+    fn watched_backends(&self, desired: &Desired) -> BTreeSet<IpAddr> {
         let mut watched = desired.watched();
         let leaving = self
             .wanted
@@ -660,6 +683,13 @@ fn usable(snapshot: &Snapshot) -> Cow<'_, BTreeMap<IpAddr, NextHop>> {
     }
     let hops = snapshot.next_hops.iter().filter(|(_, hop)| exists(hop));
     Cow::Owned(hops.map(|(address, hop)| (*address, *hop)).collect())
+}
+
+/// The watched addresses that are this node's own.
+fn locals(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    let problems = snapshot.problems.iter();
+    let own = problems.filter(|(_, problem)| **problem == Problem::Local);
+    own.map(|(address, _)| *address).collect()
 }
 
 /// Waits until a time; for ever, where there is none.

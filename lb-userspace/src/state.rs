@@ -44,6 +44,8 @@ pub(crate) struct State {
     /// How many nodes the fleet was last known to have; 0 where nobody has counted. It says what is an even share of a limit while
     /// Redis is away.
     pub(crate) fleet_nodes: u32,
+    /// Whether a command withdraws every address of this node.
+    pub(crate) node_drained: bool,
 }
 
 /// The file under its path.
@@ -63,6 +65,9 @@ struct Document {
     blocks: Vec<BlockEntry>,
     #[serde(default)]
     fleet_nodes: u32,
+    /// Written only where it is so, so that older versions read what a newer one left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    node_drained: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -127,6 +132,9 @@ impl StateFile {
         }
         for (name, _) in before.blocks.iter() {
             tracing::info!(vip = name.vip, prefix = %name.prefix, "block forgotten");
+        }
+        if before.node_drained {
+            tracing::info!(drained = false, "drain of the node forgotten");
         }
         if let Err(error) = fs::remove_file(self.aside())
             && error.kind() != ErrorKind::NotFound
@@ -271,6 +279,7 @@ impl From<Document> for State {
             overrides,
             blocks,
             fleet_nodes: document.fleet_nodes,
+            node_drained: document.node_drained,
         }
     }
 }
@@ -289,6 +298,7 @@ impl From<&State> for Document {
             overrides: entries.collect(),
             blocks: state.blocks.iter().map(block_entry).collect(),
             fleet_nodes: state.fleet_nodes,
+            node_drained: state.node_drained,
         }
     }
 }
@@ -351,6 +361,7 @@ mod tests {
             overrides,
             blocks,
             fleet_nodes: 3,
+            node_drained: true,
         }
     }
 

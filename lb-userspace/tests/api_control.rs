@@ -308,6 +308,7 @@ async fn changes_come_through_with_who_and_on_what() {
         message.contains("generation 6, and the daemon is at 7"),
         "{message}"
     );
+    client.drain_node(Base::Generation(7), true).await.unwrap();
     let asked = daemon.asked();
     assert!(asked.iter().all(|line| line.starts_with("0 ")), "{asked:?}");
     assert_eq!(
@@ -319,7 +320,8 @@ async fn changes_come_through_with_who_and_on_what() {
         asked[2],
         "0 Any Weight(\"a b/../%\", 2001:db8::11, Some(3))"
     );
-    assert_eq!(asked.len(), 5);
+    assert_eq!(asked[5], "0 Generation(7) DrainNode(true)");
+    assert_eq!(asked.len(), 6);
 }
 
 /// Runs `weir` with the rights of another user: exit code and standard error.

@@ -248,6 +248,9 @@ fn help_and_version_are_data() {
         "backend",
         "drain",
         "undrain",
+        "drain-node",
+        "undrain-node",
+        "watchdog",
         "weight",
         "trace",
         "flows",
@@ -548,6 +551,17 @@ async fn listings_are_tables_or_json() {
     assert_eq!(code(&output), 1);
 }
 
+const WAIT: &[&str] = &[
+    "drain-node",
+    "--wait",
+    "--quiet",
+    "1s",
+    "--timeout",
+    "1s",
+    "-o",
+    "json",
+];
+
 #[tokio::test]
 async fn changes_say_what_became_of_them() {
     let output = ask(common::status(), &["drain", "web", "10.0.0.11"]).await;
@@ -556,6 +570,22 @@ async fn changes_say_what_became_of_them() {
     assert_eq!(
         err(&output),
         "10.0.0.11 of VIP web takes no new flows (generation 4)\n"
+    );
+    let output = ask(common::status(), &["drain-node"]).await;
+    assert_eq!(
+        (code(&output), err(&output)),
+        (
+            0,
+            "the node is drained: it announces no VIP (generation 4)\n"
+        )
+    );
+    // This daemon says that it announces one all the same.
+    let output = ask(common::status(), WAIT).await;
+    assert_eq!(code(&output), 1);
+    let waited: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&waited["quiet"], &waited["announced"]),
+        (&false.into(), &true.into())
     );
     let output = ask(
         common::status(),

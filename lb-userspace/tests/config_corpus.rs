@@ -232,6 +232,28 @@ fn reads_modes_their_sources_and_announcements() {
 }
 
 #[test]
+fn reads_how_routes_are_announced() {
+    let config = good("announce.toml");
+    let announce = &config.announce;
+    assert_eq!((announce.table, announce.protocol), (100, 202));
+    assert_eq!(announce.hold_down, Duration::from_secs(30));
+    assert_eq!(announce.dead_daemon_hold, None);
+    assert_eq!(announce.withdraw_delay, Some(Duration::from_secs(15)));
+    let vips: Vec<_> = config
+        .vips
+        .iter()
+        .map(|vip| (vip.announce, vip.min_healthy))
+        .collect();
+    let route = Announce::Route;
+    assert_eq!(vips, [(route, 2), (route, 1), (Announce::L2, 0)]);
+    let usual = good("minimal.toml").announce;
+    assert_eq!((usual.table, usual.protocol), (4077, 201));
+    assert_eq!(usual.hold_down, Duration::from_secs(10));
+    assert_eq!(usual.dead_daemon_hold, Some(Duration::from_mins(10)));
+    assert_eq!(usual.withdraw_delay, None);
+}
+
+#[test]
 fn reads_every_type_of_health_check() {
     let vips = good("health.toml").vips;
     let health: Vec<Option<Health>> = vips.into_iter().map(|vip| vip.health).collect();

@@ -602,6 +602,12 @@ impl DataPlane for Failing {
     fn interfaces(&self) -> anyhow::Result<Vec<u32>> {
         self.memory.interfaces()
     }
+    fn set_peer(&mut self, mac: [u8; 6], is_one: bool) -> anyhow::Result<()> {
+        self.write()?.set_peer(mac, is_one)
+    }
+    fn peers(&self) -> anyhow::Result<Vec<[u8; 6]>> {
+        self.memory.peers()
+    }
     fn attach(
         &mut self,
         interface: &str,

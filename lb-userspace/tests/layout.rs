@@ -5,7 +5,7 @@
 mod netns;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::UdpSocket,
     path::{Path, PathBuf},
@@ -115,6 +115,7 @@ fn start(world: &World, layout: Layout, there: Option<u32>) -> anyhow::Result<Bp
             mac: [2, 0, 0, 0, 0, 1],
         }],
         next_hops: &BTreeMap::new(),
+        locals: &BTreeSet::new(),
         standing: &Standing::default(),
         cpus: 1,
     };

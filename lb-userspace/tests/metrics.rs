@@ -121,6 +121,13 @@ async fn serves_every_metric_of_the_table() {
             r#"weir_health_check_last_duration_seconds{backend="10.0.0.11",vip="web"}"#,
             0.0025,
         ),
+        (r#"weir_vip_announced{vip="web"}"#, 1.0),
+        (r#"weir_vip_announce_wanted{vip="web"}"#, 1.0),
+        (
+            r#"weir_announcements_total{op="announce",result="ok"}"#,
+            2.0,
+        ),
+        ("weir_node_drained", 0.0),
         ("weir_measured_total", 5.0),
         ("weir_config_generation", 3.0),
         (

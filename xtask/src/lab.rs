@@ -9,12 +9,14 @@
 //!  ├─ Terminal         a shell on a screen that is read, with keys that are pressed
 //!  ├─ Topology       client, switch, load balancer and backends, ready to use
 //!  ├─ Weir           the daemon under test, as a process
+//!  ├─ Bird           a BGP speaker
 //!  └─ Prometheus     a server that scrapes it
 //! ```
 //!
 //! Cleaning up happens when [`Lab`] is dropped, on Ctrl-C, SIGTERM and SIGHUP, and, for a run that was
 //! killed outright, when the next lab is made anywhere on the machine.
 
+mod bird;
 mod bpf_object;
 mod cleanup;
 mod config;
@@ -47,6 +49,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 pub use self::{
+    bird::{Bird, example},
     cleanup::{kept, leftovers, remove, sweep},
     config::{Backend, FlowTimes, Protocol, Vip, WeirConfig},
     ecmp::Ecmp,
@@ -65,8 +68,8 @@ pub use self::{
     topology::{Host, Plan, Topology, VIP_V4, VIP_V6},
     wait::{eventually, until},
     weir::{
-        BackendStatus, InterfaceStatus, ReasonStatus, SlotsStatus, Status, VipStatus, Weir,
-        program_exists,
+        AnnounceStatus, BackendStatus, InterfaceStatus, ReasonStatus, SlotsStatus, Status,
+        VipStatus, Weir, program_exists,
     },
 };
 

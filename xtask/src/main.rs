@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, dashboard, demo, fuzz, lab, limits, restarts, scale, setup, soak, tables, test, traffic,
+    bench, dashboard, demo, fleet, fuzz, lab, limits, restarts, scale, setup, soak, tables, test,
+    traffic,
 };
 
 /// weir's habits.
@@ -35,6 +36,8 @@ enum Command {
     Tables(tables::Options),
     /// Change everything at random under thousands of connections, and count those that break.
     Soak(soak::Options),
+    /// Run three nodes behind a router with BGP: announce, drain, kill, send flows from node to node under long-lived connections.
+    Fleet(fleet::Options),
     /// Run random packets through the program and the host pipeline, and compare.
     Fuzz(fuzz::Options),
     /// Measure how long the control plane takes with 500 VIPs that share 20 backends.
@@ -77,6 +80,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(options) => bench::run(&options),
         Command::Tables(options) => tables::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Fleet(options) => fleet::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Scale(options) => scale::run(&options),
         Command::Dashboard(options) => dashboard::run(&options),

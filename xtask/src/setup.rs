@@ -5,6 +5,7 @@
 
 mod linker;
 mod packages;
+mod python;
 mod toolchain;
 
 use std::{
@@ -74,6 +75,7 @@ pub fn run() -> Result<()> {
 fn missing() -> Result<Vec<Need>> {
     let mut needs = Vec::new();
     needs.extend(packages::missing());
+    needs.extend(python::missing());
     needs.extend(toolchain::missing()?);
     needs.extend(linker::missing());
     Ok(needs)

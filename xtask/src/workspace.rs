@@ -24,6 +24,12 @@ pub fn tools() -> PathBuf {
     root().join(".tools")
 }
 
+/// Returns a program of the Python packages that setup installs.
+#[must_use]
+pub fn python(program: &str) -> PathBuf {
+    tools().join("python/bin").join(program)
+}
+
 /// Returns a command that runs cargo in the workspace.
 #[must_use]
 pub fn cargo() -> Command {

@@ -227,6 +227,10 @@ impl Tables for Maps {
     fn interface(&self, _: u32) -> Option<&Interface> {
         Some(&INTERFACE)
     }
+    // Locally administered sources of one kind are peers'.
+    fn is_peer(&self, mac: &[u8; 8]) -> bool {
+        mac[0] & 3 == 2
+    }
     fn fragment(&self, key: &FragmentKey) -> Option<u16> {
         self.fragments.borrow().get(key).copied()
     }

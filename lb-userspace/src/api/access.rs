@@ -164,6 +164,7 @@ mod tests {
         assert_eq!(Right::of(&Method::POST, "/v1/plan"), Right::Read);
         assert_eq!(Right::of(&Method::POST, "/v1/detach"), Right::Write);
         assert_eq!(Right::of(&Method::DELETE, "/v1/blocks"), Right::Write);
+        assert_eq!(Right::of(&Method::PUT, "/v1/node/drain"), Right::Write);
         assert_eq!(Right::of(&Method::GET, PROFILE), Right::Profile);
         assert_eq!(Right::of(&Method::HEAD, PROFILE), Right::Profile);
     }

@@ -64,6 +64,8 @@ pub enum Change {
     Apply(Box<Apply>),
     /// Let a backend take no new flows (`true`), or let it again.
     Drain(Target, bool),
+    /// Withdraw every address of this node (`true`), or announce again.
+    DrainNode(bool),
     /// Block a prefix.
     Block(NewBlock),
     /// Let a prefix send again.

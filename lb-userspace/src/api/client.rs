@@ -347,6 +347,20 @@ impl Client {
         self.ask(Call::change(method, path, base)).await
     }
 
+    /// Asks the daemon to withdraw every address of its node, or to announce again.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn drain_node(&self, base: Base, is_drained: bool) -> Result<Changed, ClientError> {
+        let method = if is_drained {
+            Method::PUT
+        } else {
+            Method::DELETE
+        };
+        self.ask(Call::change(method, "/v1/node/drain".to_owned(), base))
+            .await
+    }
+
     /// Asks the daemon to give a backend of a VIP a weight, or the configuration's again.
     ///
     /// # Errors

@@ -70,6 +70,30 @@ pub enum What {
         #[schema(value_type = String)]
         backend: IpAddr,
     },
+    /// Every address of this node is withdrawn, by command.
+    NodeDrained {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it.
+        by: String,
+    },
+    /// This node announces its addresses again, by command.
+    NodeUndrained {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it.
+        by: String,
+    },
+    /// It is decided that an address is announced, or not any more; the network is told at once.
+    Announcement {
+        /// The address.
+        #[schema(value_type = String)]
+        address: IpAddr,
+        /// Whether it is announced.
+        announced: bool,
+        /// Why: as `reason` of a VIP's `announce`, or `not_configured`.
+        reason: String,
+    },
     /// A backend has another weight, by command.
     Weight {
         /// The generation from then on.

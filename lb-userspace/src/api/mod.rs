@@ -53,7 +53,8 @@ pub use profile::ProfileFilter;
 pub use server::serve;
 pub use socket::Socket;
 pub use status::{
-    AccessCount, AccessStatus, AttachMode, BackendStatus, ConfigStatus, DropStatus, ForeignProgram,
-    InterfaceState, InterfaceStatus, LeavingStatus, ListStatus, MapStatus, ObservedStatus,
-    OverrideStatus, PinsStatus, ProgramStatus, ReasonStatus, SlotsStatus, Status, VipStatus,
+    AccessCount, AccessStatus, AnnounceStatus, AnnouncementCount, AttachMode, BackendStatus,
+    ConfigStatus, DropStatus, ForeignProgram, InterfaceState, InterfaceStatus, LeavingStatus,
+    ListStatus, MapStatus, ObservedStatus, OverrideStatus, PinsStatus, ProgramStatus, ReasonStatus,
+    SlotsStatus, Status, VipStatus,
 };

@@ -33,6 +33,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::undrain_of_vip,
         server::drain_of_all,
         server::undrain_of_all,
+        server::drain_node,
+        server::undrain_node,
         server::set_weight,
         server::reset_weight,
         server::blocks,

@@ -84,6 +84,7 @@ pub async fn serve(
             "/v1/backends/{backend}/drain",
             put(drain_of_all).delete(undrain_of_all),
         )
+        .route("/v1/node/drain", put(drain_node).delete(undrain_node))
         .route("/v1/detach", post(detach))
         .route(PROFILE, get(profile))
         .with_state(handle);
@@ -378,6 +379,28 @@ pub(super) async fn undrain_of_all(
 ) -> Response {
     let target = Target::OfAll(backend);
     change(&handle, base, by, Change::Drain(target, false)).await
+}
+
+/// Withdraws every address of this node from the network.
+#[utoipa::path(put, path = "/v1/node/drain", params(("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn drain_node(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+) -> Response {
+    change(&handle, base, by, Change::DrainNode(true)).await
+}
+
+/// Lets this node announce its addresses again.
+#[utoipa::path(delete, path = "/v1/node/drain", params(("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn undrain_node(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+) -> Response {
+    change(&handle, base, by, Change::DrainNode(false)).await
 }
 
 /// Gives a backend of a VIP a weight.

@@ -49,10 +49,40 @@ pub struct Status {
     pub observed: ObservedStatus,
     /// The cluster whose Services are served; `null` where there is none.
     pub kubernetes: Option<KubernetesStatus>,
+    /// Whether a command withdraws every address of this node (docs/fleet.md).
+    pub drained: bool,
+    /// How often routes of VIPs were made, taken away and put back.
+    pub announcements: Vec<AnnouncementCount>,
     /// What commands have changed of the configuration, by VIP and backend.
     pub overrides: Vec<OverrideStatus>,
     /// What an operator should look at, in sentences.
     pub problems: Vec<String>,
+}
+
+/// How a VIP's address is announced (docs/fleet.md).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct AnnounceStatus {
+    /// By what: `l2` or `route`.
+    pub by: String,
+    /// Whether the network is told of it now.
+    pub announced: bool,
+    /// Whether it should be.
+    pub wanted: bool,
+    /// Why, or why not: `healthy`, `unchanged`, `drained`, `not_attached`, `too_few_healthy`, `unknown` or `hold_down`.
+    pub reason: String,
+    /// How many backends must pass their checks.
+    pub min_healthy: u16,
+}
+
+/// How often something was done to routes of VIPs.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct AnnouncementCount {
+    /// What: `announce`, `withdraw` or `restore` (somebody else took it away).
+    pub op: String,
+    /// Whether the kernel did it: `ok` or `failed`.
+    pub result: String,
+    /// How often, since the daemon began.
+    pub count: u64,
 }
 
 /// Who watches packets.
@@ -199,6 +229,9 @@ pub struct VipStatus {
     pub pins: u64,
     /// Whether so many backends fail their checks that all are used.
     pub fails_open: bool,
+    /// How its address is announced; `null` where it is not.
+    #[serde(default)]
+    pub announce: Option<AnnounceStatus>,
     /// Its limits, with what became of packets at them.
     pub limits: Vec<LimitStatus>,
     /// Its backends, in the configuration's order.
@@ -304,7 +337,7 @@ pub struct BackendStatus {
     pub packets_per_second: Option<f64>,
     /// Of a backend of weight 0: when `drain_timeout` ends, in seconds from now. `null` for others, and where there is none.
     pub drain_seconds_left: Option<f64>,
-    /// Whether the next hop toward it is known.
+    /// Whether the next hop toward it is known, or it is this node itself.
     pub resolved: bool,
     /// MAC address of that next hop, if known.
     pub mac: Option<String>,

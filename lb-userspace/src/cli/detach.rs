@@ -6,11 +6,12 @@ use anyhow::Context as _;
 
 use super::{Outcome, output};
 use crate::{
+    announce::watchdog,
     api::{
         Detached,
         client::{Client, ClientError},
     },
-    config::{self, DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths},
+    config::{self, Announcing, DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Paths},
     dataplane::bpf,
     dsr,
 };
@@ -21,7 +22,8 @@ Examples:
   weir detach --config /etc/weir/weir.toml
   weir detach --pin-path /sys/fs/bpf/weir    whose configuration is gone
 
-A running daemon is asked to take the program off and to end; without one the pins are removed here.
+A running daemon is asked to take the program off and to end; without one the pins are removed here. The routes of
+VIPs are withdrawn first: those of the configuration's table, or of the usual one.
 From then on nothing forwards packets for the VIPs.";
 
 /// Take the program off every interface and remove every pin
@@ -60,6 +62,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         (None, false) => Some(&configured.api_socket),
         (None, true) => None,
     };
+    // Without a configuration there is only the usual place of the usual daemon's routes.
+    let announcing = match &args.config {
+        Some(file) => Some(Announcing::of_file(file).unwrap_or_default()),
+        None if is_pins_alone => None,
+        None => Some(Announcing::default()),
+    };
     let by_daemon = match socket {
         Some(socket) => ask(&Client::new(socket))?,
         None => None,
@@ -68,6 +76,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let detached = if let Some(detached) = by_daemon {
         detached
     } else {
+        // Before the program goes: a route to a node that balances nothing leads into nothing.
+        if let Some(announcing) = announcing {
+            let routes = runtime()?.block_on(watchdog::withdraw(&announcing))?;
+            if routes > 0 {
+                output::message(format_args!("{routes} routes of VIPs withdrawn"));
+            }
+        }
         let detached = bpf::detach(pin_path)?;
         runtime()?.block_on(dsr::remove(pin_path))?;
         detached

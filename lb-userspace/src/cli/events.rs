@@ -115,6 +115,12 @@ fn by_command(what: &What) -> String {
             "generation {generation}: {prefix} blocked no longer {} by {by}",
             of(vip.as_deref())
         ),
+        What::NodeDrained { generation, by } => {
+            format!("generation {generation}: node drained by {by}")
+        }
+        What::NodeUndrained { generation, by } => {
+            format!("generation {generation}: node undrained by {by}")
+        }
         _ => String::new(),
     }
 }
@@ -152,6 +158,8 @@ pub(super) fn line(event: &Event) -> String {
         What::Drained { .. }
         | What::Undrained { .. }
         | What::Weight { .. }
+        | What::NodeDrained { .. }
+        | What::NodeUndrained { .. }
         | What::Blocked { .. }
         | What::Unblocked { .. } => by_command(&event.what),
         What::Services { added, removed } => {
@@ -190,6 +198,14 @@ pub(super) fn line(event: &Event) -> String {
         } => format!("VIP {vip}: too many backends fail their checks, so all are used"),
         What::FailsOpen { vip, .. } => {
             format!("VIP {vip}: backends that fail their checks are left out again")
+        }
+        What::Announcement {
+            address,
+            announced,
+            reason,
+        } => {
+            let what = if *announced { "announced" } else { "withdrawn" };
+            format!("{address} {what}: {}", reason.replace('_', " "))
         }
         What::Moving { vip, slots } => format!("VIP {vip}: {slots} slots begin to change hands"),
         What::Settled { vip } => format!("VIP {vip}: all slots are stable"),

@@ -14,6 +14,7 @@ mod decap;
 mod detach;
 mod doctor;
 mod drain;
+mod drain_node;
 mod events;
 mod flows;
 mod left;
@@ -28,6 +29,7 @@ mod table;
 mod top;
 mod trace;
 mod vip;
+mod watchdog;
 mod weight;
 
 use std::process::ExitCode;
@@ -54,6 +56,7 @@ Examples:
   weir status                            what it does
   weir top                               how much of it, now: VIPs, backends, drops, sources
   weir drain web 10.0.0.11               no new flows for this backend of VIP web
+  weir drain-node --wait                 no traffic for this node: withdraw its VIPs, wait until none comes
   weir block 192.0.2.0/24 --for 10m      drop what these addresses send
   weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
                                          what becomes of this packet, and why
@@ -88,6 +91,8 @@ enum Verb {
     Backend(backend::Args),
     Drain(drain::Args),
     Undrain(drain::UndrainArgs),
+    DrainNode(drain_node::Args),
+    UndrainNode(drain_node::UndrainArgs),
     Weight(weight::Args),
     Block(block::Args),
     Unblock(block::UnblockArgs),
@@ -95,6 +100,7 @@ enum Verb {
     Doctor(doctor::Args),
     Decap(decap::Args),
     Detach(detach::Args),
+    Watchdog(watchdog::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -117,6 +123,8 @@ pub fn main() -> ExitCode {
         Verb::Backend(args) => backend::run(&args),
         Verb::Drain(args) => drain::drain(&args),
         Verb::Undrain(args) => drain::undrain(&args),
+        Verb::DrainNode(args) => drain_node::drain(&args),
+        Verb::UndrainNode(args) => drain_node::undrain(&args),
         Verb::Weight(args) => weight::run(&args),
         Verb::Block(args) => block::block(&args),
         Verb::Unblock(args) => block::unblock(&args),
@@ -124,6 +132,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Decap(args) => decap::run(&args),
         Verb::Detach(args) => detach::run(&args),
+        Verb::Watchdog(args) => watchdog::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
     };

@@ -12,8 +12,9 @@ use lb_common::slot::SLOTS;
 use super::backend::{Row, Shown};
 use crate::{
     api::{
-        AccessCount, AccessStatus, BackendStatus, HealthState, HealthStatus, InterfaceStatus,
-        KubernetesStatus, LeavingStatus, ObservedStatus, OverrideStatus, Status, VipStatus,
+        AccessCount, AccessStatus, AnnounceStatus, BackendStatus, HealthState, HealthStatus,
+        InterfaceStatus, KubernetesStatus, LeavingStatus, ObservedStatus, OverrideStatus, Status,
+        VipStatus,
     },
     logging::no_colour,
 };
@@ -37,6 +38,13 @@ pub(super) fn status(status: &Status) -> String {
     if status.config.applied != status.config.file {
         let applied = status.config.applied.display();
         writeln!(text, "configuration {applied}, by {}", status.config.by).ok();
+    }
+    if status.drained {
+        writeln!(
+            text,
+            "by command: the node is drained, and announces no VIP (`weir undrain-node`)"
+        )
+        .ok();
     }
     for changed in &status.overrides {
         writeln!(text, "by command: {}", command(changed)).ok();
@@ -149,6 +157,9 @@ fn interface_line(interface: &InterfaceStatus) -> String {
 /// A VIP and its backends.
 pub(super) fn vip(vip: &VipStatus) -> String {
     let mut text = vip_lines(vip) + "\n";
+    if let Some(announce) = &vip.announce {
+        writeln!(text, "  {}", announce_line(announce)).ok();
+    }
     if !vip.backends.is_empty() {
         writeln!(text, "{}", backends(vip).trim_fmt()).ok();
     }
@@ -166,6 +177,25 @@ pub(super) fn vip(vip: &VipStatus) -> String {
         }
     }
     text
+}
+
+/// How a VIP is announced, or why it is not.
+fn announce_line(announce: &AnnounceStatus) -> String {
+    let reason = match announce.reason.as_str() {
+        "too_few_healthy" => format!(
+            "fewer than {} backends pass their checks",
+            announce.min_healthy
+        ),
+        "hold_down" => "held down after a withdrawal".to_owned(),
+        "unknown" => "its backends have not been checked yet".to_owned(),
+        other => other.replace('_', " "),
+    };
+    match (announce.announced, announce.wanted) {
+        (true, true) => format!("announced by {}", announce.by),
+        (true, false) => format!("still announced by {}: {reason}", announce.by),
+        (false, true) => format!("should be announced by {}, and is not", announce.by),
+        (false, false) => format!("not announced by {}: {reason}", announce.by),
+    }
 }
 
 /// What is to be said of a backend's checks; nothing where they pass.

@@ -12,13 +12,16 @@ use super::{
 /// The port that IANA has for GUE.
 pub const DEFAULT_GUE_PORT: u16 = 6080;
 
-/// Reads `encap_source`: at most one address of a family.
+/// What the DaemonSet tells of the node: its addresses, with commas.
+const NODE_IPS: &str = "NODE_IPS";
+
+/// Reads `encap_source`: at most one address of a family. Where it is not written, the environment may tell.
 pub(super) fn source(section: &Section<'_>, report: &mut Report<'_>) -> Option<EncapSource> {
     const WANTED: &str = "a list of at most one IPv4 and one IPv6 address of this node";
     const HELP: &str = "write `encap_source = [\"10.0.0.1\", \"2001:db8::1\"]`";
     let mut found = EncapSource::default();
     let Some(field) = section.field("encap_source") else {
-        return Some(found);
+        return Some(first_of_each(&std::env::var(NODE_IPS).unwrap_or_default()));
     };
     let mut is_valid = true;
     for item in field.items(WANTED, HELP, report)? {
@@ -45,6 +48,23 @@ pub(super) fn source(section: &Section<'_>, report: &mut Report<'_>) -> Option<E
         }
     }
     is_valid.then_some(found)
+}
+
+/// The first address of each family in a list with commas.
+fn first_of_each(list: &str) -> EncapSource {
+    let mut found = EncapSource::default();
+    let addresses = list.split(',').filter_map(|text| text.trim().parse().ok());
+    for address in addresses.filter(|address| address::unfit_for_backend(*address).is_none()) {
+        match address {
+            IpAddr::V4(v4) => {
+                found.v4.get_or_insert(v4);
+            }
+            IpAddr::V6(v6) => {
+                found.v6.get_or_insert(v6);
+            }
+        }
+    }
+    found
 }
 
 /// Reads `gue_port`.
@@ -140,4 +160,18 @@ impl Needs {
 
 const fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nodes_addresses_are_the_first_of_each_family() {
+        let found = first_of_each("10.0.0.7, 2001:db8::7,10.0.0.8");
+        assert_eq!(found.v4, "10.0.0.7".parse().ok());
+        assert_eq!(found.v6, "2001:db8::7".parse().ok());
+        assert_eq!(first_of_each("").v4, None);
+        assert_eq!(first_of_each("127.0.0.1,node-7").v4, None);
+    }
 }

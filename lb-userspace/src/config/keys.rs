@@ -9,7 +9,7 @@ pub(super) struct Keys {
 }
 
 pub(super) const FILE: Keys = Keys {
-    known: &["node", "redis", "kubernetes", "access", "vip"],
+    known: &["node", "redis", "kubernetes", "announce", "access", "vip"],
     later: &[],
 };
 
@@ -32,6 +32,7 @@ pub(super) const NODE: Keys = Keys {
         "on_exit",
         "encap_source",
         "gue_port",
+        "peers",
         "state_file",
         "api_group",
         "api_admin_group",
@@ -43,6 +44,17 @@ pub(super) const NODE: Keys = Keys {
 
 pub(super) const REDIS: Keys = Keys {
     known: &["url", "url_file", "fleet", "period", "timeout"],
+    later: &[],
+};
+
+pub(super) const ANNOUNCE: Keys = Keys {
+    known: &[
+        "table",
+        "protocol",
+        "hold_down",
+        "dead_daemon_hold",
+        "withdraw_delay",
+    ],
     later: &[],
 };
 
@@ -77,6 +89,7 @@ pub(super) const VIP: Keys = Keys {
         "affinity",
         "forward",
         "announce",
+        "min_healthy",
         "health",
         "move_window",
         "flow_idle",
@@ -89,7 +102,7 @@ pub(super) const VIP: Keys = Keys {
         "limit",
         "backend",
     ],
-    later: &["min_healthy"],
+    later: &[],
 };
 
 pub(super) const ACCESS: Keys = Keys {
@@ -214,6 +227,7 @@ mod tests {
             FILE,
             NODE,
             REDIS,
+            ANNOUNCE,
             KUBERNETES,
             KUBERNETES_HEALTH,
             ACCESS,
@@ -230,7 +244,7 @@ mod tests {
     fn lists_read_as_a_sentence() {
         assert_eq!(
             FILE.list(),
-            "`node`, `redis`, `kubernetes`, `access` or `vip`"
+            "`node`, `redis`, `kubernetes`, `announce`, `access` or `vip`"
         );
         assert_eq!(BACKEND.list(), "`address`, `weight`, `mac` or `forward`");
     }

@@ -9,7 +9,7 @@ use std::{
 use toml::de::DeTable;
 
 use super::{
-    Config,
+    Config, announce,
     error::Errors,
     host, keys, kubernetes,
     list_file::Files,
@@ -187,6 +187,7 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
         });
     let encap_source = settings.as_ref().and_then(|settings| settings.encap_source);
     let redis = redis::read(&top, directory, scope, &mut report);
+    let announce = announce::read(&top, &mut report);
     let around = lists::Around { directory, scope };
     let mut files = Files::default();
     let access = access(&top, &around, &mut files, &mut report);
@@ -208,6 +209,7 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
             node: node?,
             redis: redis?.0,
             kubernetes: kubernetes?.0,
+            announce: announce?,
             access: access?,
             vips: vips?,
         })

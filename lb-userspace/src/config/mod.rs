@@ -4,6 +4,7 @@
 //! at once, each with file, line, key, what was found and what is wanted ([`error`]).
 
 mod address;
+mod announce;
 mod backend;
 mod control;
 mod duration;
@@ -40,7 +41,7 @@ pub use prefix::{NotAPrefix, Prefix};
 pub use single::Reader;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
@@ -58,6 +59,8 @@ pub struct Config {
     pub redis: Option<Redis>,
     /// Whose Services are served besides the file's VIPs, if anybody's.
     pub kubernetes: Option<Kubernetes>,
+    /// How routes for VIPs are published.
+    pub announce: Announcing,
     /// The VIPs that it serves, in the file's order.
     pub vips: Vec<Vip>,
 }
@@ -93,6 +96,8 @@ pub struct Node {
     pub encap_source: EncapSource,
     /// UDP port that backends take GUE on.
     pub gue_port: u16,
+    /// Other nodes of the fleet on this node's segments: what they send here is not balanced again.
+    pub peers: BTreeSet<IpAddr>,
     /// How many flows are remembered at most, in each of three maps, while slots change hands.
     pub max_pins: u32,
     /// How many sources are remembered at most, of VIPs that limit them.
@@ -182,6 +187,21 @@ impl fmt::Display for NodeHealth {
             None => Ok(()),
         }
     }
+}
+
+/// `[announce]`: how this node tells the network of its VIPs (docs/fleet.md).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Announcing {
+    /// The routing table of the kernel that VIPs with `announce = "route"` are published in.
+    pub table: u32,
+    /// The routing protocol's number that marks weir's routes.
+    pub protocol: u8,
+    /// How long an address that was withdrawn stays so at least.
+    pub hold_down: Duration,
+    /// How long routes outlive a daemon that is gone, while its program is attached; `None` for ever.
+    pub dead_daemon_hold: Option<Duration>,
+    /// How long a daemon that is told to end forwards on after it has withdrawn its addresses; `None` where they stay.
+    pub withdraw_delay: Option<Duration>,
 }
 
 /// A group of this host's users.
@@ -292,6 +312,8 @@ pub struct Vip {
     pub affinity: Affinity,
     /// How the network learns where the address is; the same in all VIPs of an address.
     pub announce: Announce,
+    /// How many backends must pass their checks for the address to be announced on this VIP's account.
+    pub min_healthy: u16,
     /// How the backends are checked; `None` where they are not, and count as healthy.
     pub health: Option<Health>,
     /// How flows outlive changes.
@@ -441,6 +463,20 @@ pub enum Announce {
     None,
     /// The data plane answers ARP and neighbour solicitations on the node's interfaces.
     L2,
+    /// A route in a table of weir's own, which a BGP speaker on this host exports.
+    Route,
+}
+
+impl Announce {
+    /// Name in config, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::L2 => "l2",
+            Self::Route => "route",
+        }
+    }
 }
 
 /// `forward` of a VIP or backend: how packets reach it.

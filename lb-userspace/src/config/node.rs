@@ -1,22 +1,22 @@
 //! Reads `[node]`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Read as _},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use super::{
-    EncapSource, Node, OnExit, Secret, XdpMode, control, encap,
+    EncapSource, Node, OnExit, Secret, XdpMode, address, control, encap,
     load::{DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, Scope},
     section::{Field, Section},
     source::Report,
+    vip::checked_address,
 };
 
-const DEFAULT_METRICS_LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9407);
+const DEFAULT_METRICS_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9407);
 
 /// Longest path that a Unix socket can have (`sun_path` without its final NUL).
 const LONGEST_SOCKET_PATH: usize = 107;
@@ -87,6 +87,7 @@ pub(super) fn read(
     let api_socket = api_socket(section, report);
     let encap_source = encap::source(section, report);
     let gue_port = encap::gue_port(section, report);
+    let peers = peers(section, report);
     let max_pins = max_pins(section, report);
     let max_sources = max_sources(section, report);
     let state_file = control::state_file(section, report);
@@ -105,6 +106,7 @@ pub(super) fn read(
             on_exit: on_exit?,
             encap_source: encap_source?,
             gue_port: gue_port?,
+            peers: peers?,
             max_pins: max_pins?,
             max_sources: max_sources?,
             state_file: state_file?,
@@ -190,6 +192,22 @@ fn interfaces(section: &Section<'_>, report: &mut Report<'_>) -> Option<Vec<Name
         names.push((name, item.path, item.offset));
     }
     (names.len() == count).then_some(names)
+}
+
+/// `peers`: each address once, whatever the order.
+fn peers(section: &Section<'_>, report: &mut Report<'_>) -> Option<BTreeSet<IpAddr>> {
+    const WANTED: &str = "a list of addresses of other nodes of the fleet";
+    const HELP: &str = "write `peers = [\"10.0.0.2\"]`: the nodes that serve what they balance, on this node's segment";
+    let Some(field) = section.field("peers") else {
+        return Some(BTreeSet::new());
+    };
+    let items = field.items(WANTED, HELP, report)?;
+    let read = |item: Field<'_>| {
+        let wanted = "a unicast address of another node";
+        checked_address(&item, wanted, HELP, address::unfit_for_backend, report)
+    };
+    let peers: Vec<_> = items.into_iter().map(read).collect();
+    peers.into_iter().collect()
 }
 
 /// `max_pins`, or its default.

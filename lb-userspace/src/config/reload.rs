@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, error::Errors, kubernetes, load::document, source::Report};
+use super::{Config, announce, error::Errors, kubernetes, load::document, source::Report};
 
 /// A key's name, and what it is in a configuration, as a person would write it.
 type Fixed = (&'static str, fn(&Config) -> String);
@@ -41,6 +41,7 @@ impl Config {
             let wanted = format!("{running}: it cannot change while the daemon runs");
             report.add(section_place(text), "kubernetes", found, wanted, HELP);
         }
+        announce::allows(self, next, text, &mut report);
         for (key, show) in FIXED {
             let (running, found) = (show(self), show(next));
             if running != found {

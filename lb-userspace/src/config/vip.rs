@@ -109,6 +109,7 @@ fn read(
     };
     let forward = forward(section, report);
     let announce = announce(section, address, taken, report);
+    let min_healthy = min_healthy(section, report);
     let flows = flows::read(section, protocol, report);
     let access = lists::read(section, address, around, files, report);
     let of = health::Of {
@@ -132,6 +133,7 @@ fn read(
         table: table?,
         affinity: affinity?,
         announce: announce?,
+        min_healthy: min_healthy?,
         flows: flows?,
         access: access?,
         health: health.ok()?,
@@ -168,7 +170,15 @@ pub(super) fn forward(section: &Section<'_>, report: &mut Report<'_>) -> Option<
     }
 }
 
-/// `announce`, on which all VIPs of an address must agree: ARP knows no ports.
+/// `min_healthy`, or its default.
+fn min_healthy(section: &Section<'_>, report: &mut Report<'_>) -> Option<u16> {
+    const WANTED: &str = "a number of backends from 0 to 65535";
+    const HELP: &str = "write `min_healthy = 1`: with fewer backends that pass their checks, the address is not announced for this VIP; 0 announces it always";
+    let field = section.field("min_healthy");
+    field.map_or(Some(1), |field| field.u16(WANTED, HELP, report))
+}
+
+/// `announce`, on which all VIPs of an address must agree: ARP and routes know no ports.
 fn announce(
     section: &Section<'_>,
     address: Option<IpAddr>,
@@ -178,8 +188,8 @@ fn announce(
     let field = section.field("announce");
     let announce = match &field {
         Some(field) => {
-            let words = [("none", Announce::None), ("l2", Announce::L2)];
-            field.word(&words, &["route"], report)?
+            let words = [Announce::None, Announce::L2, Announce::Route];
+            field.word(&words.map(|word| (word.as_str(), word)), &[], report)?
         }
         None => Announce::None,
     };
@@ -189,17 +199,13 @@ fn announce(
     let (line, _) = report.place(at);
     let (first, first_line) = *taken.announced.entry(address?).or_insert((announce, line));
     if first != announce {
-        let word = |announce| match announce {
-            Announce::None => "none",
-            Announce::L2 => "l2",
-        };
         report.add(
             at,
             section.path_of("announce"),
-            format!("\"{}\"", word(announce)),
+            format!("\"{}\"", announce.as_str()),
             format!(
                 "\"{}\", as in the other VIP of this address on line {first_line}",
-                word(first)
+                first.as_str()
             ),
             format!(
                 "write the same `announce` on line {line} and on line {first_line}: the network asks for \

@@ -68,6 +68,8 @@ fn write_one(data_plane: &mut dyn DataPlane, step: &Step) -> anyhow::Result<()> 
         Step::Node(node) => data_plane.set_node(node),
         Step::Port(ifindex) => data_plane.add_port(*ifindex),
         Step::Interface(ifindex, interface) => data_plane.set_interface(*ifindex, interface),
+        Step::Peer(mac) => data_plane.set_peer(*mac, true),
+        Step::ClearPeer(mac) => data_plane.set_peer(*mac, false),
         Step::NewBackend(id) => data_plane.clear_backend_counters(*id),
         Step::NewVip(vip) => data_plane.clear_vip_counters(*vip),
         Step::Backend(id, backend) => data_plane.set_backend(*id, backend),
@@ -98,6 +100,14 @@ fn log(cause: &str, step: &Step) {
         Step::Interface(ifindex, interface) => {
             let mac = mac_text(interface.mac);
             tracing::info!(cause, ifindex, mac, "interface written");
+        }
+        Step::Peer(mac) => tracing::info!(cause, mac = mac_text(*mac), "another node of the fleet"),
+        Step::ClearPeer(mac) => {
+            tracing::info!(
+                cause,
+                mac = mac_text(*mac),
+                "no other node of the fleet any more"
+            );
         }
         Step::NewBackend(id) => tracing::debug!(cause, backend = id, "counters begin at zero"),
         Step::NewVip(vip) => tracing::debug!(cause, vip, "counters begin at zero"),

@@ -27,6 +27,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{
     DataPlane, Judged, ListPlane, Observing, ProgramRuns, ReasonCount, Remembered, Scan, Sizes,
+    peer_key, peer_of,
 };
 use crate::{
     config::XdpMode,
@@ -46,6 +47,7 @@ pub struct Memory {
     backends: BTreeMap<u16, Backend>,
     ports: BTreeSet<u32>,
     interfaces: BTreeMap<u32, Interface>,
+    peers: BTreeSet<[u8; 8]>,
     attached: BTreeSet<String>,
     refused: Option<Refused>,
     since: BTreeMap<u32, Box<Since>>,
@@ -235,6 +237,20 @@ impl DataPlane for Memory {
 
     fn interfaces(&self) -> anyhow::Result<Vec<u32>> {
         Ok(self.interfaces.keys().copied().collect())
+    }
+
+    fn set_peer(&mut self, mac: [u8; 6], is_one: bool) -> anyhow::Result<()> {
+        let key = peer_key(mac);
+        if is_one {
+            self.peers.insert(key);
+        } else {
+            self.peers.remove(&key);
+        }
+        Ok(())
+    }
+
+    fn peers(&self) -> anyhow::Result<Vec<[u8; 6]>> {
+        Ok(self.peers.iter().map(peer_of).collect())
     }
 
     fn attach(
@@ -602,6 +618,10 @@ impl Tables for Memory {
 
     fn interface(&self, ifindex: u32) -> Option<&Interface> {
         self.interfaces.get(&ifindex)
+    }
+
+    fn is_peer(&self, mac: &[u8; 8]) -> bool {
+        self.peers.contains(mac)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<u16> {

@@ -81,6 +81,10 @@ pub trait DataPlane: Observing {
     fn clear_interface(&mut self, ifindex: u32) -> anyhow::Result<()>;
     /// The interfaces whose facts the maps hold, by ifindex.
     fn interfaces(&self) -> anyhow::Result<Vec<u32>>;
+    /// Notes that a MAC address is another node's of the fleet, or that it no longer is.
+    fn set_peer(&mut self, mac: [u8; 6], is_one: bool) -> anyhow::Result<()>;
+    /// The MAC addresses of other nodes that the maps hold.
+    fn peers(&self) -> anyhow::Result<Vec<[u8; 6]>>;
     /// Puts the program on an interface that carries `there` now, or swaps it in where an earlier daemon's is.
     fn attach(
         &mut self,
@@ -253,6 +257,16 @@ fn set_slots(
         data_plane.set_since(vip, None)?;
     }
     Ok(())
+}
+
+/// A MAC address as a key of the peers' map.
+const fn peer_key([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
+    [a, b, c, d, e, f, 0, 0]
+}
+
+/// The MAC address of a key.
+const fn peer_of([a, b, c, d, e, f, _, _]: &[u8; 8]) -> [u8; 6] {
+    [*a, *b, *c, *d, *e, *f]
 }
 
 /// Frames counted under one reason and verdict.

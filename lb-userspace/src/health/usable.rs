@@ -12,6 +12,8 @@ pub struct Usable {
     pub addresses: BTreeSet<IpAddr>,
     /// How many backends with a weight are known to be healthy, or are not checked: what `min_healthy` counts.
     pub passing: usize,
+    /// How many backends with a weight may pass: nobody has asked them yet.
+    pub unknown: usize,
     /// Whether so many have failed that all are used.
     pub fails_open: bool,
 }
@@ -30,6 +32,7 @@ pub fn usable(vip: &Vip, verdict: impl Fn(&Check) -> Verdict) -> Usable {
         return Usable {
             addresses: all().collect(),
             passing: weighted.len(),
+            unknown: 0,
             fails_open: false,
         };
     };
@@ -44,7 +47,7 @@ pub fn usable(vip: &Vip, verdict: impl Fn(&Check) -> Verdict) -> Usable {
                 continue;
             }
             Verdict::Healthy => usable.passing += counts,
-            Verdict::Unknown => {}
+            Verdict::Unknown => usable.unknown += counts,
         }
         usable.addresses.insert(address);
     }

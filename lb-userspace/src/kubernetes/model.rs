@@ -27,6 +27,8 @@ pub struct Outcome {
     pub pools: Vec<(String, PoolStatus)>,
     /// What is to be told of Services, each thing once.
     pub told: BTreeSet<Told>,
+    /// Addresses of the other nodes, where this one is of the cluster: they may balance what this one serves.
+    pub peers: BTreeSet<IpAddr>,
 }
 
 /// A Service's status as it should be.
@@ -124,7 +126,19 @@ pub fn follow(
         statuses: patches,
         pools: pools.collect(),
         told: told.into_iter().collect(),
+        peers: peers(world, &settings.node),
     }
+}
+
+/// The addresses of the nodes beside this one; none where this one is no node of the cluster.
+fn peers(world: &World, own: &str) -> BTreeSet<IpAddr> {
+    if !world.nodes.contains_key(own) {
+        return BTreeSet::new();
+    }
+    let others = world.nodes.iter().filter(|(name, _)| *name != own);
+    others
+        .flat_map(|(_, node)| node.addresses.iter().copied())
+        .collect()
 }
 
 /// The VIPs of the addresses that statuses have: what is only assigned is served once it is written, by all nodes alike.

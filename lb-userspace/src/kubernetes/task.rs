@@ -209,8 +209,8 @@ struct Follower {
     kept: Kept,
     /// What is served, as it is kept.
     served: Vec<Served>,
-    /// What the data plane was last told, in this run.
-    sent: Option<Vec<Served>>,
+    /// What the data plane was last told, in this run: the VIPs, and the other nodes.
+    sent: Option<(Vec<Served>, BTreeSet<IpAddr>)>,
     store: Store,
     changes: mpsc::Receiver<Update>,
     writer: Writer,
@@ -297,7 +297,10 @@ impl Follower {
             let text = format!("{more} more warnings about Services, which their Events tell");
             self.problems.push(text);
         }
-        if self.sent.as_ref() == Some(&served) {
+        let is_sent = |(vips, peers): &(Vec<Served>, BTreeSet<IpAddr>)| {
+            *vips == served && *peers == outcome.peers
+        };
+        if self.sent.as_ref().is_some_and(is_sent) {
             return;
         }
         // Kept before it is done: a kill in between leads to what is wanted, and so does a failure.
@@ -308,8 +311,9 @@ impl Follower {
             }
         }
         let vips = outcome.made.iter().map(|made| Arc::clone(&made.vip));
-        match self.handle.serve(Services::new(vips), PATIENCE).await {
-            Ok(Ok(())) => self.sent = Some(served),
+        let services = Services::new(vips).among(outcome.peers.clone());
+        match self.handle.serve(services, PATIENCE).await {
+            Ok(Ok(())) => self.sent = Some((served, outcome.peers.clone())),
             Ok(Err(error)) => self.fail(error),
             Err(error) => self.fail(error.to_string()),
         }

@@ -6,8 +6,9 @@ use lb_common::{limit::Judgement, tables::Counters};
 
 use super::table::Sample;
 use crate::api::{
-    AccessCount, AttachMode, BackendStatus, FleetStatus, HealthStatus, InterfaceStatus,
-    KubernetesStatus, MapStatus, PinsStatus, ProgramStatus, Status, VipStatus,
+    AccessCount, AnnounceStatus, AnnouncementCount, AttachMode, BackendStatus, FleetStatus,
+    HealthStatus, InterfaceStatus, KubernetesStatus, MapStatus, PinsStatus, ProgramStatus, Status,
+    VipStatus,
 };
 
 /// A count, as Prometheus knows numbers.
@@ -23,6 +24,24 @@ pub(super) fn vips(status: &Status, value: fn(&VipStatus) -> u64) -> Vec<Sample>
     let vips = status.vips.iter();
     vips.map(|vip| (vec![vip.name.clone()], whole(value(vip))))
         .collect()
+}
+
+pub(super) fn announced(status: &Status, value: fn(&AnnounceStatus) -> bool) -> Vec<Sample> {
+    let vips = status.vips.iter().filter_map(|vip| {
+        let announce = vip.announce.as_ref()?;
+        let labels = vec![vip.name.clone()];
+        Some((labels, f64::from(u8::from(value(announce)))))
+    });
+    vips.collect()
+}
+
+pub(super) fn announcements(status: &Status) -> Vec<Sample> {
+    let counts = status.announcements.iter();
+    let sample = |count: &AnnouncementCount| {
+        let labels = vec![count.op.clone(), count.result.clone()];
+        (labels, whole(count.count))
+    };
+    counts.map(sample).collect()
 }
 
 pub(super) fn backends(status: &Status, value: fn(&BackendStatus) -> u64) -> Vec<Sample> {

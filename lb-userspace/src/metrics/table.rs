@@ -3,9 +3,9 @@
 //! Labels are bounded by the configuration: never a client's address or port.
 
 use super::samples::{
-    access, attached, backends, build, checks, counted, digests, drops, flaps, fleet,
-    fleet_requests, fleet_shares, healthy, kubernetes, kubernetes_objects, last_durations, limits,
-    maps, pins, reasons, runs, slots, vips, whole,
+    access, announced, announcements, attached, backends, build, checks, counted, digests, drops,
+    flaps, fleet, fleet_requests, fleet_shares, healthy, kubernetes, kubernetes_objects,
+    last_durations, limits, maps, pins, reasons, runs, slots, vips, whole,
 };
 use crate::api::{Status, VipStatus};
 
@@ -56,7 +56,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_vip_packets_total",
         kind: Kind::Counter,
         labels: &["vip"],
-        help: "Frames forwarded for the VIP.",
+        help: "Frames forwarded for the VIP, and frames left to this node itself as its backend.",
         samples: |status| vips(status, |vip| vip.packets),
     },
     Metric {
@@ -119,7 +119,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_backend_resolved",
         kind: Kind::Gauge,
         labels: &["vip", "backend"],
-        help: "Whether the MAC address of the next hop toward the backend is known: 1 or 0.",
+        help: "Whether the MAC address of the next hop toward the backend is known, or it is this node itself: 1 or 0.",
         samples: |status| backends(status, |backend| u64::from(backend.resolved)),
     },
     Metric {
@@ -163,6 +163,34 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip"],
         help: "Whether so many backends of the VIP fail their checks that all are used: 1 or 0 (docs/health.md).",
         samples: |status| vips(status, |vip| u64::from(vip.fails_open)),
+    },
+    Metric {
+        name: "weir_vip_announced",
+        kind: Kind::Gauge,
+        labels: &["vip"],
+        help: "Whether the network is told of the VIP's address by this node: 1 or 0. Absent without announce.",
+        samples: |status| announced(status, |announce| announce.announced),
+    },
+    Metric {
+        name: "weir_vip_announce_wanted",
+        kind: Kind::Gauge,
+        labels: &["vip"],
+        help: "Whether it should be: the program is attached, the node is not drained, enough backends pass their checks, and no hold-down is under way: 1 or 0. Absent without announce.",
+        samples: |status| announced(status, |announce| announce.wanted),
+    },
+    Metric {
+        name: "weir_announcements_total",
+        kind: Kind::Counter,
+        labels: &["op", "result"],
+        help: "What was done to routes of VIPs: announce, withdraw or restore (somebody else took it away); by result: ok, or failed, which is tried again every second. Starts at 0 with the daemon.",
+        samples: announcements,
+    },
+    Metric {
+        name: "weir_node_drained",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether a command has withdrawn every address of this node (weir drain-node): 1 or 0.",
+        samples: |status| vec![(vec![], f64::from(u8::from(status.drained)))],
     },
     Metric {
         name: "weir_slots",

@@ -37,6 +37,8 @@ pub enum Step {
     Port(u32),
     /// The facts of an interface that packets come by, by its ifindex.
     Interface(u32, Interface),
+    /// The MAC address of another node of the fleet.
+    Peer([u8; 6]),
     /// The counters of an id that is given to a backend now begin at zero.
     NewBackend(u16),
     /// A backend, by its id.
@@ -59,6 +61,8 @@ pub enum Step {
     Unblock(PrefixKey),
     /// The facts of an interface go: packets come by it no more.
     ClearInterface(u32),
+    /// A MAC address is no other node's any more.
+    ClearPeer([u8; 6]),
     /// A VIP's limits go.
     ClearLimits(u32),
     /// A VIP's lookup table goes.
@@ -73,6 +77,7 @@ pub struct Held {
     node: Option<Node>,
     ports: BTreeSet<u32>,
     interfaces: BTreeMap<u32, Interface>,
+    peers: BTreeSet<[u8; 6]>,
     backends: BTreeMap<u16, Backend>,
     idle: BTreeMap<u32, Idle>,
     blocks: BTreeSet<PrefixKey>,
@@ -112,6 +117,11 @@ impl Held {
     pub fn adopt_interfaces(&mut self, ifindexes: impl IntoIterator<Item = u32>) {
         let unknown = |ifindex| (ifindex, Interface::default());
         self.interfaces.extend(ifindexes.into_iter().map(unknown));
+    }
+
+    /// Notes MAC addresses of other nodes that the maps hold.
+    pub fn adopt_peers(&mut self, macs: impl IntoIterator<Item = [u8; 6]>) {
+        self.peers.extend(macs);
     }
 
     /// Notes prefixes that the maps hold as blocked, and for which VIPs blocks are looked up.
@@ -205,6 +215,12 @@ impl Held {
             }
             Step::ClearInterface(ifindex) => {
                 self.interfaces.remove(ifindex);
+            }
+            Step::Peer(mac) => {
+                self.peers.insert(*mac);
+            }
+            Step::ClearPeer(mac) => {
+                self.peers.remove(mac);
             }
             // It is held when there is something under it.
             Step::NewBackend(_) | Step::NewVip(_) => {}
@@ -340,6 +356,14 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
         .filter(|(ifindex, interface)| held.interfaces.get(ifindex) != Some(interface));
     steps.extend(changed.map(|(ifindex, interface)| Step::Interface(*ifindex, *interface)));
 
+    steps.extend(
+        wanted
+            .peers
+            .difference(&held.peers)
+            .copied()
+            .map(Step::Peer),
+    );
+
     let backends = wanted.backends();
     let new = backends.keys().filter(|id| !held.backends.contains_key(id));
     steps.extend(new.copied().map(Step::NewBackend));
@@ -406,6 +430,12 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     let gone = held.interfaces.keys();
     let gone = gone.filter(|ifindex| !wanted.interfaces.contains_key(ifindex));
     steps.extend(gone.copied().map(Step::ClearInterface));
+    steps.extend(
+        held.peers
+            .difference(&wanted.peers)
+            .copied()
+            .map(Step::ClearPeer),
+    );
     let gone = held.limits.keys().filter(|id| !limits.contains_key(id));
     steps.extend(gone.copied().map(Step::ClearLimits));
     let gone = held.tables.keys().filter(|id| !tables.contains(id));

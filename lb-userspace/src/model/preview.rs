@@ -16,7 +16,7 @@ use super::{
     services::Services,
     wanted::{Error, Inputs, Standing, Wanted, WantedVip},
 };
-use crate::config::{Backend, Config, List, Lists, Node, Vip};
+use crate::config::{Announcing, Backend, Config, List, Lists, Node, Vip};
 use checks::CHECKS;
 
 /// What a configuration is held against.
@@ -109,6 +109,24 @@ const NODE: &[Field<Node>] = &[
         v4.into_iter().chain(v6).collect::<Vec<_>>().join(" ")
     }),
     ("gue_port", |node| node.gue_port.to_string()),
+    ("peers", |node| {
+        let peers = node.peers.iter().map(ToString::to_string);
+        peers.collect::<Vec<_>>().join(" ")
+    }),
+];
+
+const ANNOUNCE: &[Field<Announcing>] = &[
+    ("announce.hold_down", |announce| time(announce.hold_down)),
+    ("announce.dead_daemon_hold", |announce| {
+        announce
+            .dead_daemon_hold
+            .map_or_else(|| "off".to_owned(), time)
+    }),
+    ("announce.withdraw_delay", |announce| {
+        announce
+            .withdraw_delay
+            .map_or_else(|| "off".to_owned(), time)
+    }),
 ];
 
 const ACCESS: &[Field<Lists>] = &[
@@ -123,6 +141,7 @@ const VIP: &[Field<Vip>] = &[
     ("table", |vip| word(vip.table)),
     ("affinity", |vip| word(vip.affinity)),
     ("announce", |vip| word(vip.announce)),
+    ("min_healthy", |vip| vip.min_healthy.to_string()),
     ("allow", |vip| list(&vip.access.allow)),
     ("deny", |vip| list(&vip.access.deny)),
     ("move_window", |vip| time(vip.flows.move_window)),
@@ -170,6 +189,7 @@ impl Basis {
                 to: "another".to_owned(),
             });
         }
+        node.extend(differences(ANNOUNCE, &self.file.announce, &next.announce));
         node.extend(differences(ACCESS, &self.file.access, &next.access));
         let before: BTreeMap<_, _> = by_name(&self.file, &now).collect();
         let mut vips: Vec<_> = by_name(next, &then)
@@ -196,6 +216,7 @@ impl Basis {
             keys,
             ports: &[],
             next_hops: &BTreeMap::new(),
+            locals: &BTreeSet::new(),
             standing: &Standing::default(),
             cpus: 1,
         };

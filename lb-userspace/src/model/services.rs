@@ -1,37 +1,52 @@
 //! VIPs that are no file's, but a cluster's Services': they stand beside those of the configuration, which come first.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use lb_common::vip::MAX_VIPS;
 
 use super::ids::BACKEND_IDS;
 use crate::config::{Config, Vip};
 
-/// VIPs of Services, in their order.
+/// VIPs of Services, in their order, and the nodes that serve them beside this one.
 #[derive(Clone, Debug, Default)]
-pub struct Services(Arc<[Arc<Vip>]>);
+pub struct Services {
+    vips: Arc<[Arc<Vip>]>,
+    peers: Arc<BTreeSet<IpAddr>>,
+}
 
 impl Services {
     /// These VIPs.
     pub fn new(vips: impl Iterator<Item = Arc<Vip>>) -> Self {
-        Self(vips.collect())
+        Self {
+            vips: vips.collect(),
+            peers: Arc::default(),
+        }
+    }
+
+    /// The same on a node of the cluster, whose other nodes have these addresses.
+    #[must_use]
+    pub fn among(self, peers: BTreeSet<IpAddr>) -> Self {
+        Self {
+            peers: Arc::new(peers),
+            ..self
+        }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.vips.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.vips.is_empty()
     }
 
     /// The VIPs.
     pub fn iter(&self) -> impl Iterator<Item = &Vip> {
-        self.0.iter().map(Arc::as_ref)
+        self.vips.iter().map(Arc::as_ref)
     }
 
     /// A configuration with these VIPs beside its own, and why some of them are not there: names and addresses of the
@@ -42,6 +57,7 @@ impl Services {
         if self.is_empty() {
             return (config, Vec::new());
         }
+        config.node.peers.extend(self.peers.iter());
         let names: BTreeSet<_> = file.vips.iter().map(|vip| vip.name.as_str()).collect();
         let addresses: BTreeSet<_> = file.vips.iter().map(|vip| vip.address).collect();
         let mut backends: usize = file.vips.iter().map(|vip| vip.backends.len()).sum();

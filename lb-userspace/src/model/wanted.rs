@@ -13,7 +13,7 @@ use lb_common::{
     limit::Limits,
     pin::Idle,
     slot::NOBODY,
-    tables::{Interface, Node},
+    tables::{Interface, MAX_PEERS, Node},
     vip::{self, VipEntry, VipKey, VipTable},
 };
 use zerocopy::FromZeros;
@@ -49,6 +49,8 @@ pub struct Inputs<'a> {
     pub ports: &'a [Port],
     /// Next hops by backend address.
     pub next_hops: &'a BTreeMap<IpAddr, NextHop>,
+    /// Addresses of backends that are this node's own.
+    pub locals: &'a BTreeSet<IpAddr>,
     /// How the backends stand.
     pub standing: &'a Standing,
     /// How many CPUs may run the program: the possible ones.
@@ -85,6 +87,8 @@ pub struct Wanted {
     pub ports: BTreeSet<u32>,
     /// Interfaces that packets come by.
     pub interfaces: BTreeMap<u32, Interface>,
+    /// MAC addresses of other nodes of the fleet: what they send here is not balanced again.
+    pub peers: BTreeSet<[u8; 6]>,
     /// Prefixes that are blocked.
     pub blocks: BTreeSet<PrefixKey>,
     /// The configuration's access lists, which are written by a thread of their own.
@@ -224,6 +228,7 @@ impl Wanted {
             node: Node::new(inputs.keys.hash_keys),
             ports: ports(inputs),
             interfaces: interfaces(inputs),
+            peers: peers(inputs),
             vip_table: Arc::new(Vips::new(vips.iter().map(|vip| vip.entry).collect())?),
             leaving: leaving(&vips, inputs, held),
             now_ms: standing.now_ms,
@@ -395,7 +400,7 @@ impl WantedVip {
             entry: VipEntry {
                 key,
                 id,
-                flags: flags(vip),
+                flags: flags(vip) | shared(vip, inputs),
             },
             table,
             backends,
@@ -506,6 +511,47 @@ fn interfaces(inputs: &Inputs<'_>) -> BTreeMap<u32, Interface> {
     facts.collect()
 }
 
+/// Whether this node serves a VIP as well as it balances it.
+fn is_served_here(vip: &config::Vip, inputs: &Inputs<'_>) -> bool {
+    let mut addresses = vip.backends.iter().map(|backend| &backend.address);
+    addresses.any(|address| inputs.locals.contains(address))
+}
+
+/// Whether other nodes of the fleet may send a VIP's packets here: where this node serves it, or where it is said that there
+/// are such nodes, whatever they believe of this one.
+fn shared(vip: &config::Vip, inputs: &Inputs<'_>) -> u32 {
+    if !inputs.config.node.peers.is_empty() || is_served_here(vip, inputs) {
+        vip::flags::SHARED
+    } else {
+        0
+    }
+}
+
+/// The MAC addresses of other nodes that may send frames here: of the peers that are named, and of those who serve a VIP beside this node,
+/// since they may balance it beside this node too. A router's is none, whoever is behind it.
+fn peers(inputs: &Inputs<'_>) -> BTreeSet<[u8; 6]> {
+    let served = inputs.config.vips.iter();
+    let served = served.filter(|vip| is_served_here(vip, inputs));
+    let beside = served
+        .flat_map(|vip| &vip.backends)
+        .filter(|backend| !inputs.locals.contains(&backend.address));
+    let named = inputs
+        .config
+        .node
+        .peers
+        .iter()
+        .map(|address| (*address, None));
+    let all = beside
+        .map(|backend| (backend.address, backend.mac))
+        .chain(named);
+    let macs = all.filter_map(|(address, mac)| {
+        let hop = inputs.next_hops.get(&address);
+        let is_on_link = |hop: &&NextHop| hop.gateway == address;
+        mac.or_else(|| hop.filter(is_on_link)?.mac_destination)
+    });
+    macs.take(MAX_PEERS).collect()
+}
+
 /// What a VIP asks of the pipeline.
 fn flags(vip: &config::Vip) -> u32 {
     let limits = limits::vip_flags(&vip.limits);
@@ -514,7 +560,8 @@ fn flags(vip: &config::Vip) -> u32 {
         Affinity::Source => vip::flags::AFFINITY_SOURCE,
     };
     let announce = match vip.announce {
-        Announce::None => 0,
+        // A route leads here by this node's own addresses.
+        Announce::None | Announce::Route => 0,
         Announce::L2 => vip::flags::ANNOUNCE_L2,
     };
     affinity | announce | limits

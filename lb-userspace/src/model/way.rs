@@ -37,6 +37,12 @@ pub(crate) const fn forward_of(mode: u8) -> Option<ForwardMode> {
 
 /// What packets find under the id of a backend that is leaving: as they find it now, by the way that is known now.
 pub(super) fn leaving(held: &Backend, inputs: &Inputs<'_>) -> Backend {
+    if inputs.locals.contains(&ip_address(held.address)) {
+        return Backend {
+            flags: flags::LOCAL | held.flags & flags::DEAD,
+            ..here(*held)
+        };
+    }
     let hop = inputs.next_hops.get(&ip_address(held.address));
     match hop.and_then(|hop| Some((hop, hop.mac_destination?))) {
         Some((hop, mac)) => Backend {
@@ -56,6 +62,9 @@ pub(super) fn entry(
     inputs: &Inputs<'_>,
 ) -> Backend {
     let whither = whither(backend, vip, vip_id, &inputs.config.node);
+    if inputs.locals.contains(&backend.address) {
+        return here(whither);
+    }
     let known = inputs.next_hops.get(&backend.address);
     match (backend.mac, known) {
         (Some(mac), Some(hop)) => over(whither, hop, mac),
@@ -112,6 +121,19 @@ fn whither(backend: &config::Backend, vip: &VipKey, vip_id: u32, node: &config::
     }
 }
 
+/// The way to this node itself: none.
+fn here(whither: Backend) -> Backend {
+    Backend {
+        mac_destination: [0; 6],
+        mac_source: [0; 6],
+        ifindex: 0,
+        flags: flags::LOCAL,
+        vlan_count: 0,
+        vlans: [[0; 2]; 2],
+        ..whither
+    }
+}
+
 fn over(whither: Backend, hop: &NextHop, mac: [u8; 6]) -> Backend {
     Backend {
         mac_destination: mac,
@@ -141,7 +163,7 @@ fn as_held(whither: Backend, held: Option<&Backend>) -> Backend {
         mac_destination: held.mac_destination,
         mac_source: held.mac_source,
         ifindex: held.ifindex,
-        flags: held.flags & !flags::DEAD,
+        flags: held.flags & !(flags::DEAD | flags::LOCAL),
         mtu: held.mtu,
         vlan_count: held.vlan_count,
         vlans: held.vlans,

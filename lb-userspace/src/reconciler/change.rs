@@ -16,7 +16,7 @@ use crate::{
         blocks::Blocks,
         overrides::{BackendName, Override},
     },
-    neighbours::Snapshot,
+    neighbours::{Problem, Snapshot},
     state::State,
 };
 
@@ -72,12 +72,15 @@ pub(super) fn state(generation: u64, desired: &Desired, fleet_nodes: u32) -> Sta
         fleet_nodes,
         overrides: desired.overrides().clone(),
         blocks: Blocks::clone(desired.blocks()),
+        node_drained: desired.is_node_drained(),
     }
 }
 
 pub(super) fn knows(snapshot: &Snapshot, address: &IpAddr) -> bool {
     let hop = snapshot.next_hops.get(address);
+    // To this node itself there is no way, and none is needed.
     hop.is_some_and(|hop| hop.mac_destination.is_some())
+        || snapshot.problems.get(address) == Some(&Problem::Local)
 }
 
 impl<D: DataPlane> Reconciler<D> {
@@ -105,6 +108,7 @@ impl<D: DataPlane> Reconciler<D> {
                 return;
             }
             Change::Drain(target, is_drained) => self.drain(&target, is_drained, by),
+            Change::DrainNode(is_drained) => self.drain_node(is_drained, by),
             Change::Block(block) => self.block(&block, by),
             Change::Unblock(name) => self.unblock(&name, by),
             Change::Weight(vip, backend, weight) => {
@@ -159,8 +163,10 @@ impl<D: DataPlane> Reconciler<D> {
         let mut watched = self.watched(&next);
         let new: BTreeSet<_> = {
             let snapshot = self.snapshots.borrow();
-            let unknown = watched.iter().filter(|address| !knows(&snapshot, address));
-            unknown.copied().collect()
+            let backends = self.watched_backends(&next).into_iter();
+            backends
+                .filter(|address| !knows(&snapshot, address))
+                .collect()
         };
         if new.is_empty() {
             self.commit(prepared);
@@ -414,6 +420,7 @@ impl<D: DataPlane> Reconciler<D> {
         });
         let Err(error) = result else {
             self.failure = None;
+            self.announce();
             return Ok(());
         };
         self.desired = before;

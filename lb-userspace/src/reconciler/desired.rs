@@ -27,6 +27,8 @@ pub(super) struct Desired {
     overrides: Overrides,
     /// Whom commands block.
     blocks: Arc<Blocks>,
+    /// Whether a command withdraws every address of this node.
+    is_node_drained: bool,
     /// The configuration as it counts.
     pub(super) config: Config,
     /// Keys from the fleet's seed.
@@ -39,6 +41,7 @@ impl Desired {
         services: Services,
         overrides: Overrides,
         blocks: Arc<Blocks>,
+        is_node_drained: bool,
     ) -> Self {
         let (file, refused) = services.beside(&read);
         Self {
@@ -50,6 +53,7 @@ impl Desired {
             file,
             overrides,
             blocks,
+            is_node_drained,
         }
     }
 
@@ -70,6 +74,14 @@ impl Desired {
         }
     }
 
+    /// The same, drained or not.
+    pub(super) fn with_node_drained(&self, is_node_drained: bool) -> Self {
+        Self {
+            is_node_drained,
+            ..self.clone()
+        }
+    }
+
     /// Another configuration under the same overrides.
     pub(super) fn with_file(&self, read: Config) -> Self {
         let services = self.services.clone();
@@ -78,6 +90,7 @@ impl Desired {
             services,
             self.overrides.clone(),
             Arc::clone(&self.blocks),
+            self.is_node_drained,
         )
     }
 
@@ -89,6 +102,7 @@ impl Desired {
             services,
             self.overrides.clone(),
             Arc::clone(&self.blocks),
+            self.is_node_drained,
         )
     }
 
@@ -118,6 +132,11 @@ impl Desired {
 
     pub(super) const fn blocks(&self) -> &Arc<Blocks> {
         &self.blocks
+    }
+
+    /// Whether a command withdraws every address of this node.
+    pub(super) const fn is_node_drained(&self) -> bool {
+        self.is_node_drained
     }
 
     /// The backends whose way the network must tell.

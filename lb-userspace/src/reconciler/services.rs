@@ -97,8 +97,10 @@ impl<D: DataPlane> Reconciler<D> {
         let mut watched = self.watched(&next);
         let new: BTreeSet<_> = {
             let snapshot = self.snapshots.borrow();
-            let unknown = watched.iter().filter(|address| !knows(&snapshot, address));
-            unknown.copied().collect()
+            let backends = self.watched_backends(&next).into_iter();
+            backends
+                .filter(|address| !knows(&snapshot, address))
+                .collect()
         };
         let looked = Looked {
             turn,

@@ -31,6 +31,7 @@ use crate::{
         overrides::Override,
         wanted::{WantedBackend, WantedVip},
     },
+    neighbours::Problem,
 };
 
 impl<D: DataPlane> Reconciler<D> {
@@ -43,6 +44,7 @@ impl<D: DataPlane> Reconciler<D> {
         problems.extend(self.fleet_status().and_then(|fleet| fleet.problem()));
         problems.extend(self.probe_path.problem());
         problems.extend(self.observers.problem().cloned());
+        problems.extend(self.announce_problems());
         let kubernetes = self.cluster.status();
         problems.extend(kubernetes.iter().flat_map(|status| status.problems.clone()));
         problems.extend(self.desired.refused().iter().cloned());
@@ -61,10 +63,14 @@ impl<D: DataPlane> Reconciler<D> {
         problems.extend(self.idle_blocks());
         problems.extend(self.lists.progress().problem);
         problems.extend(self.refused_files.problems());
+        // A peer that is silent sends nothing here either.
+        let backends = self.watched_backends(&self.desired);
         problems.extend(
             snapshot
                 .problems
                 .iter()
+                .filter(|(_, problem)| **problem != Problem::Local)
+                .filter(|(address, _)| backends.contains(address))
                 .map(|(address, problem)| format!("{address}: {problem}")),
         );
         let vips = self
@@ -119,6 +125,8 @@ impl<D: DataPlane> Reconciler<D> {
             fleet: self.fleet_status(),
             observed: self.observed_status(),
             kubernetes,
+            drained: self.desired.is_node_drained(),
+            announcements: self.announcement_counts(),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }
@@ -259,6 +267,7 @@ impl<D: DataPlane> Reconciler<D> {
                 .copied()
                 .unwrap_or_default(),
             fails_open: self.keeper.failing_open.contains(&vip.name),
+            announce: self.announce_status(config),
             dropped: Vec::new(),
             limits: Vec::new(),
             backends,
@@ -302,7 +311,7 @@ impl<D: DataPlane> Reconciler<D> {
         (config, command): (&config::Backend, Override),
         count: Counters,
     ) -> BackendStatus {
-        let resolved = backend.entry.is_resolved();
+        let entry = &backend.entry;
         let health = self.health_of(vip, backend.address, config.forward);
         BackendStatus {
             id: backend.id,
@@ -327,8 +336,8 @@ impl<D: DataPlane> Reconciler<D> {
                 None => None,
             },
             drain_seconds_left: self.drain_seconds_left(vip, backend.id),
-            resolved,
-            mac: resolved.then(|| mac_text(backend.entry.mac_destination)),
+            resolved: entry.is_resolved() || entry.is_local(),
+            mac: entry.is_resolved().then(|| mac_text(entry.mac_destination)),
             mtu: backend.entry.mtu,
             packets: count.packets,
             bytes: count.bytes,

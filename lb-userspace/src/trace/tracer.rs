@@ -1,6 +1,11 @@
 //! The program that traces: over maps of its own, or over those of a running daemon.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    path::Path,
+};
 
 use anyhow::Context as _;
 use lb_common::{
@@ -163,6 +168,7 @@ impl Tracer {
                 mac: WEIR_MAC,
             }],
             next_hops: &BTreeMap::new(),
+            locals: &BTreeSet::new(),
             standing: &Standing::default(),
             cpus: plane.cpus(),
         };

@@ -3,11 +3,12 @@
 use lb_common::{reason::Reason, tables::Drops};
 use lb_userspace::{
     api::{
-        AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
-        ConfigStatus, Detached, DropStatus, FailureCount, FleetStatus, Handle, HealthState,
-        HealthStatus, InterfaceState, InterfaceStatus, KubernetesStatus, LimitStatus, ListStatus,
-        MapStatus, ObjectCount, ObservedStatus, PinsStatus, ProgramStatus, ReasonStatus, Refusal,
-        ShareStatus, SlotsStatus, Status, VipStatus,
+        AccessCount, AccessStatus, AnnounceStatus, AnnouncementCount, AttachMode, BackendStatus,
+        Base, BlockList, Changed, Command, ConfigStatus, Detached, DropStatus, FailureCount,
+        FleetStatus, Handle, HealthState, HealthStatus, InterfaceState, InterfaceStatus,
+        KubernetesStatus, LimitStatus, ListStatus, MapStatus, ObjectCount, ObservedStatus,
+        PinsStatus, ProgramStatus, ReasonStatus, Refusal, ShareStatus, SlotsStatus, Status,
+        VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -33,6 +34,16 @@ fn fleet() -> FleetStatus {
             burst: 34,
             origin: "lease".to_owned(),
         }],
+    }
+}
+
+fn announce() -> AnnounceStatus {
+    AnnounceStatus {
+        by: "route".to_owned(),
+        announced: true,
+        wanted: true,
+        reason: "healthy".to_owned(),
+        min_healthy: 1,
     }
 }
 
@@ -98,6 +109,7 @@ pub(crate) fn status() -> Status {
         seconds_left: Some(12.5),
         pins: 7,
         fails_open: false,
+        announce: (id == 0).then(announce),
         limits: vec![limit()],
         backends,
         leaving: Vec::new(),
@@ -123,6 +135,12 @@ pub(crate) fn status() -> Status {
             skipped: 23,
         },
         kubernetes: Some(kubernetes()),
+        drained: false,
+        announcements: vec![AnnouncementCount {
+            op: "announce".to_owned(),
+            result: "ok".to_owned(),
+            count: 2,
+        }],
         overrides: Vec::new(),
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),

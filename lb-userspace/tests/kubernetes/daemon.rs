@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::{
-    follow::{cluster_on, service},
+    cluster::service,
+    follow::cluster_on,
     netns::{Namespace, join},
     server::{Server, until},
 };

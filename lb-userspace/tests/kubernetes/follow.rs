@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::{
+    cluster::{endpoint, node, pool, service, slice},
     node::{Node, is_kept},
     server::{Server, until},
 };
@@ -14,44 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 const WEB: &str = "default.web.80-tcp 203.0.113.0:80 10.0.0.11=2 10.0.0.12=1";
 
-pub(crate) fn service(name: &str, class: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"namespace": "default", "name": name},
-        "spec": {
-            "type": "LoadBalancer", "loadBalancerClass": class, "externalTrafficPolicy": "Local",
-            "ipFamilies": ["IPv4"], "selector": {"app": name},
-            "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
-        },
-    })
-}
-
-fn endpoint(address: &str, node: &str) -> Value {
-    json!({"addresses": [address], "nodeName": node, "conditions": {"ready": true, "serving": true, "terminating": false}})
-}
-
-pub(crate) fn slice(service: &str, endpoints: &[Value]) -> Value {
-    json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {
-            "namespace": "default", "name": format!("{service}-1"),
-            "labels": {"kubernetes.io/service-name": service},
-        },
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-        "endpoints": endpoints,
-    })
-}
-
-fn node(name: &str, address: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
-        "status": {
-            "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
-            "conditions": [{"type": "Ready", "status": "True"}],
-        },
-    })
-}
-
 /// A pool, two nodes, and the Service `web` with two endpoints on one and one on the other.
 pub(crate) async fn cluster() -> Server {
     cluster_on(Server::start().await)
@@ -59,13 +22,7 @@ pub(crate) async fn cluster() -> Server {
 
 /// The same, on a server.
 pub(crate) fn cluster_on(server: Server) -> Server {
-    server.put(
-        "vippools",
-        json!({
-            "apiVersion": "weir.dev/v1alpha1", "kind": "VipPool", "metadata": {"name": "main"},
-            "spec": {"cidrs": ["203.0.113.0/28"]},
-        }),
-    );
+    server.put("vippools", pool("main", "203.0.113.0/28"));
     server.put("nodes", node("n1", "10.0.0.11"));
     server.put("nodes", node("n2", "10.0.0.12"));
     server.put("services", service("web", "weir.dev/xdp"));
@@ -336,13 +293,7 @@ async fn a_cluster_without_the_definition_of_pools_serves_what_has_addresses() {
 #[tokio::test]
 async fn a_thousand_services_of_ten_endpoints() {
     let server = cluster().await;
-    server.put(
-        "vippools",
-        json!({
-            "apiVersion": "weir.dev/v1alpha1", "kind": "VipPool", "metadata": {"name": "main"},
-            "spec": {"cidrs": ["203.0.112.0/21"]},
-        }),
-    );
+    server.put("vippools", pool("main", "203.0.112.0/21"));
     for index in 0..1000 {
         let name = format!("s{index}");
         let endpoints =

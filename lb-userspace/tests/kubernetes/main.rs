@@ -7,6 +7,7 @@
     reason = "a test panics where it fails"
 )]
 
+mod cluster;
 mod daemon;
 mod follow;
 mod manifests;

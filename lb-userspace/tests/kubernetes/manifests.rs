@@ -1,17 +1,25 @@
-//! deploy/kubernetes: the definition of pools is made of the code, and the rights are those of the calls.
+//! deploy/kubernetes: the definition of pools is made of the code, the rights are those of the calls, and the
+//! configuration is one. What Kubernetes and Helm say of it is asked in xtask/tests/manifests.rs.
 //!
 //! `WEIR_UPDATE_EXPECTED=1 cargo test -p lb-userspace --test kubernetes` writes the definition anew.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
-use lb_userspace::kubernetes::vip_pool::definition;
+use lb_userspace::{
+    config::{Config, OnExit},
+    kubernetes::vip_pool::definition,
+};
 use serde_json::{Value, json};
 
 use crate::{
-    follow::{cluster, service},
+    cluster::service,
+    follow::cluster,
     node::Node,
     server::{Call, until},
 };
+
+/// The definition of pools, once for each way to install it.
+const DEFINITIONS: [&str; 2] = ["base/crd.yaml", "chart/crds/vippools.yaml"];
 
 fn path(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -24,16 +32,37 @@ fn the_definition_of_pools_is_the_codes() {
     let wanted = definition();
     if std::env::var_os("WEIR_UPDATE_EXPECTED").is_some() {
         let text = serde_saphyr::to_string(&wanted).unwrap();
-        fs::write(path("crd.yaml"), format!("{HEAD}{text}")).unwrap();
+        for file in DEFINITIONS {
+            fs::write(path(file), format!("{HEAD}{text}")).unwrap();
+        }
     }
-    let text = fs::read_to_string(path("crd.yaml")).unwrap();
-    let found: Value = serde_saphyr::from_str(&text).unwrap();
-    assert_eq!(found, wanted);
+    for file in DEFINITIONS {
+        let text = fs::read_to_string(path(file)).unwrap();
+        let found: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(found, wanted, "{file}");
+    }
+}
+
+/// What the manifests configure is read as the daemon reads it.
+#[test]
+fn the_configurations_are_valid() {
+    for file in ["base", "overlays/ipip", "overlays/monitoring"] {
+        let text = fs::read_to_string(path(&format!("{file}/config.yaml"))).unwrap();
+        let map: Value = serde_saphyr::from_str(&text).unwrap();
+        let text = map["data"]["weir.toml"].as_str().unwrap();
+        let seed = "seed_file      = \"/etc/weir-seed/seed\"";
+        assert!(text.contains(seed), "{text}");
+        // The addresses come with the environment of the pod.
+        let text = text.replace(seed, "seed = \"x\"\nencap_source = [\"10.0.0.1\"]");
+        let config = Config::parse(&text, "weir.toml").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.node.on_exit, OnExit::Keep);
+        assert_eq!(config.kubernetes.unwrap().class, "weir.dev/xdp");
+    }
 }
 
 /// What the roles allow.
 fn allowed() -> BTreeSet<Call> {
-    let text = fs::read_to_string(path("rbac.yaml")).unwrap();
+    let text = fs::read_to_string(path("base/rbac.yaml")).unwrap();
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     let strings = |value: &Value| -> Vec<String> {
         let items = value.as_array().unwrap().iter();

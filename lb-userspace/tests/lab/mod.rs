@@ -1,6 +1,11 @@
 //! A node with its maps in host memory, from a configuration to packets.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use etherparse::PacketBuilder;
 use lb_common::{
@@ -10,8 +15,8 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{
-        Affinity, Announce, Backend, Config, EncapSource, Flows, ForwardMode, Limits, Lists, Node,
-        OnExit, Protocol, Secret, TableAlgorithm, Vip, XdpMode,
+        Affinity, Announce, Announcing, Backend, Config, EncapSource, Flows, ForwardMode, Limits,
+        Lists, Node, OnExit, Protocol, Secret, TableAlgorithm, Vip, XdpMode,
     },
     dataplane::{apply::apply, memory::Memory},
     model::{
@@ -78,6 +83,7 @@ impl Lab {
             keys: &keys,
             ports: &self.ports,
             next_hops: &self.next_hops,
+            locals: &BTreeSet::new(),
             standing: &self.standing,
             cpus: 1,
         };
@@ -139,6 +145,8 @@ pub(crate) const fn name(step: &Step) -> &'static str {
         Step::Node(_) => "node",
         Step::Port(_) => "port",
         Step::Interface(..) => "interface",
+        Step::Peer(_) => "peer",
+        Step::ClearPeer(_) => "clear-peer",
         Step::NewBackend(_) => "new-backend",
         Step::NewVip(_) => "new-vip",
         Step::Backend(..) => "backend",
@@ -176,6 +184,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         table: TableAlgorithm::Maglev,
         affinity: Affinity::Flow,
         announce: Announce::None,
+        min_healthy: 1,
         flows: Flows::usual(Protocol::Tcp),
         access: Lists::default(),
         health: None,
@@ -203,12 +212,14 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
             gue_port: 6080,
             max_pins: 65_536,
             max_sources: 65_536,
+            peers: BTreeSet::new(),
             state_file: PathBuf::from("/var/lib/weir/state.json"),
             api_group: None,
             api_admin_group: None,
         },
         redis: None,
         kubernetes: None,
+        announce: Announcing::default(),
         vips,
     }
 }

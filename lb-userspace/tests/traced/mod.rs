@@ -1,7 +1,7 @@
 //! What the tests of `weir trace` need: a configuration, packets, captures, and a data plane that stays.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
     path::Path,
@@ -309,6 +309,7 @@ impl Daemon {
                 mac: WEIR_MAC,
             }],
             next_hops: &BTreeMap::new(),
+            locals: &BTreeSet::new(),
             standing: &Standing::default(),
             cpus: 1,
         };

@@ -91,6 +91,8 @@ fn config(name: &str, segment: u8) -> WeirConfig {
         on_exit: "keep",
         forward: "l2",
         encap_source: Vec::new(),
+        announce: None,
         vips: vips.collect(),
+        more: String::new(),
     }
 }

@@ -26,8 +26,12 @@ pub struct WeirConfig {
     pub forward: &'static str,
     /// Sources of outer headers; none where nothing is encapsulated.
     pub encap_source: Vec<IpAddr>,
+    /// `announce` of every VIP; `None` for no such key.
+    pub announce: Option<&'static str>,
     /// What clients dial.
     pub vips: Vec<Vip>,
+    /// Keys of `[node]` that are not above, then other sections, as text.
+    pub more: String,
 }
 
 /// A virtual service.
@@ -116,7 +120,9 @@ impl WeirConfig {
             on_exit: "keep",
             forward: "l2",
             encap_source: vec![topology.lb.v4, topology.lb.v6],
+            announce: None,
             vips: vips.collect(),
+            more: String::new(),
         }
     }
 
@@ -163,15 +169,16 @@ impl WeirConfig {
             // Writing to a String cannot fail.
             let _infallible = writeln!(text, "encap_source   = {sources:?}");
         }
+        text.push_str(&self.more);
         for vip in &self.vips {
-            vip.write(&mut text, self.forward);
+            vip.write(&mut text, self.forward, self.announce);
         }
         text
     }
 }
 
 impl Vip {
-    fn write(&self, text: &mut String, forward: &str) {
+    fn write(&self, text: &mut String, forward: &str, announce: Option<&str>) {
         let protocol = match self.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
@@ -182,6 +189,9 @@ impl Vip {
             "\n[[vip]]\nname     = {:?}\naddress  = \"{}\"\nport     = {}\nprotocol = {protocol:?}\nforward  = {forward:?}\n",
             self.name, self.address, self.port,
         );
+        if let Some(announce) = announce {
+            let _infallible = writeln!(text, "announce = {announce:?}");
+        }
         if let Some(times) = self.flows {
             let _infallible = write!(
                 text,
@@ -249,7 +259,9 @@ mod tests {
             on_exit: "keep",
             forward: "l2",
             encap_source: vec!["10.77.0.1".parse().unwrap()],
+            announce: Some("route"),
             vips: vec![vip],
+            more: "[announce]\nhold_down = \"1s\"\n".to_owned(),
         };
         let text = config.to_toml(Path::new("/run/lab"));
         for line in [
@@ -259,6 +271,8 @@ mod tests {
             "api_socket     = \"/run/lab/lb-2.sock\"",
             "address  = \"203.0.113.10\"",
             "protocol = \"tcp\"",
+            "announce = \"route\"",
+            "hold_down = \"1s\"",
             "move_window = \"5s\"",
             "[vip.health]",
             "[[vip.backend]]",

@@ -95,6 +95,15 @@ impl Nic {
         Ok(recorder)
     }
 
+    /// Keeps frames for unknown hosts away from this one, as a NIC's own filter does.
+    ///
+    /// A bridge floods what is for a host whose port is down. An XDP program on a veth sees such frames, and weir balances
+    /// whatever it sees: the node that is gone would go on being served by the others.
+    pub fn filter_unknown(&self) -> Result<()> {
+        let off = ["link", "set", "dev", &self.port, "flood", "off"];
+        self.switch.run("bridge", off).map(drop)
+    }
+
     /// Makes tags travel in the frames of this cable, as on a wire.
     ///
     /// The bridge takes the outer tag off and notes it beside the frame; a veth would hand the note on, which no XDP

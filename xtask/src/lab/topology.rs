@@ -230,20 +230,22 @@ impl Topology {
 
     /// Attaches `weir decap` on a backend's interface, for tunnels from the load balancer; pins go to `pins`.
     pub fn decapsulate(&self, backend: &Host, pins: &Path) -> Result<()> {
-        let (v4, v6) = (self.lb.v4.to_string(), self.lb.v6.to_string());
-        let mut command = backend.namespace.command(workspace::weir_binary()?);
-        command.args([
-            "decap",
-            "attach",
-            "--interface",
-            "eth0",
-            "--from",
-            &v4,
-            "--from",
-            &v6,
-            "--pin-path",
-        ]);
-        exec::run(command.arg(pins)).map(drop)
+        let from = [self.lb.v4, self.lb.v6];
+        Self::decapsulate_from(&from, (backend, "eth0"), pins)
+    }
+
+    /// The same on any interface of a host, for tunnels from other addresses.
+    pub fn decapsulate_from(
+        from: &[IpAddr],
+        (host, interface): (&Host, &str),
+        pins: &Path,
+    ) -> Result<()> {
+        let mut command = host.namespace.command(workspace::weir_binary()?);
+        command.args(["decap", "attach", "--interface", interface]);
+        for address in from {
+            command.args(["--from", &address.to_string()]);
+        }
+        exec::run(command.arg("--pin-path").arg(pins)).map(drop)
     }
 
     /// Returns how many frames the load balancer has sent, by any interface, from a VIP or from the client.

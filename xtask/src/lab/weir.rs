@@ -42,6 +42,9 @@ pub struct Status {
     pub ready: bool,
     /// Grows with every start, configuration and command.
     pub generation: u64,
+    /// Whether a command withdraws all of its VIPs. (Older versions do not tell.)
+    #[serde(default)]
+    pub drained: bool,
     /// The interfaces it is attached to.
     pub interfaces: Vec<InterfaceStatus>,
     /// The VIPs.
@@ -69,6 +72,9 @@ pub struct InterfaceStatus {
 /// A VIP and its counters.
 #[derive(Debug, Clone, Deserialize)]
 pub struct VipStatus {
+    /// How its address is announced, if it is. (Older versions do not tell.)
+    #[serde(default)]
+    pub announce: Option<AnnounceStatus>,
     /// Its slots by state.
     pub slots: SlotsStatus,
     /// Its name.
@@ -81,6 +87,17 @@ pub struct VipStatus {
     pub table_digest: String,
     /// Its backends.
     pub backends: Vec<BackendStatus>,
+}
+
+/// How a VIP's address is announced.
+#[derive(Debug, Clone, Deserialize)]
+pub struct AnnounceStatus {
+    /// Whether the network is told of it.
+    pub announced: bool,
+    /// Whether it should be.
+    pub wanted: bool,
+    /// Why, or why not.
+    pub reason: String,
 }
 
 /// How many slots of a VIP are in each state.

@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 12] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
@@ -37,11 +37,36 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
         "prometheus",
         "it judges the metrics, and the tests run a Prometheus of their own",
     ),
+    (
+        "kubectl",
+        "kubernetes-client",
+        "the tests build the Kubernetes overlays with it",
+    ),
+    (
+        "python3",
+        "python3 python3-venv",
+        "what judges the Kubernetes manifests is written in it",
+    ),
+    (
+        "bird",
+        "bird2",
+        "the tests of fleets run their own BGP speakers",
+    ),
     ("tshark", "tshark", "the tests read captures with it"),
 ];
 
-/// Packages that bring a service of their name: they are wanted for their programs alone.
-const SERVICES: [&str; 2] = ["redis-server", "prometheus"];
+/// Packages that bring a service, and its name: they are wanted for their programs alone.
+const SERVICES: [(&str, &str); 3] = [
+    ("redis-server", "redis-server"),
+    ("prometheus", "prometheus"),
+    ("bird2", "bird"),
+];
+
+/// The service that a package brings.
+fn service_of(packages: &str) -> Option<&'static str> {
+    let found = SERVICES.iter().find(|(package, _)| *package == packages);
+    found.map(|(_, service)| *service)
+}
 
 /// Where Debian's packages ask whether their services may start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -58,9 +83,9 @@ pub(super) fn missing() -> Vec<Need> {
 
 fn need(packages: &'static str, why: &'static str) -> Need {
     let mut by_hand = format!("sudo apt-get install {packages}");
-    if SERVICES.contains(&packages) {
+    if let Some(service) = service_of(packages) {
         by_hand.push_str(" && sudo systemctl disable --now ");
-        by_hand.push_str(packages);
+        by_hand.push_str(service);
     }
     Need {
         name: format!("the Debian package {packages}"),
@@ -87,10 +112,10 @@ fn install(packages: &str) -> Result<()> {
             .args(packages.split_whitespace()),
     )?;
     drop(quiet);
-    if SERVICES.contains(&packages) {
+    if let Some(service) = service_of(packages) {
         // Nor at the next boot.
         let update = find_program("update-rc.d").context("there is no update-rc.d here")?;
-        run_visibly(as_root(&update)?.args([packages, "disable"]))?;
+        run_visibly(as_root(&update)?.args([service, "disable"]))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -27,15 +28,25 @@ pub(crate) struct Traffic {
     connections: u32,
     pub(crate) tally: Tally,
     pub(crate) broken: Vec<Broken>,
-    pub(super) refused: Vec<Refused>,
+    pub(crate) refused: Vec<Refused>,
 }
 
 impl Traffic {
     /// Starts the client; returns once all connections are open.
     pub(crate) fn start(topology: &Topology, connections: u32, passing: u32) -> Result<Self> {
+        Self::start_to(topology, VIP_V4, connections, passing)
+    }
+
+    /// The same, with connections to another VIP.
+    pub(crate) fn start_to(
+        topology: &Topology,
+        vip: IpAddr,
+        connections: u32,
+        passing: u32,
+    ) -> Result<Self> {
         let client = &topology.client.namespace;
         let mut command = client.command(workspace::xtask_binary()?);
-        let target = Topology::lasting(VIP_V4).to_string();
+        let target = Topology::lasting(vip).to_string();
         let count = connections.to_string();
         let passing = passing.to_string();
         command.args(["lab-connect", &target, "--connections", &count]);
@@ -83,7 +94,7 @@ impl Traffic {
     }
 
     /// Reads what the client has told since.
-    pub(super) fn read(&mut self) -> Result<()> {
+    pub(crate) fn read(&mut self) -> Result<()> {
         while self.log.read_line(&mut self.line)? > 0 {
             if !self.line.ends_with('\n') {
                 break;

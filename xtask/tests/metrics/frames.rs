@@ -21,6 +21,7 @@ pub(crate) struct Wire {
     socket: FrameSocket,
     client: [u8; 6],
     lb: [u8; 6],
+    peer: [u8; 6],
 }
 
 impl Wire {
@@ -30,6 +31,7 @@ impl Wire {
             socket: topology.client.namespace.inside(open).unwrap(),
             client: mac(&topology.client),
             lb: mac(&topology.lb),
+            peer: mac(&topology.backends[0]),
         }
     }
 
@@ -51,6 +53,11 @@ impl Wire {
         let builder = self.to(vip).udp(from, port);
         builder.write(&mut frame, &vec![0x55; len]).unwrap();
         frame
+    }
+
+    /// The same as the near backend's weir would send it.
+    pub(crate) fn from_peer(&self, vip: IpAddr, port: u16) -> Vec<u8> {
+        changed(self.udp(vip, port, 40_000, 10), 6, &self.peer)
     }
 
     /// A segment from the source's port `from`: the first of a connection, or a later one.

@@ -36,6 +36,7 @@ const FAR: u16 = 7004;
 const BLOCKED: u16 = 7005;
 const LIMITED: u16 = 7006;
 const BROKEN: u16 = 7007;
+const SERVED_HERE: u16 = 7008;
 
 /// The VIP that is announced by L2.
 const ANNOUNCED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
@@ -108,6 +109,12 @@ const PROVOKED: &[Provoked] = &[
     }),
     (Reason::TableMissing, Some("broken"), |wire, _| {
         wire.udp(VIP_V4, BROKEN, 40_000, 10)
+    }),
+    (Reason::Local, None, |wire, _| {
+        wire.udp(VIP_V4, SERVED_HERE, 40_000, 10)
+    }),
+    (Reason::Peer, None, |wire, _| {
+        wire.from_peer(VIP_V4, SERVED_HERE)
     }),
     (Reason::Denied, Some("blocked"), |wire, _| {
         wire.udp(VIP_V4, BLOCKED, 40_000, 10)
@@ -245,6 +252,13 @@ impl Run {
         let deny = "deny = [\"0.0.0.0/0\"]";
         add("blocked", vip(), BLOCKED, deny, backend(near));
         add("limited", vip(), LIMITED, limit, backend(near));
+        let here = self.topology.lb.v4;
+        let beside = format!(
+            "{}\n[[vip.backend]]\n{}\nweight = 0",
+            backend(here),
+            backend(near)
+        );
+        add("here", vip(), SERVED_HERE, "", beside);
         add("broken", vip(), BROKEN, "", backend(near));
         let announced = ANNOUNCED.to_string();
         add(

@@ -196,6 +196,7 @@ fn vip(id: u32, name: &str, address: &str, backends: Vec<BackendStatus>) -> VipS
         seconds_left: None,
         pins: 7,
         fails_open: false,
+        announce: None,
         limits: Vec::new(),
         backends,
         leaving: Vec::new(),
@@ -278,6 +279,8 @@ fn sample(seconds: u64) -> Sample {
         fleet: None,
         kubernetes: None,
         observed: ObservedStatus::default(),
+        drained: false,
+        announcements: Vec::new(),
         overrides: Vec::new(),
         problems: Vec::new(),
     };

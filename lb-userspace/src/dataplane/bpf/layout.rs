@@ -16,7 +16,9 @@ use lb_common::{
     limit::{Limits, Share, Source, SourceKey, Totals},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
-    tables::{Counters, Drops, Interface, MAX_PORTS, Node, PinCounters, REASON_COUNTERS},
+    tables::{
+        Counters, Drops, Interface, MAX_PEERS, MAX_PORTS, Node, PinCounters, REASON_COUNTERS,
+    },
     vip::{MAX_VIPS, VipTable},
 };
 
@@ -134,7 +136,7 @@ pub(super) const SOURCES: &str = "SOURCES";
 pub(super) const INHERITED: &str = "INHERITED";
 
 /// Every map that is pinned by its name.
-pub(super) const MAPS: [Shape; 26] = [
+pub(super) const MAPS: [Shape; 27] = [
     array("NODE", size_of::<Node>(), 1, Carry::Written),
     shape("VIPS", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
     shape(
@@ -157,6 +159,7 @@ pub(super) const MAPS: [Shape; 26] = [
         MAX_PORTS,
         Carry::Written,
     ),
+    shape("PEERS", MapType::Hash, (8, 4), MAX_PEERS, Carry::Written),
     shape(
         "FRAGMENTS",
         MapType::LruHash,

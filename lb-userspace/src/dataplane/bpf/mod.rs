@@ -49,7 +49,7 @@ use zerocopy::FromZeros as _;
 pub use attach::foreign;
 pub use left::{Left, LeftBackend, LeftVip};
 pub use observe::Observer;
-pub use pins::{Detached, detach, linked_interfaces, nearest_is_bpffs};
+pub use pins::{Detached, detach, linked_interfaces, linked_of_any_layout, nearest_is_bpffs};
 pub use test_run::{Action, Run, Trace};
 
 use self::{
@@ -58,7 +58,9 @@ use self::{
     pins::Pins,
     value::Value,
 };
-use super::{DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Records, Scan, Sizes};
+use super::{
+    DataPlane, Judged, ListPlane, ProgramRuns, ReasonCount, Records, Scan, Sizes, peer_key, peer_of,
+};
 use crate::{
     config::XdpMode,
     model::{
@@ -410,6 +412,23 @@ impl DataPlane for BpfDataPlane {
         let keys = self.object.interfaces.keys();
         keys.collect::<Result<_, _>>()
             .context("reading the interfaces")
+    }
+
+    fn set_peer(&mut self, mac: [u8; 6], is_one: bool) -> anyhow::Result<()> {
+        let key = peer_key(mac);
+        let set = if is_one {
+            self.object.peers.insert(key, 1, 0)
+        } else {
+            ignore_absent(self.object.peers.remove(&key))
+        };
+        set.context("writing the fleet's MAC addresses")
+    }
+
+    fn peers(&self) -> anyhow::Result<Vec<[u8; 6]>> {
+        let keys = self.object.peers.keys();
+        keys.map(|key| Ok(peer_of(&key?)))
+            .collect::<Result<_, MapError>>()
+            .context("reading the fleet's MAC addresses")
     }
 
     fn attach(

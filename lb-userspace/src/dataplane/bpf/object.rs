@@ -121,6 +121,7 @@ pub(super) struct Object {
     pub(super) inherited: Array<MapData, Value<Counters>>,
     pub(super) outcome_counters: PerCpuArray<MapData, u64>,
     pub(super) interfaces: HashMap<MapData, u32, Value<Interface>>,
+    pub(super) peers: HashMap<MapData, [u8; 8], u32>,
     pub(super) traced: Array<MapData, Value<Traced>>,
     pub(super) ports: DevMapHash<MapData>,
     pub(super) fragments: HashMap<MapData, Value<FragmentKey>, u32>,
@@ -229,6 +230,7 @@ impl Object {
             inherited: counters::inherited(maps_dir)?,
             outcome_counters: take(&mut ebpf, "OUTCOME_COUNTERS")?,
             interfaces: take(&mut ebpf, "INTERFACES")?,
+            peers: take(&mut ebpf, "PEERS")?,
             traced: take(&mut ebpf, "TRACED")?,
             ports: take(&mut ebpf, "PORTS")?,
             fragments: take(&mut ebpf, "FRAGMENTS")?,
@@ -373,7 +375,14 @@ pub(super) mod tests {
             called,
             // Tail calls for what is not plain, the head for outer headers, a redirect for another interface, the length for frames of
             // several buffers.
-            [MAP_LOOKUP, TAIL_CALL, ADJUST_HEAD, REDIRECT_MAP, GET_BUFF_LEN].into()
+            [
+                MAP_LOOKUP,
+                TAIL_CALL,
+                ADJUST_HEAD,
+                REDIRECT_MAP,
+                GET_BUFF_LEN
+            ]
+            .into()
         );
     }
 

@@ -184,6 +184,21 @@ pub fn linked_interfaces(pin_path: &Path) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
+/// The interfaces that a program is attached to by links pinned below `pin_path`, of whatever layout.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn linked_of_any_layout(pin_path: &Path) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for layout in layouts(pin_path)? {
+        let links = pin_path.join(layout.to_string()).join("links");
+        if links.is_dir() {
+            names.extend(entries(&links)?.iter().map(|link| interface_of(link)));
+        }
+    }
+    Ok(names)
+}
+
 /// What `weir detach` removed.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Detached {

@@ -1,6 +1,6 @@
 //! A load balancer as a whole.
 
-use super::{daemon, host, nic, node, ways};
+use super::{cluster, daemon, host, nic, node, ways};
 use crate::{
     config::Config,
     doctor::{
@@ -22,6 +22,7 @@ pub(in crate::doctor) fn judge(facts: &Balancer, config: &Config) -> Report {
     }
     findings.extend(ways::check(facts, config));
     findings.extend(node::check(facts, config));
+    findings.extend(cluster::check(&facts.net, config));
     findings.extend(daemon::check(facts));
     Report::new(Role::Balancer, findings)
 }

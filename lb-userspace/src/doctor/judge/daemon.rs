@@ -165,6 +165,8 @@ mod tests {
             pins: Vec::new(),
             programs: Vec::new(),
             observed: ObservedStatus::default(),
+            drained: false,
+            announcements: Vec::new(),
             overrides: Vec::new(),
             problems: Vec::new(),
         }

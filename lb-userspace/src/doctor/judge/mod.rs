@@ -1,6 +1,7 @@
 //! From facts to findings: pure, so that every finding can be provoked in a test.
 
 pub(super) mod balancer;
+mod cluster;
 mod daemon;
 mod host;
 mod nic;
@@ -66,8 +67,10 @@ mod tests {
             ..Default::default()
         };
         let server = server::judge(&testing::server(), &wanted);
+        let checks = ["strict-arp", "cluster-mtu"].map(str::to_owned);
         let findings = balancer.findings.iter().chain(&server.findings);
-        for check in findings.map(|finding| &finding.check) {
+        let found = findings.map(|finding| finding.check.to_owned());
+        for check in found.chain(checks) {
             assert!(docs.contains(&format!("`{check}`")), "{check}");
         }
     }

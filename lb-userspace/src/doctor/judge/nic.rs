@@ -1,6 +1,6 @@
 //! An interface that packets come by.
 
-use super::word;
+use super::{cluster, word};
 use crate::{
     config::XdpMode,
     doctor::{
@@ -85,6 +85,9 @@ fn xdp(nic: &Nic, mode: XdpMode) -> Finding {
                 return finding
                     .remedy("it is `weir decap`, for backends; a host is one or the other on an interface:")
                     .command(format!("weir decap detach --interface {}", word(name)));
+            }
+            if let Some(remedy) = cluster::of_plugin(program.name.as_deref()) {
+                return finding.remedy(remedy);
             }
             finding
                 .remedy(format!(

@@ -50,6 +50,10 @@ fn way(target: &Target, facts: &Balancer) -> Finding {
         Some(_) if target.has_mac => None,
         problem => problem,
     };
+    if problem == Some(&Problem::Local) {
+        let text = "is this node itself: its packets are left to the kernel";
+        return Finding::ok(CHECK, address, text);
+    }
     if let Some(problem) = problem {
         return mend(
             Finding::fail(CHECK, address, problem.to_string()).why(LOST),
@@ -93,7 +97,8 @@ fn mend(finding: Finding, problem: &Problem) -> Finding {
         Problem::NoRoute(_) => finding.remedy(
             "give this host a route to it (`ip route add ADDRESS via ROUTER dev INTERFACE`), or an address on its segment",
         ),
-        Problem::Local => finding.remedy("take it out of the configuration, or take the address off this host"),
+        // Judged above.
+        Problem::Local => finding,
         Problem::NotEthernet { .. } => {
             finding.remedy("route it by an Ethernet interface; to go through a tunnel, let weir encapsulate: `forward = \"gue\"`")
         }

@@ -266,7 +266,7 @@ fn key(vip: &str, config: &config::Vip, name: &Name) -> Key {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use lb_common::limit::Known as _;
 
@@ -295,6 +295,7 @@ mod tests {
             keys: &Keys::derive("x"),
             ports: &[],
             next_hops: &BTreeMap::new(),
+            locals: &BTreeSet::new(),
             standing: &Standing::default(),
             cpus: 1,
         };

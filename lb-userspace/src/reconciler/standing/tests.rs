@@ -1,6 +1,6 @@
 //! Time goes by in arguments: nothing here waits.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use lb_common::flow::Address;
 
@@ -263,6 +263,7 @@ fn wanted(config: &Config, standing: &Standing, ids: &mut Ids) -> Wanted {
         keys: &Keys::derive("x"),
         ports: &[port],
         next_hops: &BTreeMap::new(),
+        locals: &BTreeSet::new(),
         standing,
         cpus: 1,
     };

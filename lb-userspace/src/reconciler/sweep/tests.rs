@@ -192,6 +192,7 @@ impl World {
             keys: &self.keys,
             ports: &[PORT],
             next_hops: &self.next_hops,
+            locals: &BTreeSet::new(),
             standing,
             cpus: 1,
         };

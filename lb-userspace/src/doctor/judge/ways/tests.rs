@@ -30,7 +30,6 @@ fn every_problem_of_a_way_fails_with_a_remedy() {
     let (gateway, interface) = (L2, "eth0".to_owned());
     let problems = [
         Problem::NoRoute("network is unreachable".to_owned()),
-        Problem::Local,
         Problem::NotEthernet {
             interface: interface.clone(),
         },
@@ -60,6 +59,17 @@ fn every_problem_of_a_way_fails_with_a_remedy() {
             "{problem}"
         );
     }
+}
+
+#[test]
+fn this_node_itself_needs_no_way() {
+    let findings = checked(|facts| {
+        facts.ways.problems.insert(L2, Problem::Local);
+        facts.ways.next_hops.remove(&L2);
+    });
+    let found = of(&findings, "next-hop");
+    let found = found.iter().find(|f| f.subject == "10.0.0.11").unwrap();
+    assert_eq!(found.level, Fine);
 }
 
 #[test]

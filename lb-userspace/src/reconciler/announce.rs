@@ -1,0 +1,245 @@
+//! Which addresses this node announces: what is known of backends, program and node, handed to the rules
+//! ([`crate::announce::decide`]), and what they say handed on to who tells the network.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::Reconciler;
+use crate::{
+    announce::{
+        Op, Publisher,
+        decide::{Claim, Decider, Decision, Node, Reason},
+    },
+    api::{Actor, AnnounceStatus, AnnouncementCount, Changed, Refusal, What},
+    config::{self, Announce},
+    dataplane::DataPlane,
+    health::{Check, Snapshot, Verdict, usable},
+};
+
+/// How soon verdicts of an earlier daemon are looked at again that no check of this one has confirmed.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What is decided, and who tells the network.
+pub(super) struct Announcements {
+    routes: Publisher,
+    decider: Decider,
+    decision: Decision,
+    /// Whether the daemon is about to end, and has withdrawn everything.
+    is_ending: bool,
+    /// When something changes by time alone.
+    pub(super) wake: Option<Instant>,
+}
+
+impl Default for Announcements {
+    fn default() -> Self {
+        Self {
+            routes: Publisher::idle(),
+            decider: Decider::default(),
+            decision: Decision::default(),
+            is_ending: false,
+            wake: None,
+        }
+    }
+}
+
+impl Announcements {
+    /// Waits until the network has been told something, or could not be.
+    pub(super) async fn changed(&mut self) {
+        self.routes.changed().await;
+    }
+
+    /// Gives up who tells the network.
+    pub(super) fn into_routes(self) -> Publisher {
+        self.routes
+    }
+}
+
+impl<D: DataPlane> Reconciler<D> {
+    /// Has routes published by `routes`, and goes on from what an earlier daemon has published.
+    pub(crate) fn announce_by(&mut self, routes: Publisher) {
+        self.announcements.decider = Decider::adopt(&routes.report().present);
+        self.announcements.routes = routes;
+    }
+
+    /// Decides which addresses are announced, and has the network told.
+    pub(super) fn announce(&mut self) {
+        let now = Instant::now();
+        let node = Node {
+            is_attached: self.attachments.is_any(),
+            is_drained: self.desired.is_node_drained() || self.announcements.is_ending,
+        };
+        let claims = claims(&self.desired.config.vips, &self.checked.borrow());
+        let hold_down = self.desired.config.announce.hold_down;
+        let decider = &mut self.announcements.decider;
+        let decision = decider.decide(node, claims, hold_down, now);
+        // A verdict that is confirmed is no other verdict, so nobody is woken by it.
+        let is_unknown = decision.addresses.values().any(|r| *r == Reason::Unknown);
+        let look = is_unknown.then(|| now + LOOK);
+        self.announcements.wake = [decision.wake, look].into_iter().flatten().min();
+        let before = std::mem::replace(&mut self.announcements.decision, decision);
+        let is_route = |address: &IpAddr| {
+            let mut vips = self.desired.config.vips.iter();
+            vips.any(|vip| vip.address == *address && vip.announce == Announce::Route)
+        };
+        let routes = self.announcements.decision.announced();
+        self.announcements
+            .routes
+            .want(routes.filter(is_route).collect());
+        self.tell_decision(&before);
+    }
+
+    fn tell_decision(&self, before: &Decision) {
+        let was = |address: &IpAddr| {
+            let reason = before.addresses.get(address);
+            reason.is_some_and(|reason| reason.is_announced())
+        };
+        let mut all: BTreeMap<IpAddr, Option<Reason>> = before
+            .addresses
+            .keys()
+            .map(|address| (*address, None))
+            .collect();
+        let now = self.announcements.decision.addresses.iter();
+        all.extend(now.map(|(address, reason)| (*address, Some(*reason))));
+        for (address, reason) in all {
+            let announced = reason.is_some_and(Reason::is_announced);
+            if announced == was(&address) {
+                continue;
+            }
+            // One that no VIP has any more is gone from the configuration.
+            let reason = reason.map_or("not_configured", Reason::as_str);
+            if announced {
+                tracing::info!(%address, reason, "address announced");
+            } else {
+                tracing::warn!(%address, reason, "address withdrawn");
+            }
+            self.events.tell(What::Announcement {
+                address,
+                announced,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// Withdraws everything because the daemon is about to end, if that is how it is to end. Returns how long it is to go on
+    /// forwarding.
+    pub(crate) fn leave(&mut self) -> Option<Duration> {
+        let delay = self.desired.config.announce.withdraw_delay?;
+        self.announcements.is_ending = true;
+        self.announce();
+        Some(delay)
+    }
+
+    /// Withdraws every address until [`Self::undrain_node`], or lets this node announce again.
+    pub(super) fn drain_node(&mut self, is_drained: bool, by: Actor) -> Result<Changed, Refusal> {
+        if self.desired.is_node_drained() == is_drained {
+            return Ok(Changed {
+                changed: false,
+                generation: self.generation,
+            });
+        }
+        let next = self.desired.with_node_drained(is_drained);
+        // What cannot be kept is not done, as with backends.
+        let state = super::change::state(self.generation + 1, &next, self.fleet.nodes);
+        let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
+        self.state.save(&state).map_err(failed)?;
+        self.desired = next;
+        self.generation = state.generation;
+        self.unsaved = None;
+        let generation = self.generation;
+        tracing::info!(cause = %by, generation, drained = is_drained, "node changed by command");
+        let by = by.to_string();
+        self.events.tell(if is_drained {
+            What::NodeDrained { generation, by }
+        } else {
+            What::NodeUndrained { generation, by }
+        });
+        self.announce();
+        Ok(Changed {
+            changed: true,
+            generation,
+        })
+    }
+
+    /// How a VIP is announced, if it is to be.
+    pub(super) fn announce_status(&self, vip: &config::Vip) -> Option<AnnounceStatus> {
+        let reason = self.announcements.decision.addresses.get(&vip.address)?;
+        let wanted = reason.is_announced();
+        let announced = match vip.announce {
+            Announce::None => return None,
+            // The data plane answers as long as the program is there.
+            Announce::L2 => self.attachments.is_any(),
+            Announce::Route => self
+                .announcements
+                .routes
+                .report()
+                .present
+                .contains(&vip.address),
+        };
+        Some(AnnounceStatus {
+            by: vip.announce.as_str().to_owned(),
+            announced,
+            wanted,
+            reason: reason.as_str().to_owned(),
+            min_healthy: vip.min_healthy,
+        })
+    }
+
+    /// How often the network was told what.
+    pub(super) fn announcement_counts(&self) -> Vec<AnnouncementCount> {
+        let report = self.announcements.routes.report();
+        let count = |op: Op| {
+            let [done, failed] = report.counts.get(&op).copied().unwrap_or_default();
+            [("ok", done), ("failed", failed)].map(|(result, count)| AnnouncementCount {
+                op: op.as_str().to_owned(),
+                result: result.to_owned(),
+                count,
+            })
+        };
+        Op::ALL.into_iter().flat_map(count).collect()
+    }
+
+    /// Why the network is not told what it should be, in sentences.
+    pub(super) fn announce_problems(&self) -> Vec<String> {
+        let report = self.announcements.routes.report();
+        let table = self.desired.config.announce.table;
+        let refused = report.refused.iter();
+        let refused = refused.map(|(address, error)| {
+            format!("{address}: its route in table {table} is not as it should be: {error}; tried again every second")
+        });
+        let failure = report.failure.iter();
+        let failure = failure.map(|error| {
+            format!(
+                "routes of VIPs in table {table} cannot be kept: {error}; tried again every second"
+            )
+        });
+        refused.chain(failure).collect()
+    }
+}
+
+/// What the VIPs that are announced say of their addresses.
+fn claims(vips: &[config::Vip], health: &Snapshot) -> Vec<Claim> {
+    // What an earlier daemon knew is no ground for coming back: it does not tell backends that passed from backends that
+    // were used because all had failed.
+    let verdict = |check: &Check| match health.states.get(check) {
+        None => Verdict::Unknown,
+        Some(state) if state.verdict == Verdict::Healthy && state.record.read().passed == 0 => {
+            Verdict::Unknown
+        }
+        Some(state) => state.verdict,
+    };
+    let announced = vips.iter().filter(|vip| vip.announce != Announce::None);
+    announced
+        .map(|vip| {
+            let usable = usable(vip, verdict);
+            Claim {
+                address: vip.address,
+                passing: usable.passing,
+                unknown: usable.unknown,
+                min_healthy: vip.min_healthy.into(),
+            }
+        })
+        .collect()
+}

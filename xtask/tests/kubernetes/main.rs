@@ -1,0 +1,16 @@
+//! Services of type `LoadBalancer`, end to end: an API server, two nodes that balance, four that serve, and real HTTP.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
+
+#[path = "../../../lb-userspace/tests/kubernetes/cluster.rs"]
+mod cluster;
+mod run;
+#[path = "../../../lb-userspace/tests/kubernetes/server.rs"]
+#[expect(dead_code, reason = "the tests of the task that follows use the rest")]
+mod server;
+mod story;
