@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod dsr;
 pub mod health;
 mod http;
+pub mod import;
 mod interfaces;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;

@@ -1,7 +1,8 @@
 //! The command line: one file per verb. Data goes to standard output, messages to standard error.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
-//! that packets can reach; `decap status`: nothing is attached; `doctor`: something is to be mended).
+//! that packets can reach; `decap status`: nothing is attached; `doctor`: something is to be mended; `import`: not all lines
+//! were carried over).
 
 mod apply;
 mod backend;
@@ -16,6 +17,7 @@ mod doctor;
 mod drain;
 mod events;
 mod flows;
+mod import;
 mod left;
 mod limits;
 mod man;
@@ -61,8 +63,9 @@ Examples:
   weir doctor                            what will not work, why, and the command that mends it
   weir decap attach --interface eth0 --from 10.0.0.1    on a backend: take tunnelled packets
   weir detach                            take the program off and remove every pin
+  weir import keepalived keepalived.conf > weir.toml    from another balancer
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status, doctor)";
+Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status, doctor, import)";
 
 /// An XDP layer-4 load balancer with direct server return
 #[derive(Debug, Parser)]
@@ -95,6 +98,7 @@ enum Verb {
     Doctor(doctor::Args),
     Decap(decap::Args),
     Detach(detach::Args),
+    Import(import::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -124,6 +128,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Decap(args) => decap::run(&args),
         Verb::Detach(args) => detach::run(&args),
+        Verb::Import(args) => import::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
     };
