@@ -25,5 +25,6 @@ pub mod neighbours;
 pub mod observe;
 mod profile;
 mod reconciler;
+mod service_manager;
 mod state;
 pub mod trace;

@@ -49,6 +49,7 @@ use crate::{
         wanted::{Inputs, Wanted},
     },
     neighbours::{Neighbours, NextHop, Snapshot},
+    service_manager::Watchdog,
     state::StateFile,
 };
 use attachments::Attachments;
@@ -114,6 +115,8 @@ pub(crate) struct Reconciler<D> {
     observers: Box<Observers>,
     /// The cluster whose Services are served.
     cluster: Cluster,
+    /// Wants to hear from this task that it lives.
+    watchdog: Watchdog,
     /// When something changes by time alone.
     wake: Option<Instant>,
 }
@@ -229,6 +232,7 @@ impl<D: DataPlane> Reconciler<D> {
             settled: None,
             fleet: FleetLimits::of(state.fleet_nodes),
             observers: Box::default(),
+            watchdog: Watchdog::wanted(),
             wake: None,
         })
     }
@@ -324,6 +328,7 @@ impl<D: DataPlane> Reconciler<D> {
                 reread = self.files.next() => self.reread(reread),
                 message = self.sweeper.next() => self.sweep(message),
                 turn = self.observers.next() => self.turn_observers(turn),
+                () = self.watchdog.due() => self.watchdog.ping(),
             }
         }
     }
@@ -398,6 +403,7 @@ impl<D: DataPlane> Reconciler<D> {
         Ok(())
     }
 
+    /// Without a word to the watchdog: a new daemon is what mends it.
     async fn only_answer(&mut self, commands: &mut mpsc::Receiver<Command>) -> End {
         while let Some(command) = commands.recv().await {
             if let Some(end) = self.answer(command) {

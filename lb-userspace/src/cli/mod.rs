@@ -67,9 +67,24 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status, doctor, import)";
 
+/// What `--version` prints; `-V` has the first word of it.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit:   ",
+    env!("WEIR_COMMIT"),
+    "\nprofile:  ",
+    env!("WEIR_PROFILE"),
+    "\ntarget:   ",
+    env!("WEIR_TARGET"),
+    "\ncompiler: ",
+    env!("WEIR_RUSTC"),
+    "\nfeatures: ",
+    env!("WEIR_FEATURES"),
+);
+
 /// An XDP layer-4 load balancer with direct server return
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, after_long_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "weir", version, long_version = VERSION, after_long_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

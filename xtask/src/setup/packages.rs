@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
@@ -36,6 +36,11 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
         "promtool",
         "prometheus",
         "it judges the metrics, and the tests run a Prometheus of their own",
+    ),
+    (
+        "systemd-analyze",
+        "systemd",
+        "it judges the units; systemd itself is not run",
     ),
     ("tshark", "tshark", "the tests read captures with it"),
 ];
