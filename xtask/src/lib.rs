@@ -11,6 +11,7 @@
 pub mod bench;
 pub mod dashboard;
 pub mod demo;
+pub mod dist;
 pub mod fuzz;
 pub mod lab;
 pub mod limits;

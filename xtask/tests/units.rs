@@ -85,7 +85,7 @@ fn systemd_takes_the_units_and_finds_them_bounded() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", said(&output));
-        println!("{}", said(&output).lines().last().unwrap_or_default());
+        eprintln!("{}", said(&output).lines().last().unwrap_or_default());
     }
 }
 

@@ -235,7 +235,9 @@ fn server(at: &Line, options: &[Choice<'_>], vip: SocketAddr, report: &mut Repor
     for option in options {
         let value = option.value.unwrap_or_default();
         match option.name {
-            "-t" | "--tcp-service" | "-u" | "--udp-service" => {}
+            // The service; and details of a tunnel, which its type is told with.
+            "-t" | "--tcp-service" | "-u" | "--udp-service" | "--tun-port" | "--tun-nocsum"
+            | "--tun-csum" | "--tun-remcsum" => {}
             "-r" | "--real-server" => {
                 real = endpoint(value)
                     .map(|address| (address.ip(), address.port()))
@@ -245,17 +247,17 @@ fn server(at: &Line, options: &[Choice<'_>], vip: SocketAddr, report: &mut Repor
                     return None;
                 }
             }
-            "-w" | "--weight" => match value.parse() {
-                Ok(number) => weight = number,
-                Err(_) => {
+            "-w" | "--weight" => {
+                let Ok(number) = value.parse() else {
                     report.left(
                         at,
                         format!("weight {value} is more than 65535"),
                         "divide all weights of the service by one number",
                     );
                     return None;
-                }
-            },
+                };
+                weight = number;
+            }
             "-g" | "--gatewaying" => way = Way::Forward(ForwardMode::L2),
             "-i" | "--ipip" => way = Way::Forward(ForwardMode::Ipip),
             "-m" | "--masquerading" => way = Way::Nat,
@@ -275,7 +277,6 @@ fn server(at: &Line, options: &[Choice<'_>], vip: SocketAddr, report: &mut Repor
                     "take IP in IP on the server, by `weir decap` or a tunnel of the kernel",
                 ),
             },
-            "--tun-port" | "--tun-nocsum" | "--tun-csum" | "--tun-remcsum" => {}
             "-x" | "--u-threshold" | "-y" | "--l-threshold" => {
                 if value != "0" {
                     report.left(

@@ -119,7 +119,7 @@ fn known(
             }
             "virtualhost" => own.host = Some(child.value().to_owned()),
             "enable_sni" => {}
-            "name" => query = child.value().to_owned(),
+            "name" => child.value().clone_into(&mut query),
             "type" if child.value() == "A" => {}
             keyword if own.takes(keyword, child, report) => {}
             "http_protocol" => report.changed(&child.line, "weir asks by HTTP/1.1", "nothing"),

@@ -66,7 +66,7 @@ pub(super) fn read(
             service.reals.push(real);
         }
     }
-    service.health = one_check(checks, report);
+    service.health = one_check(&checks, report);
     Some(service)
 }
 
@@ -97,7 +97,7 @@ fn shared<'n>(node: &'n Node, report: &mut Report) -> Shared<'n> {
                 }
             }
             "lb_algo" | "lvs_sched" => shared.scheduler = Some(child),
-            "lb_kind" | "lvs_method" => shared.way = way(child, report),
+            "lb_kind" | "lvs_method" => shared.way = Some(way(child, report)),
             flag @ ("sh-port" | "mh-port" | "sh-fallback" | "mh-fallback" | "hashed") => {
                 shared.flags.insert(flag);
             }
@@ -193,30 +193,30 @@ fn other(node: &Node, report: &mut Report) {
 }
 
 /// `lb_kind`, with the type of its tunnel.
-fn way(node: &Node, report: &mut Report) -> Option<Way> {
+fn way(node: &Node, report: &mut Report) -> Way {
     let at = &node.line;
     match node.value().to_ascii_uppercase().as_str() {
-        "DR" => Some(Way::Forward(ForwardMode::L2)),
-        "NAT" => Some(Way::Nat),
+        "DR" => Way::Forward(ForwardMode::L2),
+        "NAT" => Way::Nat,
         "TUN" => {
             let values: Vec<&str> = node.values().iter().map(String::as_str).collect();
             let kind = values.iter().position(|word| *word == "type");
             let kind = kind.and_then(|at| values.get(at + 1)).copied();
             match kind.unwrap_or("ipip") {
-                "ipip" => Some(Way::Forward(ForwardMode::Ipip)),
+                "ipip" => Way::Forward(ForwardMode::Ipip),
                 "gue" => {
                     let why = "the port of GUE is one for the whole node";
                     let help =
                         "see `gue_port` in `[node]`, and docs/forwarding.md for the outer checksum";
                     report.changed(at, why, help);
-                    Some(Way::Forward(ForwardMode::Gue))
+                    Way::Forward(ForwardMode::Gue)
                 }
                 other => {
                     let why = format!("weir has no {other} tunnels: it is `ipip` here");
                     let help =
                         "take IP in IP on the server, by `weir decap` or a tunnel of the kernel";
                     report.left(at, why, help);
-                    Some(Way::Forward(ForwardMode::Ipip))
+                    Way::Forward(ForwardMode::Ipip)
                 }
             }
         }
@@ -226,7 +226,7 @@ fn way(node: &Node, report: &mut Report) -> Option<Way> {
                 "no way of forwarding that weir knows: it is `l2` here",
                 "write `forward` where it is to be another (docs/forwarding.md)",
             );
-            Some(Way::Forward(ForwardMode::L2))
+            Way::Forward(ForwardMode::L2)
         }
     }
 }
@@ -277,7 +277,7 @@ fn real(
     for child in node.children() {
         match child.keyword() {
             "weight" => real.weight = weight(child, report)?,
-            "lvs_method" | "lb_kind" => real.way = way(child, report)?,
+            "lvs_method" | "lb_kind" => real.way = way(child, report),
             "virtualhost" => usual.host = Some(child.value().to_owned()),
             keyword if usual.takes(keyword, child, report) => {}
             keyword if keyword.ends_with("_CHECK") || keyword.ends_with("_GET") => {
@@ -314,7 +314,7 @@ fn real(
 }
 
 /// One check for all servers of a VIP: the first; those that differ are told.
-fn one_check(checks: Vec<(Line, Checked)>, report: &mut Report) -> Option<Health> {
+fn one_check(checks: &[(Line, Checked)], report: &mut Report) -> Option<Health> {
     let (_, first) = checks
         .iter()
         .find_map(|(_, check)| check.as_ref())
@@ -322,7 +322,7 @@ fn one_check(checks: Vec<(Line, Checked)>, report: &mut Report) -> Option<Health
     let first_line = checks
         .iter()
         .find_map(|(_, check)| Some(check.as_ref()?.0.number))?;
-    for (line, check) in &checks {
+    for (line, check) in checks {
         match check {
             Some((line, health)) if *health != first => report.left(
                 line,

@@ -273,7 +273,6 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> String {
                 chars.next();
                 word.extend(chars.peek());
             }
-            (Some(_), c) => word.push(c),
             (None, '"' | '\'') => quote = Some(c),
             (None, '{') if word.ends_with('$') => {
                 for c in chars.by_ref() {
@@ -286,7 +285,7 @@ fn word(chars: &mut Peekable<Chars<'_>>) -> String {
             }
             (None, '{' | '}' | '#' | '!') => break,
             (None, c) if c.is_whitespace() => break,
-            (None, c) => word.push(c),
+            (_, c) => word.push(c),
         }
         chars.next();
     }
