@@ -47,6 +47,7 @@ fn main() {
     }
     println!("cargo::rerun-if-env-changed=WEIR_BPF_LINKER");
     note_commit(workspace);
+    note_settings(&out);
 
     let linker = linker(workspace);
     require_rust_src();
@@ -137,6 +138,25 @@ fn note_commit(workspace: &Path) {
     });
     let commit = commit.unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env={NAME}={commit}");
+}
+
+/// How it is built, for `weir --version`.
+fn note_settings(out: &Path) {
+    let of_cargo = |name: &str| env::var(name).unwrap_or_else(|_| "unknown".to_owned());
+    let profile = out.ancestors().nth(3).and_then(Path::file_name);
+    let profile = profile.map_or("unknown".into(), |name| name.to_string_lossy());
+    println!("cargo::rustc-env=WEIR_PROFILE={profile}");
+    println!("cargo::rustc-env=WEIR_TARGET={}", of_cargo("TARGET"));
+    let has_kubernetes = env::var_os("CARGO_FEATURE_KUBERNETES").is_some();
+    let features = if has_kubernetes { "kubernetes" } else { "none" };
+    println!("cargo::rustc-env=WEIR_FEATURES={features}");
+    let output = Command::new(of_cargo("RUSTC")).arg("--version").output();
+    let rustc = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let rustc = rustc.ok().filter(|text| !text.is_empty());
+    println!(
+        "cargo::rustc-env=WEIR_RUSTC={}",
+        rustc.as_deref().unwrap_or("unknown")
+    );
 }
 
 /// bpf-linker: named by the environment, built by `cargo xtask setup`, or on the path.

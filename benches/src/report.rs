@@ -116,8 +116,9 @@ impl Report {
     /// Writes the results and their plots into a directory.
     pub(crate) fn save(&self, directory: &Path) -> anyhow::Result<()> {
         let path = directory.join("packets.json");
+        let json = self.json()? + "\n";
         fs::create_dir_all(directory)
-            .and_then(|()| fs::write(&path, self.json()? + "\n").map_err(Into::into))
+            .and_then(|()| fs::write(&path, json))
             .with_context(|| format!("writing {}", path.display()))?;
         crate::plots::write(self, directory)
     }

@@ -29,6 +29,7 @@ use crate::{
     metrics,
     neighbours::Neighbours,
     reconciler::{End, Past, Reconciler},
+    service_manager,
 };
 
 /// How long requests under way may take at the end.
@@ -124,11 +125,13 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
         ),
     ];
     tracing::info!(metrics = %node.metrics_listen, socket = %node.api_socket.display(), "ready");
+    service_manager::ready();
 
     let mut end = tokio::select! {
         end = reconciler.run(&mut commands) => Some(end),
         () = signals.next() => None,
     };
+    service_manager::stopping();
     if end.is_none()
         && let Some(delay) = reconciler.leave()
     {
@@ -208,29 +211,35 @@ fn listen(kind: SignalKind) -> anyhow::Result<Signal> {
 /// Reads the configuration again at every SIGHUP.
 async fn reload(mut hangups: Signal, file: PathBuf, handle: Handle) {
     while hangups.recv().await.is_some() {
-        let path = file.clone();
-        let read = tokio::task::spawn_blocking(move || read_again(path));
-        let change = match read.await {
-            Ok(Ok(apply)) => Change::Apply(Box::new(apply)),
-            Ok(Err(errors)) => {
-                let refusal = Refusal::Invalid(errors);
-                handle.reload_failed(file.clone(), refusal).await;
-                continue;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the configuration could not be read again");
-                continue;
-            }
-        };
-        let request = Request {
-            base: Base::Any,
-            by: Actor::Hangup,
-            change,
-        };
-        // What becomes of it is told by the task that does it.
-        if let Err(error) = handle.change(request, RELOAD_PATIENCE).await {
-            tracing::error!(%error, "SIGHUP");
+        service_manager::reloading();
+        reload_once(&file, &handle).await;
+        service_manager::ready();
+    }
+}
+
+async fn reload_once(file: &Path, handle: &Handle) {
+    let path = file.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_again(path));
+    let change = match read.await {
+        Ok(Ok(apply)) => Change::Apply(Box::new(apply)),
+        Ok(Err(errors)) => {
+            let refusal = Refusal::Invalid(errors);
+            handle.reload_failed(file.to_owned(), refusal).await;
+            return;
         }
+        Err(error) => {
+            tracing::error!(%error, "the configuration could not be read again");
+            return;
+        }
+    };
+    let request = Request {
+        base: Base::Any,
+        by: Actor::Hangup,
+        change,
+    };
+    // What becomes of it is told by the task that does it.
+    if let Err(error) = handle.change(request, RELOAD_PATIENCE).await {
+        tracing::error!(%error, "SIGHUP");
     }
 }
 

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod dsr;
 pub mod health;
 mod http;
+pub mod import;
 mod interfaces;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
@@ -25,6 +26,7 @@ pub mod neighbours;
 pub mod observe;
 mod profile;
 mod reconciler;
+mod service_manager;
 mod state;
 pub mod trace;
 

@@ -50,6 +50,7 @@ use crate::{
         wanted::{Inputs, Wanted},
     },
     neighbours::{Neighbours, NextHop, Problem, Snapshot},
+    service_manager::Watchdog,
     state::StateFile,
 };
 use announce::Announcements;
@@ -117,6 +118,8 @@ pub(crate) struct Reconciler<D> {
     /// The cluster whose Services are served.
     cluster: Cluster,
     announcements: Announcements,
+    /// Wants to hear from this task that it lives.
+    watchdog: Watchdog,
     /// When something changes by time alone.
     wake: Option<Instant>,
 }
@@ -235,6 +238,7 @@ impl<D: DataPlane> Reconciler<D> {
             fleet: FleetLimits::of(state.fleet_nodes),
             observers: Box::default(),
             announcements: Announcements::default(),
+            watchdog: Watchdog::wanted(),
             wake: None,
         })
     }
@@ -336,6 +340,7 @@ impl<D: DataPlane> Reconciler<D> {
                 reread = self.files.next() => self.reread(reread),
                 message = self.sweeper.next() => self.sweep(message),
                 turn = self.observers.next() => self.turn_observers(turn),
+                () = self.watchdog.due() => self.watchdog.ping(),
             }
         }
     }
@@ -412,6 +417,7 @@ impl<D: DataPlane> Reconciler<D> {
         Ok(())
     }
 
+    /// Without a word to the watchdog: a new daemon is what mends it.
     async fn only_answer(&mut self, commands: &mut mpsc::Receiver<Command>) -> End {
         while let Some(command) = commands.recv().await {
             if let Some(end) = self.answer(command) {

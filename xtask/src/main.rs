@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, dashboard, demo, fleet, fuzz, lab, limits, restarts, scale, setup, soak, tables, test,
-    traffic,
+    bench, dashboard, demo, dist, fleet, fuzz, lab, limits, restarts, scale, setup, soak, tables,
+    test, traffic,
 };
 
 /// weir's habits.
@@ -48,6 +48,8 @@ enum Command {
     Limits(limits::Options),
     /// Kill, reload and upgrade the daemon under traffic, and show that nothing is lost.
     Restarts(restarts::Options),
+    /// Make a Debian package, a static tarball and a container image in target/dist, and try them.
+    Dist(dist::Options),
     /// Answer HTTP and UDP with this backend's name (runs inside a lab host).
     #[command(hide = true)]
     LabServe(traffic::server::Options),
@@ -86,6 +88,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Dashboard(options) => dashboard::run(&options),
         Command::Limits(options) => limits::run(&options),
         Command::Restarts(options) => restarts::run(&options),
+        Command::Dist(options) => dist::run(&options),
         Command::LabServe(options) => traffic::server::run(&options).map(|()| ExitCode::SUCCESS),
         Command::LabFetch(options) => {
             let summary = traffic::client::fetch(&options)?;

@@ -1,7 +1,8 @@
 //! The command line: one file per verb. Data goes to standard output, messages to standard error.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
-//! that packets can reach; `decap status`: nothing is attached; `doctor`: something is to be mended).
+//! that packets can reach; `decap status`: nothing is attached; `doctor`: something is to be mended; `import`: not all lines
+//! were carried over).
 
 mod apply;
 mod backend;
@@ -17,6 +18,7 @@ mod drain;
 mod drain_node;
 mod events;
 mod flows;
+mod import;
 mod left;
 mod limits;
 mod man;
@@ -64,12 +66,28 @@ Examples:
   weir doctor                            what will not work, why, and the command that mends it
   weir decap attach --interface eth0 --from 10.0.0.1    on a backend: take tunnelled packets
   weir detach                            take the program off and remove every pin
+  weir import keepalived keepalived.conf > weir.toml    from another balancer
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status, doctor)";
+Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status, doctor, import)";
+
+/// What `--version` prints; `-V` has the first word of it.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit:   ",
+    env!("WEIR_COMMIT"),
+    "\nprofile:  ",
+    env!("WEIR_PROFILE"),
+    "\ntarget:   ",
+    env!("WEIR_TARGET"),
+    "\ncompiler: ",
+    env!("WEIR_RUSTC"),
+    "\nfeatures: ",
+    env!("WEIR_FEATURES"),
+);
 
 /// An XDP layer-4 load balancer with direct server return
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, after_long_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "weir", version, long_version = VERSION, after_long_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -101,6 +119,7 @@ enum Verb {
     Decap(decap::Args),
     Detach(detach::Args),
     Watchdog(watchdog::Args),
+    Import(import::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -133,6 +152,7 @@ pub fn main() -> ExitCode {
         Verb::Decap(args) => decap::run(&args),
         Verb::Detach(args) => detach::run(&args),
         Verb::Watchdog(args) => watchdog::run(&args),
+        Verb::Import(args) => import::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
     };

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What makes an address unfit for a VIP, if anything.
-pub(super) fn unfit_for_vip(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn unfit_for_vip(address: IpAddr) -> Option<&'static str> {
     unfit_for_backend(address).or(match address {
         IpAddr::V4(v4) if v4.is_link_local() => Some("a link-local address"),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
@@ -12,7 +12,7 @@ pub(super) fn unfit_for_vip(address: IpAddr) -> Option<&'static str> {
 }
 
 /// What makes an address unfit for a backend, if anything.
-pub(super) fn unfit_for_backend(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn unfit_for_backend(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("the unspecified address");
     }

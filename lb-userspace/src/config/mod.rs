@@ -29,6 +29,7 @@ mod single;
 mod source;
 mod vip;
 
+pub(crate) use address::{unfit_for_backend, unfit_for_vip};
 pub use encap::DEFAULT_GUE_PORT;
 pub use endpoint::{Endpoint, Sentinel, Wrong};
 pub use error::{Errors, Finding};

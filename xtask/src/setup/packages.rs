@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 12] = [
+const PROGRAMS: [(&str, &str, &str); 13] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
@@ -51,6 +51,11 @@ const PROGRAMS: [(&str, &str, &str); 12] = [
         "bird",
         "bird2",
         "the tests of fleets run their own BGP speakers",
+    ),
+    (
+        "systemd-analyze",
+        "systemd",
+        "it judges the units; systemd itself is not run",
     ),
     ("tshark", "tshark", "the tests read captures with it"),
 ];
