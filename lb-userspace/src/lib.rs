@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod announce;
 pub mod api;
 pub mod cli;
 pub mod config;

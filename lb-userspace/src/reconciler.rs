@@ -1,6 +1,7 @@
 //! The one task that owns the data plane: it makes the maps what the configuration and the network want, and
 //! answers commands. No map needs a lock.
 
+mod announce;
 mod attachments;
 mod blocks;
 mod change;
@@ -32,6 +33,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    announce::on,
     api::{Actor, Command, Detached, Events, FlowsBasis, PlanBasis, What},
     config::{Config, OnExit},
     dataplane::{DataPlane, apply::apply},
@@ -51,6 +53,7 @@ use crate::{
     neighbours::{Neighbours, NextHop, Snapshot},
     state::StateFile,
 };
+use announce::Announcements;
 use attachments::Attachments;
 use change::Prepared;
 use desired::Desired;
@@ -78,6 +81,7 @@ pub(crate) struct Reconciler<D> {
     neighbours: Neighbours,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     attachments: Attachments,
+    announcements: Announcements,
     generation: u64,
     failure: Option<String>,
     state: StateFile,
@@ -190,6 +194,9 @@ impl<D: DataPlane> Reconciler<D> {
                 "changed by an earlier command, until it is undone"
             );
         }
+        for (address, on) in state.announce.iter() {
+            tracing::info!(%address, on, "announcement set by an earlier command");
+        }
         Ok(Self {
             cluster: Cluster::new(&config),
             desired: Desired::new(
@@ -197,6 +204,7 @@ impl<D: DataPlane> Reconciler<D> {
                 Services::default(),
                 state.overrides,
                 Arc::new(state.blocks),
+                state.announce,
             ),
             ids: Ids::adopt(&vips, &backends),
             held,
@@ -205,6 +213,7 @@ impl<D: DataPlane> Reconciler<D> {
             neighbours,
             snapshots,
             attachments: Attachments::default(),
+            announcements: Announcements::start(),
             generation: state.generation,
             failure: None,
             state: state_file,
@@ -286,6 +295,7 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Takes away what only a running daemon needs.
     pub(crate) async fn end(mut self) {
+        self.disown();
         self.end_watches();
         self.probe_path.remove().await;
     }
@@ -315,6 +325,8 @@ impl<D: DataPlane> Reconciler<D> {
                     Some(command) => if let Some(end) = self.answer(command) { return end },
                     None => return End::Abandoned,
                 },
+                // Where the maps cannot follow, they are tried again in time.
+                () = self.announcements.other_owner(), if self.failure.is_none() => self.follow("owner"),
                 Ok(()) = self.checked.changed() => self.follow("health"),
                 turn = self.fleet.next() => self.lease(turn),
                 () = until(self.wake) => {
@@ -495,6 +507,8 @@ impl<D: DataPlane> Reconciler<D> {
         standing.settled.clone_from(&self.settled);
         standing.parts = self.fleet.parts();
         standing.blocks = Arc::clone(self.desired.blocks());
+        let announcements = self.announcements();
+        standing.silent = on::silent(&announcements);
         let inputs = Inputs {
             config: &self.desired.config,
             keys: &self.desired.keys,
@@ -529,6 +543,7 @@ impl<D: DataPlane> Reconciler<D> {
         for what in told {
             self.events.tell(what);
         }
+        self.follow_announcements(announcements, &snapshot);
         let scan = self.sweeper.begin(&self.plane, &self.held, &wanted)?;
         self.lists.want(wanted.listed.clone());
         let times = [

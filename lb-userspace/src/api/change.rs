@@ -64,6 +64,8 @@ pub enum Change {
     Apply(Box<Apply>),
     /// Let a backend take no new flows (`true`), or let it again.
     Drain(Target, bool),
+    /// Announce the address of the VIP of this name (`true`), or let nobody find it here.
+    Announce(String, bool),
     /// Block a prefix.
     Block(NewBlock),
     /// Let a prefix send again.

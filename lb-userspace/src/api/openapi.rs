@@ -35,6 +35,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::undrain_of_all,
         server::set_weight,
         server::reset_weight,
+        server::announce,
+        server::silence,
         server::blocks,
         server::block,
         server::unblock,

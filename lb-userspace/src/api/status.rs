@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use lb_common::{access, reason::Reason, tables::Drops};
 use serde::{Deserialize, Serialize};
 
-use super::{FleetStatus, HealthStatus, KubernetesStatus, LimitStatus};
+use super::{AnnouncementStatus, FleetStatus, HealthStatus, KubernetesStatus, LimitStatus};
 use crate::{
     config::{Config, ForwardMode, Lists, Protocol, TableAlgorithm, Vip},
     dataplane::{ProgramRuns, ReasonCount},
@@ -49,6 +49,8 @@ pub struct Status {
     pub observed: ObservedStatus,
     /// The cluster whose Services are served; `null` where there is none.
     pub kubernetes: Option<KubernetesStatus>,
+    /// Addresses that weir announces, now or at other times (docs/announce.md).
+    pub announcements: Vec<AnnouncementStatus>,
     /// What commands have changed of the configuration, by VIP and backend.
     pub overrides: Vec<OverrideStatus>,
     /// What an operator should look at, in sentences.
@@ -181,6 +183,8 @@ pub struct VipStatus {
     pub table: TableAlgorithm,
     /// CRC32 of the lookup table, 8 hexadecimal digits: equal on all nodes that agree.
     pub table_digest: String,
+    /// Whether its address is announced by this node now; `null` where it never is.
+    pub announced: Option<bool>,
     /// Frames forwarded.
     pub packets: u64,
     /// Bytes of those frames as received, without the FCS.

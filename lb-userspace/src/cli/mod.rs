@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
 //! that packets can reach; `decap status`: nothing is attached; `doctor`: something is to be mended).
 
+mod announce;
 mod apply;
 mod backend;
 mod block;
@@ -55,6 +56,7 @@ Examples:
   weir top                               how much of it, now: VIPs, backends, drops, sources
   weir drain web 10.0.0.11               no new flows for this backend of VIP web
   weir block 192.0.2.0/24 --for 10m      drop what these addresses send
+  weir announce off web                  the network does not find VIP web at this node any more
   weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
                                          what becomes of this packet, and why
   weir capture --vip web -w web.pcapng   packets as they come and leave, for Wireshark
@@ -89,6 +91,7 @@ enum Verb {
     Drain(drain::Args),
     Undrain(drain::UndrainArgs),
     Weight(weight::Args),
+    Announce(announce::Args),
     Block(block::Args),
     Unblock(block::UnblockArgs),
     Trace(trace::Args),
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Verb::Drain(args) => drain::drain(&args),
         Verb::Undrain(args) => drain::undrain(&args),
         Verb::Weight(args) => weight::run(&args),
+        Verb::Announce(args) => announce::run(&args),
         Verb::Block(args) => block::block(&args),
         Verb::Unblock(args) => block::unblock(&args),
         Verb::Trace(args) => trace::run(&args),

@@ -77,6 +77,7 @@ pub(super) const VIP: Keys = Keys {
         "affinity",
         "forward",
         "announce",
+        "announce_at_start",
         "health",
         "move_window",
         "flow_idle",

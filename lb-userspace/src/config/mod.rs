@@ -292,6 +292,8 @@ pub struct Vip {
     pub affinity: Affinity,
     /// How the network learns where the address is; the same in all VIPs of an address.
     pub announce: Announce,
+    /// Whether the address is announced before any command has said so; the same in all VIPs of an address.
+    pub announce_at_start: bool,
     /// How the backends are checked; `None` where they are not, and count as healthy.
     pub health: Option<Health>,
     /// How flows outlive changes.
@@ -439,8 +441,19 @@ pub enum Affinity {
 pub enum Announce {
     /// By nothing that weir does: a route, or an address of some host.
     None,
-    /// The data plane answers ARP and neighbour solicitations on the node's interfaces.
+    /// The data plane answers ARP and neighbour solicitations on the node's interfaces, and the daemon tells of it there.
     L2,
+}
+
+impl Announce {
+    /// Name in config, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::L2 => "l2",
+        }
+    }
 }
 
 /// `forward` of a VIP or backend: how packets reach it.

@@ -25,6 +25,14 @@ pub(super) fn vips(status: &Status, value: fn(&VipStatus) -> u64) -> Vec<Sample>
         .collect()
 }
 
+pub(super) fn announced(status: &Status) -> Vec<Sample> {
+    let vips = status.vips.iter();
+    let known = vips.filter_map(|vip| Some((&vip.name, vip.announced?)));
+    known
+        .map(|(name, is_on)| (vec![name.clone()], whole(u64::from(is_on))))
+        .collect()
+}
+
 pub(super) fn backends(status: &Status, value: fn(&BackendStatus) -> u64) -> Vec<Sample> {
     let of_vip = |vip: &VipStatus| -> Vec<Sample> {
         let backends = vip.backends.iter().map(|backend| {

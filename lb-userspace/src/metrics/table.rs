@@ -3,7 +3,7 @@
 //! Labels are bounded by the configuration: never a client's address or port.
 
 use super::samples::{
-    access, attached, backends, build, checks, counted, digests, drops, flaps, fleet,
+    access, announced, attached, backends, build, checks, counted, digests, drops, flaps, fleet,
     fleet_requests, fleet_shares, healthy, kubernetes, kubernetes_objects, last_durations, limits,
     maps, pins, reasons, runs, slots, vips, whole,
 };
@@ -79,6 +79,13 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip", "reason"],
         help: "Frames for the VIP that were dropped, by reason. They are counted in weir_packets_total, too.",
         samples: drops,
+    },
+    Metric {
+        name: "weir_vip_announced",
+        kind: Kind::Gauge,
+        labels: &["vip"],
+        help: "Whether the VIP's address is announced by this node: 1 or 0. Absent where weir does not announce it.",
+        samples: announced,
     },
     Metric {
         name: "weir_backend_packets_total",

@@ -123,6 +123,7 @@ const VIP: &[Field<Vip>] = &[
     ("table", |vip| word(vip.table)),
     ("affinity", |vip| word(vip.affinity)),
     ("announce", |vip| word(vip.announce)),
+    ("announce_at_start", |vip| vip.announce_at_start.to_string()),
     ("allow", |vip| list(&vip.access.allow)),
     ("deny", |vip| list(&vip.access.deny)),
     ("move_window", |vip| time(vip.flows.move_window)),

@@ -74,6 +74,8 @@ pub struct Standing {
     pub parts: limits::Parts,
     /// What commands block.
     pub blocks: Arc<Blocks>,
+    /// Addresses that the data plane does not answer for, though their VIPs are announced by L2 at other times.
+    pub silent: BTreeSet<IpAddr>,
 }
 
 /// What the data plane should hold.
@@ -395,7 +397,7 @@ impl WantedVip {
             entry: VipEntry {
                 key,
                 id,
-                flags: flags(vip),
+                flags: flags(vip, inputs.standing),
             },
             table,
             backends,
@@ -507,7 +509,7 @@ fn interfaces(inputs: &Inputs<'_>) -> BTreeMap<u32, Interface> {
 }
 
 /// What a VIP asks of the pipeline.
-fn flags(vip: &config::Vip) -> u32 {
+fn flags(vip: &config::Vip, standing: &Standing) -> u32 {
     let limits = limits::vip_flags(&vip.limits);
     let affinity = match vip.affinity {
         Affinity::Flow => 0,
@@ -515,6 +517,7 @@ fn flags(vip: &config::Vip) -> u32 {
     };
     let announce = match vip.announce {
         Announce::None => 0,
+        Announce::L2 if standing.silent.contains(&vip.address) => 0,
         Announce::L2 => vip::flags::ANNOUNCE_L2,
     };
     affinity | announce | limits

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
+    announce::Commands,
     config::{Backend, Config},
     model::{
         blocks::Blocks,
@@ -27,6 +28,8 @@ pub(super) struct Desired {
     overrides: Overrides,
     /// Whom commands block.
     blocks: Arc<Blocks>,
+    /// Which addresses commands have announced, or not.
+    announce: Commands,
     /// The configuration as it counts.
     pub(super) config: Config,
     /// Keys from the fleet's seed.
@@ -39,6 +42,7 @@ impl Desired {
         services: Services,
         overrides: Overrides,
         blocks: Arc<Blocks>,
+        announce: Commands,
     ) -> Self {
         let (file, refused) = services.beside(&read);
         Self {
@@ -50,6 +54,7 @@ impl Desired {
             file,
             overrides,
             blocks,
+            announce,
         }
     }
 
@@ -70,6 +75,14 @@ impl Desired {
         }
     }
 
+    /// The same, with other announcements.
+    pub(super) fn with_announce(&self, announce: Commands) -> Self {
+        Self {
+            announce,
+            ..self.clone()
+        }
+    }
+
     /// Another configuration under the same overrides.
     pub(super) fn with_file(&self, read: Config) -> Self {
         let services = self.services.clone();
@@ -78,6 +91,7 @@ impl Desired {
             services,
             self.overrides.clone(),
             Arc::clone(&self.blocks),
+            self.announce.clone(),
         )
     }
 
@@ -89,6 +103,7 @@ impl Desired {
             services,
             self.overrides.clone(),
             Arc::clone(&self.blocks),
+            self.announce.clone(),
         )
     }
 
@@ -118,6 +133,10 @@ impl Desired {
 
     pub(super) const fn blocks(&self) -> &Arc<Blocks> {
         &self.blocks
+    }
+
+    pub(super) const fn announce(&self) -> &Commands {
+        &self.announce
     }
 
     /// The backends whose way the network must tell.

@@ -43,6 +43,7 @@ impl<D: DataPlane> Reconciler<D> {
         problems.extend(self.fleet_status().and_then(|fleet| fleet.problem()));
         problems.extend(self.probe_path.problem());
         problems.extend(self.observers.problem().cloned());
+        problems.extend(self.announcements.problem());
         let kubernetes = self.cluster.status();
         problems.extend(kubernetes.iter().flat_map(|status| status.problems.clone()));
         problems.extend(self.desired.refused().iter().cloned());
@@ -119,6 +120,7 @@ impl<D: DataPlane> Reconciler<D> {
             fleet: self.fleet_status(),
             observed: self.observed_status(),
             kubernetes,
+            announcements: self.announcements.status(),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }
@@ -238,6 +240,7 @@ impl<D: DataPlane> Reconciler<D> {
             protocol: config.protocol,
             table: config.table,
             table_digest: vip.table.digest().to_string(),
+            announced: self.announcements.is_on(config.address),
             packets: count.packets,
             bytes: count.bytes,
             new_connections: count.new_connections,

@@ -1,6 +1,6 @@
 //! The program that traces: over maps of its own, or over those of a running daemon.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path, time::Instant};
 
 use anyhow::Context as _;
 use lb_common::{
@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 
 use super::frame::hex;
 use crate::{
+    announce::{Commands, Owned, on},
     api::Status,
     config::Config,
     dataplane::{
@@ -155,6 +156,16 @@ impl Tracer {
     pub fn private(config: &Config) -> anyhow::Result<Self> {
         let mut plane = BpfDataPlane::tracer().context(LOADING)?;
         let keys = Keys::derive(config.node.seed.expose());
+        let announcements = on::announcements(
+            (config, config.vips.len()),
+            &Commands::default(),
+            &Owned::default(),
+            Instant::now(),
+        );
+        let standing = Standing {
+            silent: on::silent(&announcements),
+            ..Standing::default()
+        };
         let inputs = Inputs {
             config,
             keys: &keys,
@@ -163,7 +174,7 @@ impl Tracer {
                 mac: WEIR_MAC,
             }],
             next_hops: &BTreeMap::new(),
-            standing: &Standing::default(),
+            standing: &standing,
             cpus: plane.cpus(),
         };
         let (mut held, mut ids) = (Held::default(), Ids::default());

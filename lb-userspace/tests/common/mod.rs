@@ -2,12 +2,13 @@
 
 use lb_common::{reason::Reason, tables::Drops};
 use lb_userspace::{
+    announce::Because,
     api::{
-        AccessCount, AccessStatus, AttachMode, BackendStatus, Base, BlockList, Changed, Command,
-        ConfigStatus, Detached, DropStatus, FailureCount, FleetStatus, Handle, HealthState,
-        HealthStatus, InterfaceState, InterfaceStatus, KubernetesStatus, LimitStatus, ListStatus,
-        MapStatus, ObjectCount, ObservedStatus, PinsStatus, ProgramStatus, ReasonStatus, Refusal,
-        ShareStatus, SlotsStatus, Status, VipStatus,
+        AccessCount, AccessStatus, AnnouncementStatus, AttachMode, BackendStatus, Base, BlockList,
+        Changed, Command, ConfigStatus, Detached, DropStatus, FailureCount, FleetStatus, Handle,
+        HealthState, HealthStatus, InterfaceState, InterfaceStatus, KubernetesStatus, LimitStatus,
+        ListStatus, MapStatus, ObjectCount, ObservedStatus, PinsStatus, ProgramStatus,
+        ReasonStatus, Refusal, ShareStatus, SlotsStatus, Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -73,6 +74,16 @@ fn backend(id: u16, address: &str, resolved: bool) -> BackendStatus {
     }
 }
 
+fn announcements() -> Vec<AnnouncementStatus> {
+    vec![AnnouncementStatus {
+        address: "203.0.113.10".parse().unwrap(),
+        by: "l2".to_owned(),
+        on: true,
+        because: Because::Start,
+        vips: vec!["web".to_owned()],
+    }]
+}
+
 /// A status with two VIPs; the second backend of `web` is not resolved.
 pub(crate) fn status() -> Status {
     let vip = |id, name: &str, address: &str, protocol, backends| VipStatus {
@@ -83,6 +94,7 @@ pub(crate) fn status() -> Status {
         protocol,
         table: TableAlgorithm::Maglev,
         table_digest: format!("0badcaf{id}"),
+        announced: Some(id == 0),
         packets: 2_469_135_780,
         bytes: 1_975_308_642_000,
         new_connections: 34,
@@ -123,6 +135,7 @@ pub(crate) fn status() -> Status {
             skipped: 23,
         },
         kubernetes: Some(kubernetes()),
+        announcements: announcements(),
         overrides: Vec::new(),
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),

@@ -176,6 +176,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         table: TableAlgorithm::Maglev,
         affinity: Affinity::Flow,
         announce: Announce::None,
+        announce_at_start: true,
         flows: Flows::usual(Protocol::Tcp),
         access: Lists::default(),
         health: None,

@@ -236,6 +236,7 @@ fn config(name: &str, segment: u8) -> WeirConfig {
         on_exit: "keep",
         forward: "l2",
         encap_source: Vec::new(),
+        announced: None,
         vips: vips.collect(),
     }
 }

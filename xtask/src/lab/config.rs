@@ -26,6 +26,8 @@ pub struct WeirConfig {
     pub forward: &'static str,
     /// Sources of outer headers; none where nothing is encapsulated.
     pub encap_source: Vec<IpAddr>,
+    /// Whether the VIPs are announced by L2, and whether from the start on; `None`: a route leads to them.
+    pub announced: Option<bool>,
     /// What clients dial.
     pub vips: Vec<Vip>,
 }
@@ -116,6 +118,7 @@ impl WeirConfig {
             on_exit: "keep",
             forward: "l2",
             encap_source: vec![topology.lb.v4, topology.lb.v6],
+            announced: None,
             vips: vips.collect(),
         }
     }
@@ -164,14 +167,14 @@ impl WeirConfig {
             let _infallible = writeln!(text, "encap_source   = {sources:?}");
         }
         for vip in &self.vips {
-            vip.write(&mut text, self.forward);
+            vip.write(&mut text, self.forward, self.announced);
         }
         text
     }
 }
 
 impl Vip {
-    fn write(&self, text: &mut String, forward: &str) {
+    fn write(&self, text: &mut String, forward: &str, announced: Option<bool>) {
         let protocol = match self.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
@@ -182,6 +185,9 @@ impl Vip {
             "\n[[vip]]\nname     = {:?}\naddress  = \"{}\"\nport     = {}\nprotocol = {protocol:?}\nforward  = {forward:?}\n",
             self.name, self.address, self.port,
         );
+        if let Some(at_start) = announced {
+            let _infallible = write!(text, "announce = \"l2\"\nannounce_at_start = {at_start}\n");
+        }
         if let Some(times) = self.flows {
             let _infallible = write!(
                 text,
@@ -249,6 +255,7 @@ mod tests {
             on_exit: "keep",
             forward: "l2",
             encap_source: vec!["10.77.0.1".parse().unwrap()],
+            announced: Some(false),
             vips: vec![vip],
         };
         let text = config.to_toml(Path::new("/run/lab"));
@@ -259,6 +266,8 @@ mod tests {
             "api_socket     = \"/run/lab/lb-2.sock\"",
             "address  = \"203.0.113.10\"",
             "protocol = \"tcp\"",
+            "announce = \"l2\"",
+            "announce_at_start = false",
             "move_window = \"5s\"",
             "[vip.health]",
             "[[vip.backend]]",

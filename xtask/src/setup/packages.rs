@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
@@ -37,11 +37,16 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
         "prometheus",
         "it judges the metrics, and the tests run a Prometheus of their own",
     ),
+    (
+        "keepalived",
+        "keepalived",
+        "the tests have it decide which of two nodes announces a VIP",
+    ),
     ("tshark", "tshark", "the tests read captures with it"),
 ];
 
 /// Packages that bring a service of their name: they are wanted for their programs alone.
-const SERVICES: [&str; 2] = ["redis-server", "prometheus"];
+const SERVICES: [&str; 3] = ["redis-server", "prometheus", "keepalived"];
 
 /// Where Debian's packages ask whether their services may start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";

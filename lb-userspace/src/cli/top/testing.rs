@@ -187,6 +187,7 @@ fn vip(id: u32, name: &str, address: &str, backends: Vec<BackendStatus>) -> VipS
         protocol: Protocol::Tcp,
         table: TableAlgorithm::Maglev,
         table_digest: "0badcafe".to_owned(),
+        announced: None,
         packets: 2_000_000,
         bytes: 2_000_000_000,
         new_connections: 2000,
@@ -278,6 +279,7 @@ fn sample(seconds: u64) -> Sample {
         fleet: None,
         kubernetes: None,
         observed: ObservedStatus::default(),
+        announcements: Vec::new(),
         overrides: Vec::new(),
         problems: Vec::new(),
     };

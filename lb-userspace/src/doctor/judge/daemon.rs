@@ -165,6 +165,7 @@ mod tests {
             pins: Vec::new(),
             programs: Vec::new(),
             observed: ObservedStatus::default(),
+            announcements: Vec::new(),
             overrides: Vec::new(),
             problems: Vec::new(),
         }
