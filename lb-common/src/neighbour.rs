@@ -15,22 +15,17 @@ use crate::{
     wire::{
         arp::{self, Arp},
         ethernet::{self, Ethernet},
-        icmp::{self, Icmp, Neighbour, v6},
+        icmp::{
+            self, ALL_NODES, ALL_NODES_MAC, Icmp, Neighbour, OVERRIDE, SOLICITED, TARGET_ADDRESS,
+            v6,
+        },
         ipv6::{self, Ipv6},
         protocol,
     },
 };
 
-/// "Solicited" and "override" of an advertisement.
-const SOLICITED: u8 = 0x40;
-const OVERRIDE: u8 = 0x20;
-/// Option with the target's link-layer address.
-const TARGET_ADDRESS: u8 = 2;
 /// The hop limit that proves a packet to come from the link.
 const ON_LINK: u8 = 255;
-/// All nodes of the link.
-const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
 /// Length of an advertisement with its option, in bytes.
 const LEN: u32 = size_of::<Neighbour>() as u32;

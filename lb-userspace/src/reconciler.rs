@@ -33,6 +33,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    announce::on,
     api::{Actor, Command, Detached, Events, FlowsBasis, PlanBasis, What},
     config::{Config, OnExit},
     dataplane::{DataPlane, apply::apply},
@@ -63,6 +64,7 @@ use known::Known;
 use meter::Meter;
 use observers::Observers;
 use origin::Origin;
+use segments::Segments;
 use services::Cluster;
 use standing::{Keeper, checks};
 use sweep::{Message, Sweeper, milliseconds};
@@ -81,6 +83,7 @@ pub(crate) struct Reconciler<D> {
     neighbours: Neighbours,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     attachments: Attachments,
+    segments: Segments,
     generation: u64,
     failure: Option<String>,
     state: StateFile,
@@ -197,6 +200,9 @@ impl<D: DataPlane> Reconciler<D> {
                 "changed by an earlier command, until it is undone"
             );
         }
+        for (address, on) in state.announce.iter() {
+            tracing::info!(%address, on, "announcement set by an earlier command");
+        }
         Ok(Self {
             cluster: Cluster::new(&config),
             desired: Desired::new(
@@ -205,6 +211,7 @@ impl<D: DataPlane> Reconciler<D> {
                 state.overrides,
                 Arc::new(state.blocks),
                 state.node_drained,
+                state.announce,
             ),
             ids: Ids::adopt(&vips, &backends),
             held,
@@ -213,6 +220,7 @@ impl<D: DataPlane> Reconciler<D> {
             neighbours,
             snapshots,
             attachments: Attachments::default(),
+            segments: Segments::start(),
             generation: state.generation,
             failure: None,
             state: state_file,
@@ -297,6 +305,7 @@ impl<D: DataPlane> Reconciler<D> {
 
     /// Takes away what only a running daemon needs. The routes of VIPs stay.
     pub(crate) async fn end(mut self) {
+        self.disown();
         self.end_watches();
         self.probe_path.remove().await;
     }
@@ -329,6 +338,8 @@ impl<D: DataPlane> Reconciler<D> {
                     Some(command) => if let Some(end) = self.answer(command) { return end },
                     None => return End::Abandoned,
                 },
+                // Where the maps cannot follow, they are tried again in time.
+                () = self.segments.other_owner(), if self.failure.is_none() => self.follow("owner"),
                 Ok(()) = self.checked.changed() => self.follow("health"),
                 turn = self.fleet.next() => self.lease(turn),
                 () = until(self.wake) => {
@@ -516,6 +527,8 @@ impl<D: DataPlane> Reconciler<D> {
         standing.settled.clone_from(&self.settled);
         standing.parts = self.fleet.parts();
         standing.blocks = Arc::clone(self.desired.blocks());
+        let announcements = self.stands();
+        standing.silent = on::silent(&announcements);
         let inputs = Inputs {
             config: &self.desired.config,
             keys: &self.desired.keys,
@@ -551,6 +564,7 @@ impl<D: DataPlane> Reconciler<D> {
         for what in told {
             self.events.tell(what);
         }
+        self.follow_announcements(announcements, &snapshot);
         let scan = self.sweeper.begin(&self.plane, &self.held, &wanted)?;
         self.lists.want(wanted.listed.clone());
         let times = [

@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    announce::Commands,
     config::Prefix,
     model::{
         blocks::{Block, BlockName, Blocks},
@@ -41,6 +42,8 @@ pub(crate) struct State {
     pub(crate) overrides: Overrides,
     /// Whom commands block.
     pub(crate) blocks: Blocks,
+    /// Which addresses commands have had announced, or not.
+    pub(crate) announce: Commands,
     /// How many nodes the fleet was last known to have; 0 where nobody has counted. It says what is an even share of a limit while
     /// Redis is away.
     pub(crate) fleet_nodes: u32,
@@ -64,10 +67,19 @@ struct Document {
     #[serde(default)]
     blocks: Vec<BlockEntry>,
     #[serde(default)]
+    announce: Vec<AnnounceEntry>,
+    #[serde(default)]
     fleet_nodes: u32,
     /// Written only where it is so, so that older versions read what a newer one left.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     node_drained: bool,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct AnnounceEntry {
+    address: IpAddr,
+    on: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -109,7 +121,7 @@ impl StateFile {
                     tracing::error!(%error, "the broken state file cannot be moved aside");
                 }
                 let problem = format!(
-                    "drains, weights and blocks set by command are lost: {error:#}; set them again"
+                    "drains, weights, blocks and announcements set by command are lost: {error:#}; set them again"
                 );
                 return (State::default(), Some(self.with_remedy(&problem)));
             }
@@ -117,7 +129,7 @@ impl StateFile {
         let is_aside = fs::symlink_metadata(self.aside()).is_ok();
         let problem = is_aside.then(|| {
             self.with_remedy(
-                "drains, weights and blocks set by command were lost at an earlier start; set them again",
+                "drains, weights, blocks and announcements set by command were lost at an earlier start; set them again",
             )
         });
         (state, problem)
@@ -135,6 +147,9 @@ impl StateFile {
         }
         if before.node_drained {
             tracing::info!(drained = false, "drain of the node forgotten");
+        }
+        for (address, _) in before.announce.iter() {
+            tracing::info!(%address, "announcement by command forgotten");
         }
         if let Err(error) = fs::remove_file(self.aside())
             && error.kind() != ErrorKind::NotFound
@@ -274,10 +289,15 @@ impl From<Document> for State {
                 tracing::error!(%error, "a block of the past is lost");
             }
         }
+        let mut announce = Commands::default();
+        for AnnounceEntry { address, on } in document.announce {
+            announce.set(address, on);
+        }
         Self {
             generation: document.generation,
             overrides,
             blocks,
+            announce,
             fleet_nodes: document.fleet_nodes,
             node_drained: document.node_drained,
         }
@@ -297,6 +317,11 @@ impl From<&State> for Document {
             generation: state.generation,
             overrides: entries.collect(),
             blocks: state.blocks.iter().map(block_entry).collect(),
+            announce: state
+                .announce
+                .iter()
+                .map(|(address, on)| AnnounceEntry { address, on })
+                .collect(),
             fleet_nodes: state.fleet_nodes,
             node_drained: state.node_drained,
         }
@@ -356,10 +381,14 @@ mod tests {
                 .set(BlockName { vip, prefix }, block.clone())
                 .unwrap();
         }
+        let mut announce = Commands::default();
+        announce.set("203.0.113.10".parse().unwrap(), false);
+        announce.set("2001:db8::10".parse().unwrap(), true);
         State {
             generation: 17,
             overrides,
             blocks,
+            announce,
             fleet_nodes: 3,
             node_drained: true,
         }

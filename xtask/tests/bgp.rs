@@ -48,7 +48,7 @@ impl Node {
         let lab = Lab::new().unwrap();
         let topology = Topology::build(&lab, &Plan::default()).unwrap();
         let config = WeirConfig {
-            announce: Some("route"),
+            announce: "announce = \"route\"\n",
             more: sections.to_owned(),
             ..WeirConfig::for_topology(&topology, &[])
         };

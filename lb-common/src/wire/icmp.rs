@@ -79,3 +79,14 @@ pub struct Neighbour {
 }
 
 const _: () = assert!(size_of::<Neighbour>() == 32);
+
+/// Flag of an advertisement: it answers a solicitation.
+pub const SOLICITED: u8 = 0x40;
+/// Flag of an advertisement: what it tells takes the place of what was known.
+pub const OVERRIDE: u8 = 0x20;
+/// Option with the target's link-layer address.
+pub const TARGET_ADDRESS: u8 = 2;
+/// All nodes of the link, ff02::1.
+pub const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+/// The MAC address of [`ALL_NODES`].
+pub const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];

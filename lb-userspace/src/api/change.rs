@@ -66,6 +66,8 @@ pub enum Change {
     Drain(Target, bool),
     /// Withdraw every address of this node (`true`), or announce again.
     DrainNode(bool),
+    /// Announce the address of the VIP of this name (`true`), or let nobody find it here.
+    Announce(String, bool),
     /// Block a prefix.
     Block(NewBlock),
     /// Let a prefix send again.

@@ -325,6 +325,21 @@ impl Client {
         self.ask(call).await
     }
 
+    /// Has the network find the address of a VIP at this node, or not any more.
+    ///
+    /// # Errors
+    /// No daemon, or it refused.
+    pub async fn announce(
+        &self,
+        base: Base,
+        vip: &str,
+        is_on: bool,
+    ) -> Result<Changed, ClientError> {
+        let method = if is_on { Method::PUT } else { Method::DELETE };
+        let path = format!("/v1/vips/{}/announcement", escaped(vip));
+        self.ask(Call::change(method, path, base)).await
+    }
+
     /// Asks the daemon to let a backend take no new flows, or to let it again.
     ///
     /// # Errors

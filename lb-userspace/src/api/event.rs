@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::{HealthState, InterfaceState};
-use crate::config::Prefix;
+use crate::{announce::Because, config::Prefix};
 
 /// How many events a reader may be behind before it misses some: one change of a backend that 4,000 VIPs share makes
 /// two for each. 2 MiB.
@@ -135,6 +135,30 @@ pub enum What {
         prefix: Prefix,
         /// Name of the VIP; none: all VIPs.
         vip: Option<String>,
+    },
+    /// The address of a VIP is to be announced by this node, or not, by command.
+    AnnounceSet {
+        /// The generation from then on.
+        generation: u64,
+        /// Who asked for it.
+        by: String,
+        /// Name of the VIP that was named.
+        vip: String,
+        /// Its address, and that of all VIPs that have it.
+        #[schema(value_type = String)]
+        address: IpAddr,
+        /// Whether it is to be announced.
+        on: bool,
+    },
+    /// An address is announced now, or not any more.
+    Announced {
+        /// The address.
+        #[schema(value_type = String)]
+        address: IpAddr,
+        /// Whether it is.
+        on: bool,
+        /// Why.
+        because: Because,
     },
     /// Other VIPs of Services are served than before.
     Services {

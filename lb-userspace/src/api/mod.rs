@@ -6,6 +6,7 @@
 //! [`Command`]s to the task that owns the data plane, through a [`Handle`].
 
 mod access;
+mod announce;
 mod block;
 mod change;
 pub mod client;
@@ -28,6 +29,7 @@ mod status;
 pub use crate::dataplane::bpf::Detached;
 pub use crate::observe::{CaptureFilter, PacketFilter, PacketSeen, Side};
 pub use access::Access;
+pub use announce::AnnouncementStatus;
 pub(crate) use block::time_text;
 pub use block::{BlockList, BlockStatus, NewBlock, OldBlock, is_configured};
 pub use change::{

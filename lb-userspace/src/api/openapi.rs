@@ -37,6 +37,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::undrain_node,
         server::set_weight,
         server::reset_weight,
+        server::announce,
+        server::silence,
         server::blocks,
         server::block,
         server::unblock,

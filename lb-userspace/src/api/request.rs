@@ -133,6 +133,9 @@ fn base(headers: &HeaderMap) -> Result<Base, Wrong> {
 /// The names in a path that lead to a backend of a VIP.
 pub(super) struct OfVip(pub(super) String, pub(super) IpAddr);
 
+/// The name in a path that leads to a VIP.
+pub(super) struct VipName(pub(super) String);
+
 /// The address in a path that leads to a backend.
 pub(super) struct Address(pub(super) IpAddr);
 
@@ -142,6 +145,14 @@ impl<S: Send + Sync> FromRequestParts<S> for OfVip {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Wrong> {
         let (vip, text): (String, String) = path(parts, state).await?;
         Ok(Self(vip, address(&text)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for VipName {
+    type Rejection = Wrong;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Wrong> {
+        path(parts, state).await.map(Self)
     }
 }
 

@@ -31,7 +31,7 @@ use super::{
     limits::Moment,
     observe,
     profile::PROFILE,
-    request::{Address, Asked, BasedOn, Large, OfVip, Small},
+    request::{Address, Asked, BasedOn, Large, OfVip, Small, VipName},
 };
 use crate::{
     config::Config,
@@ -85,6 +85,7 @@ pub async fn serve(
             put(drain_of_all).delete(undrain_of_all),
         )
         .route("/v1/node/drain", put(drain_node).delete(undrain_node))
+        .route("/v1/vips/{vip}/announcement", put(announce).delete(silence))
         .route("/v1/detach", post(detach))
         .route(PROFILE, get(profile))
         .with_state(handle);
@@ -434,6 +435,32 @@ pub(super) async fn reset_weight(
     OfVip(vip, backend): OfVip,
 ) -> Response {
     change(&handle, base, by, Change::Weight(vip, backend, None)).await
+}
+
+/// Has the network find the address of a VIP at this node; where it does so already, neighbours are told once more.
+#[utoipa::path(put, path = "/v1/vips/{vip}/announcement",
+    params(("vip" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn announce(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    VipName(vip): VipName,
+) -> Response {
+    change(&handle, base, by, Change::Announce(vip, true)).await
+}
+
+/// Lets nobody find the address of a VIP at this node any more; packets that come are forwarded.
+#[utoipa::path(delete, path = "/v1/vips/{vip}/announcement",
+    params(("vip" = String, Path), ("If-Match" = String, Header)),
+    responses((status = 200, body = Changed), (status = "default", body = ErrorBody)))]
+pub(super) async fn silence(
+    State(handle): State<Handle>,
+    Extension(by): Extension<Actor>,
+    BasedOn(base): BasedOn,
+    VipName(vip): VipName,
+) -> Response {
+    change(&handle, base, by, Change::Announce(vip, false)).await
 }
 
 /// Everything that is blocked by command.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use lb_common::{access, reason::Reason, tables::Drops};
 use serde::{Deserialize, Serialize};
 
-use super::{FleetStatus, HealthStatus, KubernetesStatus, LimitStatus};
+use super::{AnnouncementStatus, FleetStatus, HealthStatus, KubernetesStatus, LimitStatus};
 use crate::{
     config::{Config, ForwardMode, Lists, Protocol, TableAlgorithm, Vip},
     dataplane::{ProgramRuns, ReasonCount},
@@ -51,8 +51,10 @@ pub struct Status {
     pub kubernetes: Option<KubernetesStatus>,
     /// Whether a command withdraws every address of this node (docs/fleet.md).
     pub drained: bool,
+    /// Addresses that weir announces by L2, now or at other times (docs/announce.md).
+    pub announcements: Vec<AnnouncementStatus>,
     /// How often routes of VIPs were made, taken away and put back.
-    pub announcements: Vec<AnnouncementCount>,
+    pub announcement_counts: Vec<AnnouncementCount>,
     /// What commands have changed of the configuration, by VIP and backend.
     pub overrides: Vec<OverrideStatus>,
     /// What an operator should look at, in sentences.

@@ -40,6 +40,14 @@ impl Options {
         Ok(Base::Generation(generation))
     }
 
+    /// What the change is based on, of a command that fits whatever there is: what was said, if anything.
+    pub(super) const fn base_if_given(&self) -> Base {
+        match self.generation {
+            Some(generation) => Base::Generation(generation),
+            None => Base::Any,
+        }
+    }
+
     /// Tells what became of a change: `done`, or that it was so already.
     pub(super) fn tell(
         &self,

@@ -91,6 +91,16 @@ fn by_command(what: &What) -> String {
             );
             format!("generation {generation}: {backend} of VIP {vip} has {weight} by {by}")
         }
+        What::AnnounceSet {
+            generation,
+            by,
+            vip,
+            address,
+            on,
+        } => {
+            let on = if *on { "on" } else { "off" };
+            format!("generation {generation}: {address} of VIP {vip} announced {on} by {by}")
+        }
         What::Blocked {
             generation,
             by,
@@ -160,8 +170,17 @@ pub(super) fn line(event: &Event) -> String {
         | What::Weight { .. }
         | What::NodeDrained { .. }
         | What::NodeUndrained { .. }
+        | What::AnnounceSet { .. }
         | What::Blocked { .. }
         | What::Unblocked { .. } => by_command(&event.what),
+        What::Announced {
+            address,
+            on,
+            because,
+        } => {
+            let what = if *on { "is" } else { "is not" };
+            format!("{address} {what} announced ({})", because.as_str())
+        }
         What::Services { added, removed } => {
             let added = added.iter().map(|name| format!("+{name}"));
             let removed = removed.iter().map(|name| format!("-{name}"));

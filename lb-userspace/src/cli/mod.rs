@@ -4,6 +4,7 @@
 //! that packets can reach; `decap status`: nothing is attached; `doctor`: something is to be mended; `import`: not all lines
 //! were carried over).
 
+mod announce;
 mod apply;
 mod backend;
 mod block;
@@ -60,6 +61,7 @@ Examples:
   weir drain web 10.0.0.11               no new flows for this backend of VIP web
   weir drain-node --wait                 no traffic for this node: withdraw its VIPs, wait until none comes
   weir block 192.0.2.0/24 --for 10m      drop what these addresses send
+  weir announce off web                  the network does not find VIP web at this node any more
   weir trace --from 198.51.100.7:40000 --to 203.0.113.10:443
                                          what becomes of this packet, and why
   weir capture --vip web -w web.pcapng   packets as they come and leave, for Wireshark
@@ -112,6 +114,7 @@ enum Verb {
     DrainNode(drain_node::Args),
     UndrainNode(drain_node::UndrainArgs),
     Weight(weight::Args),
+    Announce(announce::Args),
     Block(block::Args),
     Unblock(block::UnblockArgs),
     Trace(trace::Args),
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Verb::DrainNode(args) => drain_node::drain(&args),
         Verb::UndrainNode(args) => drain_node::undrain(&args),
         Verb::Weight(args) => weight::run(&args),
+        Verb::Announce(args) => announce::run(&args),
         Verb::Block(args) => block::block(&args),
         Verb::Unblock(args) => block::unblock(&args),
         Verb::Trace(args) => trace::run(&args),

@@ -49,6 +49,10 @@ pub(super) fn status(status: &Status) -> String {
     for changed in &status.overrides {
         writeln!(text, "by command: {}", command(changed)).ok();
     }
+    for stands in status.announcements.iter().filter(|stands| !stands.on) {
+        let because = stands.because.as_str();
+        writeln!(text, "{} is not announced ({because})", stands.address).ok();
+    }
     text += &access(&status.access);
     if status.observed.active {
         let ObservedStatus {

@@ -90,6 +90,7 @@ pub(super) const VIP: Keys = Keys {
         "forward",
         "announce",
         "min_healthy",
+        "announce_at_start",
         "health",
         "move_window",
         "flow_idle",

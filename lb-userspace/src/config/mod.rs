@@ -315,6 +315,8 @@ pub struct Vip {
     pub announce: Announce,
     /// How many backends must pass their checks for the address to be announced on this VIP's account.
     pub min_healthy: u16,
+    /// Whether the address is announced before any command has said so; the same in all VIPs of an address.
+    pub announce_at_start: bool,
     /// How the backends are checked; `None` where they are not, and count as healthy.
     pub health: Option<Health>,
     /// How flows outlive changes.
@@ -462,7 +464,7 @@ pub enum Affinity {
 pub enum Announce {
     /// By nothing that weir does: a route, or an address of some host.
     None,
-    /// The data plane answers ARP and neighbour solicitations on the node's interfaces.
+    /// The data plane answers ARP and neighbour solicitations on the node's interfaces, and the daemon tells of it there.
     L2,
     /// A route in a table of weir's own, which a BGP speaker on this host exports.
     Route,

@@ -19,11 +19,18 @@ const MAX_VIPS: usize = lb_common::vip::MAX_VIPS;
 /// Backends of all VIPs together: ids are 16 bits wide, and three of them mean something else.
 const MAX_BACKENDS: usize = 65_533;
 
+/// How the network learns where an address is, on which all of its VIPs must agree: ARP and routes know no ports.
+#[derive(Clone, Copy, PartialEq)]
+struct Announced {
+    by: Announce,
+    at_start: bool,
+}
+
 /// What the VIPs that were read so far have taken.
 struct Taken {
     names: BTreeMap<String, usize>,
     services: BTreeMap<(IpAddr, u16, Protocol), (String, usize)>,
-    announced: BTreeMap<IpAddr, (Announce, usize)>,
+    announced: BTreeMap<IpAddr, (Announced, usize)>,
     backends: usize,
     needs: Needs,
     /// Whether the fleet has a Redis.
@@ -108,7 +115,7 @@ fn read(
         None => Some(Affinity::Flow),
     };
     let forward = forward(section, report);
-    let announce = announce(section, address, taken, report);
+    let announced = announced(section, address, taken, report);
     let min_healthy = min_healthy(section, report);
     let flows = flows::read(section, protocol, report);
     let access = lists::read(section, address, around, files, report);
@@ -132,7 +139,8 @@ fn read(
         protocol: protocol?,
         table: table?,
         affinity: affinity?,
-        announce: announce?,
+        announce: announced?.by,
+        announce_at_start: announced?.at_start,
         min_healthy: min_healthy?,
         flows: flows?,
         access: access?,
@@ -178,43 +186,74 @@ fn min_healthy(section: &Section<'_>, report: &mut Report<'_>) -> Option<u16> {
     field.map_or(Some(1), |field| field.u16(WANTED, HELP, report))
 }
 
-/// `announce`, on which all VIPs of an address must agree: ARP and routes know no ports.
-fn announce(
+/// `announce` and `announce_at_start`.
+fn announced(
     section: &Section<'_>,
     address: Option<IpAddr>,
     taken: &mut Taken,
     report: &mut Report<'_>,
-) -> Option<Announce> {
+) -> Option<Announced> {
     let field = section.field("announce");
-    let announce = match &field {
+    let by = match &field {
         Some(field) => {
             let words = [Announce::None, Announce::L2, Announce::Route];
             field.word(&words.map(|word| (word.as_str(), word)), &[], report)?
         }
         None => Announce::None,
     };
-    let at = field
-        .or_else(|| section.field("address"))
-        .map_or(section.offset(), |field| field.offset);
-    let (line, _) = report.place(at);
-    let (first, first_line) = *taken.announced.entry(address?).or_insert((announce, line));
-    if first != announce {
-        report.add(
-            at,
-            section.path_of("announce"),
-            format!("\"{}\"", announce.as_str()),
-            format!(
-                "\"{}\", as in the other VIP of this address on line {first_line}",
-                first.as_str()
-            ),
-            format!(
-                "write the same `announce` on line {line} and on line {first_line}: the network asks for \
-                 addresses, not for ports"
-            ),
+    let start = section.field("announce_at_start");
+    let at_start = match &start {
+        Some(start) => start.bool(
+            "write `announce_at_start = false` to be silent until `weir announce on` says otherwise",
+            report,
+        )?,
+        None => true,
+    };
+    if let Some(start) = &start
+        && by != Announce::L2
+    {
+        start.refuse(
+            "no such key, where the VIP is not announced by L2",
+            "add `announce = \"l2\"`, or take `announce_at_start` out",
+            report,
         );
         return None;
     }
-    Some(announce)
+    let announced = Announced { by, at_start };
+    let at = |field: Option<Field<'_>>| {
+        field
+            .or_else(|| section.field("address"))
+            .map_or(section.offset(), |field| field.offset)
+    };
+    let (announce_at, start_at) = (at(field), at(start));
+    let (line, _) = report.place(announce_at);
+    let (first, first_line) = *taken.announced.entry(address?).or_insert((announced, line));
+    let (key, at, found, wanted) = if first.by != by {
+        let quoted = |by: Announce| format!("\"{}\"", by.as_str());
+        ("announce", announce_at, quoted(by), quoted(first.by))
+    } else if first.at_start != at_start {
+        let of = |at_start: bool| at_start.to_string();
+        (
+            "announce_at_start",
+            start_at,
+            of(at_start),
+            of(first.at_start),
+        )
+    } else {
+        return Some(announced);
+    };
+    let (line, _) = report.place(at);
+    report.add(
+        at,
+        section.path_of(key),
+        found,
+        format!("{wanted}, as in the other VIP of this address on line {first_line}"),
+        format!(
+            "write the same `{key}` on line {line} and on line {first_line}: the network asks for \
+             addresses, not for ports"
+        ),
+    );
+    None
 }
 
 fn name(section: &Section<'_>, taken: &mut Taken, report: &mut Report<'_>) -> Option<String> {

@@ -15,6 +15,7 @@ mod with {
 
     use super::Config;
     use crate::{
+        announce::Owned,
         api::{Handle, KubernetesStatus},
         dataplane::DataPlane,
         kubernetes,
@@ -38,6 +39,7 @@ mod with {
         start: kubernetes::Start,
         file: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
         status: watch::Sender<KubernetesStatus>,
+        owned: watch::Sender<Owned>,
     }
 
     impl Start {
@@ -52,12 +54,14 @@ mod with {
         /// Serves what an earlier daemon served.
         pub(in super::super) fn begin<D: DataPlane>(self, reconciler: &mut Reconciler<D>) -> Begun {
             let (status, told) = watch::channel(self.unknown);
+            let (owned, owner) = watch::channel(Owned::default());
             let services = self.start.services();
             tracing::info!(vips = services.len(), "Services of before are served");
             Begun {
-                file: reconciler.begin_with(services, told),
+                file: reconciler.begin_with(services, (told, owner)),
                 start: self.start,
                 status,
+                owned,
             }
         }
     }
@@ -73,8 +77,9 @@ mod with {
                 start,
                 file,
                 status,
+                owned,
             } = self;
-            tokio::spawn(kubernetes::run(start, handle, file, status, stop))
+            tokio::spawn(kubernetes::run(start, handle, file, (status, owned), stop))
         }
     }
 }

@@ -28,6 +28,7 @@ use super::{
     writer::{Work, Writer, Written},
 };
 use crate::{
+    announce::Owned,
     api::{Handle, KubernetesStatus, ObjectCount},
     config::{Config, Kubernetes, Reader},
     model::services::Services,
@@ -104,12 +105,13 @@ impl Start {
     }
 }
 
-/// Follows a cluster until `stop` ends. `file` has the addresses of the configuration's own VIPs; how it stands goes to `status`.
+/// Follows a cluster until `stop` ends. `file` has the addresses of the configuration's own VIPs; how it stands goes to `status`,
+/// what this node is to announce to `owned`.
 pub async fn run(
     start: Start,
     handle: Handle,
     file: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
-    status: watch::Sender<KubernetesStatus>,
+    (status, _owned): (watch::Sender<KubernetesStatus>, watch::Sender<Owned>),
     stop: impl Future<Output = ()>,
 ) {
     let mut stop = std::pin::pin!(stop);

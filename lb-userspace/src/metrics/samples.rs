@@ -36,7 +36,7 @@ pub(super) fn announced(status: &Status, value: fn(&AnnounceStatus) -> bool) -> 
 }
 
 pub(super) fn announcements(status: &Status) -> Vec<Sample> {
-    let counts = status.announcements.iter();
+    let counts = status.announcement_counts.iter();
     let sample = |count: &AnnouncementCount| {
         let labels = vec![count.op.clone(), count.result.clone()];
         (labels, whole(count.count))

@@ -142,6 +142,7 @@ const VIP: &[Field<Vip>] = &[
     ("affinity", |vip| word(vip.affinity)),
     ("announce", |vip| word(vip.announce)),
     ("min_healthy", |vip| vip.min_healthy.to_string()),
+    ("announce_at_start", |vip| vip.announce_at_start.to_string()),
     ("allow", |vip| list(&vip.access.allow)),
     ("deny", |vip| list(&vip.access.deny)),
     ("move_window", |vip| time(vip.flows.move_window)),

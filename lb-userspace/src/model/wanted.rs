@@ -76,6 +76,8 @@ pub struct Standing {
     pub parts: limits::Parts,
     /// What commands block.
     pub blocks: Arc<Blocks>,
+    /// Addresses that the data plane does not answer for, though their VIPs are announced by L2 at other times.
+    pub silent: BTreeSet<IpAddr>,
 }
 
 /// What the data plane should hold.
@@ -400,7 +402,7 @@ impl WantedVip {
             entry: VipEntry {
                 key,
                 id,
-                flags: flags(vip) | shared(vip, inputs),
+                flags: flags(vip, inputs.standing) | shared(vip, inputs),
             },
             table,
             backends,
@@ -553,7 +555,7 @@ fn peers(inputs: &Inputs<'_>) -> BTreeSet<[u8; 6]> {
 }
 
 /// What a VIP asks of the pipeline.
-fn flags(vip: &config::Vip) -> u32 {
+fn flags(vip: &config::Vip, standing: &Standing) -> u32 {
     let limits = limits::vip_flags(&vip.limits);
     let affinity = match vip.affinity {
         Affinity::Flow => 0,
@@ -562,6 +564,7 @@ fn flags(vip: &config::Vip) -> u32 {
     let announce = match vip.announce {
         // A route leads here by this node's own addresses.
         Announce::None | Announce::Route => 0,
+        Announce::L2 if standing.silent.contains(&vip.address) => 0,
         Announce::L2 => vip::flags::ANNOUNCE_L2,
     };
     affinity | announce | limits

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
     link::{
-        InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
-        VlanProtocol, XdpAttached,
+        InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+        LinkXdp, VlanProtocol, XdpAttached,
     },
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
@@ -87,6 +87,7 @@ pub(super) fn link(message: &LinkMessage) -> (u32, Link) {
     let mut is_elsewhere = false;
     let mut vlan = None;
     let mut xdp = None;
+    let mut carriers = 0;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name.clone_from(text),
@@ -94,6 +95,7 @@ pub(super) fn link(message: &LinkMessage) -> (u32, Link) {
             LinkAttribute::Mtu(bytes) => mtu = *bytes,
             LinkAttribute::Link(ifindex) => lower = Some(*ifindex),
             LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
+            LinkAttribute::CarrierUpCount(count) => carriers = *count,
             LinkAttribute::Xdp(facts) => xdp = xdp_program(facts),
             LinkAttribute::LinkInfo(infos) => vlan = infos.iter().find_map(vlan_info).or(vlan),
             _ => {}
@@ -110,6 +112,11 @@ pub(super) fn link(message: &LinkMessage) -> (u32, Link) {
             id,
             is_service,
         }),
+        carrier: message
+            .header
+            .flags
+            .contains(LinkFlags::LowerUp)
+            .then_some(carriers),
         xdp,
     };
     (message.header.index, link)

@@ -52,6 +52,8 @@ pub struct Link {
     pub mtu: u16,
     /// What makes it a VLAN device, if it is one.
     pub vlan: Option<Vlan>,
+    /// How often it has got a carrier so far; `None` where it has none now.
+    pub carrier: Option<u32>,
     /// The XDP program on it, be it weir's or somebody else's.
     pub xdp: Option<Xdp>,
 }

@@ -2,7 +2,7 @@
 //! ([`crate::announce::decide`]), and what they say handed on to who tells the network.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -51,6 +51,14 @@ impl Announcements {
         self.routes.changed().await;
     }
 
+    /// Addresses that are not to be found here now, whoever else wants them to be. Those of which nothing is known yet stay.
+    pub(super) fn withheld(&self) -> BTreeSet<IpAddr> {
+        let decided = self.decision.addresses.iter();
+        let withheld = decided
+            .filter(|(_, reason)| !reason.is_announced() && !matches!(reason, Reason::Unknown));
+        withheld.map(|(address, _)| *address).collect()
+    }
+
     /// Gives up who tells the network.
     pub(super) fn into_routes(self) -> Publisher {
         self.routes
@@ -79,7 +87,12 @@ impl<D: DataPlane> Reconciler<D> {
         let is_unknown = decision.addresses.values().any(|r| *r == Reason::Unknown);
         let look = is_unknown.then(|| now + LOOK);
         self.announcements.wake = [decision.wake, look].into_iter().flatten().min();
+        let withheld = self.announcements.withheld();
         let before = std::mem::replace(&mut self.announcements.decision, decision);
+        if withheld != self.announcements.withheld() {
+            // The data plane answers for other addresses from the next turn on.
+            self.wake = Some(now);
+        }
         let is_route = |address: &IpAddr| {
             let mut vips = self.desired.config.vips.iter();
             vips.any(|vip| vip.address == *address && vip.announce == Announce::Route)
@@ -169,8 +182,7 @@ impl<D: DataPlane> Reconciler<D> {
         let wanted = reason.is_announced();
         let announced = match vip.announce {
             Announce::None => return None,
-            // The data plane answers as long as the program is there.
-            Announce::L2 => self.attachments.is_any(),
+            Announce::L2 => self.segments.is_on(vip.address).unwrap_or_default(),
             Announce::Route => self
                 .announcements
                 .routes

@@ -87,6 +87,12 @@ impl Attachments {
         all.any(|attachment| attachment.state() == InterfaceState::Attached)
     }
 
+    /// Whether the program is on an interface.
+    pub(super) fn is_attached(&self, name: &str) -> bool {
+        let attachment = self.by_name.get(name);
+        attachment.is_some_and(|attachment| attachment.state() == InterfaceState::Attached)
+    }
+
     /// Why the program is not on an interface, if it is not.
     pub(super) fn problem(&self, name: &str) -> Option<String> {
         match self.by_name.get(name)? {
@@ -229,6 +235,7 @@ mod tests {
             mac: Some([2; 6]),
             mtu: 1500,
             vlan: None,
+            carrier: Some(1),
             xdp,
         };
         [(ifindex, link)].into()

@@ -116,19 +116,7 @@ impl<D: DataPlane> Reconciler<D> {
     /// Makes the maps follow, as a whole or not at all, and keeps it before it is told.
     fn adopt_blocks(&mut self, blocks: Blocks, by: Actor) -> Result<Changed, Refusal> {
         let next = self.desired.with_blocks(Arc::new(blocks));
-        let state = super::change::state(self.generation + 1, &next, self.fleet.nodes);
-        let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
-        self.state.save(&state).map_err(failed)?;
-        if let Err(refusal) = self.adopt(next, &by.to_string()) {
-            self.save_state();
-            return Err(refusal);
-        }
-        self.generation += 1;
-        self.unsaved = None;
-        Ok(Changed {
-            changed: true,
-            generation: self.generation,
-        })
+        self.commit_command(next, by)
     }
 
     /// Lets go of what has ended. The maps follow with the next reconciliation.
@@ -187,7 +175,8 @@ impl<D: DataPlane> Reconciler<D> {
     }
 }
 
-fn no_vip(vip: &str) -> Refusal {
+/// That there is no such VIP.
+pub(super) fn no_vip(vip: &str) -> Refusal {
     Refusal::Unknown(format!(
         "there is no VIP {vip}: `weir vip list` lists those that there are"
     ))

@@ -73,6 +73,7 @@ pub(super) fn state(generation: u64, desired: &Desired, fleet_nodes: u32) -> Sta
         overrides: desired.overrides().clone(),
         blocks: Blocks::clone(desired.blocks()),
         node_drained: desired.is_node_drained(),
+        announce: desired.announce().clone(),
     }
 }
 
@@ -109,6 +110,7 @@ impl<D: DataPlane> Reconciler<D> {
             }
             Change::Drain(target, is_drained) => self.drain(&target, is_drained, by),
             Change::DrainNode(is_drained) => self.drain_node(is_drained, by),
+            Change::Announce(vip, is_on) => self.announce_by_command(&vip, is_on, by),
             Change::Block(block) => self.block(&block, by),
             Change::Unblock(name) => self.unblock(&name, by),
             Change::Weight(vip, backend, weight) => {
@@ -377,18 +379,9 @@ impl<D: DataPlane> Reconciler<D> {
                 generation: self.generation,
             });
         }
-        // What cannot be kept is not done: a drain that a restart forgets is worse than one that is refused.
         let next = self.desired.with_overrides(overrides);
-        let state = state(self.generation + 1, &next, self.fleet.nodes);
-        let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
-        self.state.save(&state).map_err(failed)?;
-        if let Err(refusal) = self.adopt(next, &by.to_string()) {
-            self.save_state();
-            return Err(refusal);
-        }
-        self.generation = state.generation;
-        self.unsaved = None;
-        let generation = self.generation;
+        let changed = self.commit_command(next, by)?;
+        let generation = changed.generation;
         for name in edited {
             let (vip, backend) = (name.vip.clone(), name.backend);
             let value = self.desired.overrides().get(&name);
@@ -404,9 +397,24 @@ impl<D: DataPlane> Reconciler<D> {
             self.events.tell(told(generation, by.to_string(), name));
         }
         self.tell_changes();
+        Ok(changed)
+    }
+
+    /// Puts what a command changes in force, and keeps it. What cannot be kept is not done: a drain that a restart forgets is worse
+    /// than one that is refused.
+    pub(super) fn commit_command(&mut self, next: Desired, by: Actor) -> Result<Changed, Refusal> {
+        let state = state(self.generation + 1, &next, self.fleet.nodes);
+        let failed = |error: anyhow::Error| Refusal::Failed(format!("{error:#}"));
+        self.state.save(&state).map_err(failed)?;
+        if let Err(refusal) = self.adopt(next, &by.to_string()) {
+            self.save_state();
+            return Err(refusal);
+        }
+        self.generation = state.generation;
+        self.unsaved = None;
         Ok(Changed {
             changed: true,
-            generation,
+            generation: self.generation,
         })
     }
 

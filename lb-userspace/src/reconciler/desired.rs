@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use crate::{
+    announce::Commands,
     config::{Backend, Config},
     model::{
         blocks::Blocks,
@@ -29,6 +30,8 @@ pub(super) struct Desired {
     blocks: Arc<Blocks>,
     /// Whether a command withdraws every address of this node.
     is_node_drained: bool,
+    /// Which addresses commands have announced, or not.
+    announce: Commands,
     /// The configuration as it counts.
     pub(super) config: Config,
     /// Keys from the fleet's seed.
@@ -42,6 +45,7 @@ impl Desired {
         overrides: Overrides,
         blocks: Arc<Blocks>,
         is_node_drained: bool,
+        announce: Commands,
     ) -> Self {
         let (file, refused) = services.beside(&read);
         Self {
@@ -54,6 +58,7 @@ impl Desired {
             overrides,
             blocks,
             is_node_drained,
+            announce,
         }
     }
 
@@ -82,6 +87,14 @@ impl Desired {
         }
     }
 
+    /// The same, with other announcements.
+    pub(super) fn with_announce(&self, announce: Commands) -> Self {
+        Self {
+            announce,
+            ..self.clone()
+        }
+    }
+
     /// Another configuration under the same overrides.
     pub(super) fn with_file(&self, read: Config) -> Self {
         let services = self.services.clone();
@@ -91,6 +104,7 @@ impl Desired {
             self.overrides.clone(),
             Arc::clone(&self.blocks),
             self.is_node_drained,
+            self.announce.clone(),
         )
     }
 
@@ -103,6 +117,7 @@ impl Desired {
             self.overrides.clone(),
             Arc::clone(&self.blocks),
             self.is_node_drained,
+            self.announce.clone(),
         )
     }
 
@@ -137,6 +152,11 @@ impl Desired {
     /// Whether a command withdraws every address of this node.
     pub(super) const fn is_node_drained(&self) -> bool {
         self.is_node_drained
+    }
+
+    /// Which addresses commands have announced, or not.
+    pub(super) const fn announce(&self) -> &Commands {
+        &self.announce
     }
 
     /// The backends whose way the network must tell.

@@ -10,6 +10,7 @@ use super::{
     change::{knows, resolved},
 };
 use crate::{
+    announce::Owned,
     api::{KubernetesStatus, What},
     config::Config,
     dataplane::DataPlane,
@@ -77,15 +78,17 @@ impl<D: DataPlane> Reconciler<D> {
         not(feature = "kubernetes"),
         expect(dead_code, reason = "nobody follows a cluster")
     )]
-    /// Serves these from the start on. How the task that follows the cluster stands is told by `status`; it is told of the addresses of
+    /// Serves these from the start on. How the task that follows the cluster stands is told by `status`, whose owner this node is by
+    /// `owned`; it is told of the addresses of
     /// the configuration's own VIPs by what is returned.
     pub(crate) fn begin_with(
         &mut self,
         services: Services,
-        status: watch::Receiver<KubernetesStatus>,
+        (status, owned): (watch::Receiver<KubernetesStatus>, watch::Receiver<Owned>),
     ) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
         self.desired = self.desired.with_services(services);
         self.cluster.status = Some(status);
+        self.segments.owned_by(owned);
         self.cluster.addresses.subscribe()
     }
 

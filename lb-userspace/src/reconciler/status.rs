@@ -45,6 +45,7 @@ impl<D: DataPlane> Reconciler<D> {
         problems.extend(self.probe_path.problem());
         problems.extend(self.observers.problem().cloned());
         problems.extend(self.announce_problems());
+        problems.extend(self.segments.problem());
         let kubernetes = self.cluster.status();
         problems.extend(kubernetes.iter().flat_map(|status| status.problems.clone()));
         problems.extend(self.desired.refused().iter().cloned());
@@ -126,7 +127,8 @@ impl<D: DataPlane> Reconciler<D> {
             observed: self.observed_status(),
             kubernetes,
             drained: self.desired.is_node_drained(),
-            announcements: self.announcement_counts(),
+            announcements: self.segments.status(),
+            announcement_counts: self.announcement_counts(),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
         }

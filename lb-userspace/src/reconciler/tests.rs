@@ -2,6 +2,7 @@
 //! this host's network.
 
 mod access;
+mod announce;
 #[cfg(feature = "kubernetes")]
 mod services;
 

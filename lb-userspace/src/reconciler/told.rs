@@ -48,6 +48,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.tell_moves(&mut told);
         self.tell_leaving(&mut told);
         self.told = told;
+        self.tell_announced();
     }
 
     fn tell_health(&self, told: &mut Told) {

@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::IpAddr,
     path::Path,
+    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -18,6 +19,7 @@ use serde::{Serialize, Serializer};
 
 use super::frame::hex;
 use crate::{
+    announce::{Commands, Owned, on},
     api::Status,
     config::Config,
     dataplane::{
@@ -160,6 +162,16 @@ impl Tracer {
     pub fn private(config: &Config) -> anyhow::Result<Self> {
         let mut plane = BpfDataPlane::tracer().context(LOADING)?;
         let keys = Keys::derive(config.node.seed.expose());
+        let announcements = on::announcements(
+            (config, config.vips.len()),
+            &Commands::default(),
+            &Owned::default(),
+            Instant::now(),
+        );
+        let standing = Standing {
+            silent: on::silent(&announcements),
+            ..Standing::default()
+        };
         let inputs = Inputs {
             config,
             keys: &keys,
@@ -169,7 +181,7 @@ impl Tracer {
             }],
             next_hops: &BTreeMap::new(),
             locals: &BTreeSet::new(),
-            standing: &Standing::default(),
+            standing: &standing,
             cpus: plane.cpus(),
         };
         let (mut held, mut ids) = (Held::default(), Ids::default());

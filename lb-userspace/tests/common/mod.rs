@@ -2,13 +2,14 @@
 
 use lb_common::{reason::Reason, tables::Drops};
 use lb_userspace::{
+    announce::Because,
     api::{
-        AccessCount, AccessStatus, AnnounceStatus, AnnouncementCount, AttachMode, BackendStatus,
-        Base, BlockList, Changed, Command, ConfigStatus, Detached, DropStatus, FailureCount,
-        FleetStatus, Handle, HealthState, HealthStatus, InterfaceState, InterfaceStatus,
-        KubernetesStatus, LimitStatus, ListStatus, MapStatus, ObjectCount, ObservedStatus,
-        PinsStatus, ProgramStatus, ReasonStatus, Refusal, ShareStatus, SlotsStatus, Status,
-        VipStatus,
+        AccessCount, AccessStatus, AnnounceStatus, AnnouncementCount, AnnouncementStatus,
+        AttachMode, BackendStatus, Base, BlockList, Changed, Command, ConfigStatus, Detached,
+        DropStatus, FailureCount, FleetStatus, Handle, HealthState, HealthStatus, InterfaceState,
+        InterfaceStatus, KubernetesStatus, LimitStatus, ListStatus, MapStatus, ObjectCount,
+        ObservedStatus, PinsStatus, ProgramStatus, ReasonStatus, Refusal, ShareStatus, SlotsStatus,
+        Status, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -84,6 +85,16 @@ fn backend(id: u16, address: &str, resolved: bool) -> BackendStatus {
     }
 }
 
+fn announcements() -> Vec<AnnouncementStatus> {
+    vec![AnnouncementStatus {
+        address: "203.0.113.10".parse().unwrap(),
+        by: "l2".to_owned(),
+        on: true,
+        because: Because::Start,
+        vips: vec!["web".to_owned()],
+    }]
+}
+
 /// A status with two VIPs; the second backend of `web` is not resolved.
 pub(crate) fn status() -> Status {
     let vip = |id, name: &str, address: &str, protocol, backends| VipStatus {
@@ -136,7 +147,8 @@ pub(crate) fn status() -> Status {
         },
         kubernetes: Some(kubernetes()),
         drained: false,
-        announcements: vec![AnnouncementCount {
+        announcements: announcements(),
+        announcement_counts: vec![AnnouncementCount {
             op: "announce".to_owned(),
             result: "ok".to_owned(),
             count: 2,

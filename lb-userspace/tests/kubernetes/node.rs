@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use lb_userspace::{
+    announce::Owned,
     api::{Command, Handle, KubernetesStatus},
     config::Config,
     kubernetes::{self, Start},
@@ -27,7 +30,9 @@ pub(crate) struct Node {
     task: Option<JoinHandle<()>>,
     /// Its own, so that all of it can be killed at once.
     runtime: Option<Runtime>,
-    _file: watch::Sender<Arc<BTreeSet<std::net::IpAddr>>>,
+    /// What it is to announce.
+    owned: watch::Receiver<Owned>,
+    _file: watch::Sender<Arc<BTreeSet<IpAddr>>>,
 }
 
 impl Node {
@@ -61,18 +66,26 @@ impl Node {
         });
         let unknown = KubernetesStatus::unknown(config.kubernetes.as_ref().unwrap());
         let (sender, status) = watch::channel(unknown);
+        let (owner, owned) = watch::channel(Owned::default());
         let (file, addresses) = watch::channel(Arc::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async {
             stopped.await.ok();
         };
-        let task = runtime.spawn(kubernetes::run(start, handle, addresses, sender, until));
+        let task = runtime.spawn(kubernetes::run(
+            start,
+            handle,
+            addresses,
+            (sender, owner),
+            until,
+        ));
         Self {
             served,
             status,
             stop: Some(stop),
             task: Some(task),
             runtime: Some(runtime),
+            owned,
             _file: file,
         }
     }
@@ -85,6 +98,11 @@ impl Node {
     /// How often it was told what to serve, the beginning included.
     pub(crate) fn turns(&self) -> usize {
         self.served.lock().unwrap().len()
+    }
+
+    /// Which of these addresses it announces now.
+    pub(crate) fn announces(&self, address: IpAddr) -> bool {
+        self.owned.borrow().has(address, Instant::now())
     }
 
     pub(crate) fn status(&self) -> KubernetesStatus {

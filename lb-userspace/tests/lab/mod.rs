@@ -185,6 +185,7 @@ pub(crate) fn web(address: &str, backends: &[(u8, u16)]) -> Vip {
         affinity: Affinity::Flow,
         announce: Announce::None,
         min_healthy: 1,
+        announce_at_start: true,
         flows: Flows::usual(Protocol::Tcp),
         access: Lists::default(),
         health: None,

@@ -91,7 +91,7 @@ fn config(name: &str, segment: u8) -> WeirConfig {
         on_exit: "keep",
         forward: "l2",
         encap_source: Vec::new(),
-        announce: None,
+        announce: "",
         vips: vips.collect(),
         more: String::new(),
     }

@@ -339,7 +339,7 @@ fn config(topology: &Topology, host: &Host, number: usize) -> WeirConfig {
     WeirConfig {
         node: format!("lb-{number}"),
         encap_source: vec![host.v4, host.v6],
-        announce: Some("route"),
+        announce: "announce = \"route\"\n",
         more: "\n[announce]\nhold_down = \"1s\"\n".to_owned(),
         vips: vips.collect(),
         ..WeirConfig::for_topology(topology, &[])

@@ -26,8 +26,8 @@ pub struct WeirConfig {
     pub forward: &'static str,
     /// Sources of outer headers; none where nothing is encapsulated.
     pub encap_source: Vec<IpAddr>,
-    /// `announce` of every VIP; `None` for no such key.
-    pub announce: Option<&'static str>,
+    /// What announces the VIPs: their key `announce`, and others that go with it, as text; empty for no such key.
+    pub announce: &'static str,
     /// What clients dial.
     pub vips: Vec<Vip>,
     /// Keys of `[node]` that are not above, then other sections, as text.
@@ -120,7 +120,7 @@ impl WeirConfig {
             on_exit: "keep",
             forward: "l2",
             encap_source: vec![topology.lb.v4, topology.lb.v6],
-            announce: None,
+            announce: "",
             vips: vips.collect(),
             more: String::new(),
         }
@@ -178,7 +178,7 @@ impl WeirConfig {
 }
 
 impl Vip {
-    fn write(&self, text: &mut String, forward: &str, announce: Option<&str>) {
+    fn write(&self, text: &mut String, forward: &str, announce: &str) {
         let protocol = match self.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
@@ -189,9 +189,7 @@ impl Vip {
             "\n[[vip]]\nname     = {:?}\naddress  = \"{}\"\nport     = {}\nprotocol = {protocol:?}\nforward  = {forward:?}\n",
             self.name, self.address, self.port,
         );
-        if let Some(announce) = announce {
-            let _infallible = writeln!(text, "announce = {announce:?}");
-        }
+        text.push_str(announce);
         if let Some(times) = self.flows {
             let _infallible = write!(
                 text,
@@ -259,7 +257,7 @@ mod tests {
             on_exit: "keep",
             forward: "l2",
             encap_source: vec!["10.77.0.1".parse().unwrap()],
-            announce: Some("route"),
+            announce: "announce = \"route\"\n",
             vips: vec![vip],
             more: "[announce]\nhold_down = \"1s\"\n".to_owned(),
         };

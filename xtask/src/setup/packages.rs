@@ -8,7 +8,7 @@ use super::Need;
 use crate::{progress::run_visibly, root, workspace::find_program};
 
 /// A program, the Debian package that brings it, and what it is for.
-const PROGRAMS: [(&str, &str, &str); 13] = [
+const PROGRAMS: [(&str, &str, &str); 14] = [
     ("cc", "gcc libc6-dev", "Rust links with it"),
     (
         "ip",
@@ -53,6 +53,11 @@ const PROGRAMS: [(&str, &str, &str); 13] = [
         "the tests of fleets run their own BGP speakers",
     ),
     (
+        "keepalived",
+        "keepalived",
+        "the tests have it decide which of two nodes announces a VIP",
+    ),
+    (
         "systemd-analyze",
         "systemd",
         "it judges the units; systemd itself is not run",
@@ -61,10 +66,11 @@ const PROGRAMS: [(&str, &str, &str); 13] = [
 ];
 
 /// Packages that bring a service, and its name: they are wanted for their programs alone.
-const SERVICES: [(&str, &str); 3] = [
+const SERVICES: [(&str, &str); 4] = [
     ("redis-server", "redis-server"),
     ("prometheus", "prometheus"),
     ("bird2", "bird"),
+    ("keepalived", "keepalived"),
 ];
 
 /// The service that a package brings.

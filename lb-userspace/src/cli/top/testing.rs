@@ -281,6 +281,7 @@ fn sample(seconds: u64) -> Sample {
         observed: ObservedStatus::default(),
         drained: false,
         announcements: Vec::new(),
+        announcement_counts: Vec::new(),
         overrides: Vec::new(),
         problems: Vec::new(),
     };

@@ -167,6 +167,7 @@ mod tests {
             observed: ObservedStatus::default(),
             drained: false,
             announcements: Vec::new(),
+            announcement_counts: Vec::new(),
             overrides: Vec::new(),
             problems: Vec::new(),
         }

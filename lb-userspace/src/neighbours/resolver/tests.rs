@@ -18,6 +18,7 @@ fn links() -> BTreeMap<u32, Link> {
         mac,
         mtu: 9000,
         vlan: None,
+        carrier: Some(1),
         xdp: None,
     };
     [(2, link("eth0", Some(OWN))), (3, link("tun0", None))].into()
@@ -240,6 +241,7 @@ fn vlans(services: [bool; 3]) -> BTreeMap<u32, Link> {
                 id,
                 is_service,
             }),
+            carrier: Some(1),
             xdp: None,
         };
         links.insert(ifindex, link);

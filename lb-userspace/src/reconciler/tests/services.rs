@@ -1,13 +1,14 @@
 //! VIPs of Services beside those of the configuration.
 
 use super::*;
-use crate::{api::KubernetesStatus, config::Reader};
+use crate::{announce::Owned, api::KubernetesStatus, config::Reader};
 
-fn services(text: &str, vips: &[(&str, &str, u8)]) -> Services {
+/// VIPs of Services: name, address, last byte of the backend's; `more` keys of each.
+pub(super) fn services(text: &str, vips: &[(&str, &str, u8)], more: &str) -> Services {
     let reader = Reader::new(&Config::parse(text, "weir.toml").unwrap());
     let read = |(name, address, host): &(&str, &str, u8)| {
         let text = format!(
-            "[[vip]]\nname = \"{name}\"\naddress = \"{address}\"\nport = 80\nprotocol = \"tcp\"\n\
+            "[[vip]]\nname = \"{name}\"\naddress = \"{address}\"\nport = 80\nprotocol = \"tcp\"\n{more}\
              [[vip.backend]]\naddress = \"10.0.1.{host}\"\nmac = \"02:00:00:00:01:{host:02x}\"\n"
         );
         Arc::new(reader.read(&text).unwrap().unwrap())
@@ -36,7 +37,7 @@ async fn they_come_and_go_and_no_generation_passes() {
     let before = running.status().await.generation;
     serve(
         &running,
-        services(&text, &[("a.b.80-tcp", "203.0.113.20", 21)]),
+        services(&text, &[("a.b.80-tcp", "203.0.113.20", 21)], ""),
     )
     .await;
     let status = running.status().await;
@@ -75,7 +76,7 @@ async fn the_file_comes_first() {
         ("a.a.80-tcp", "203.0.113.10", 21),
         ("a.b.80-tcp", "203.0.113.20", 22),
     ];
-    serve(&running, services(&text, &two)).await;
+    serve(&running, services(&text, &two, "")).await;
     let status = running.status().await;
     assert_eq!(names(&status), ["web", "tls", "a.b.80-tcp"]);
     let problems = status.problems.join("; ");
@@ -113,8 +114,9 @@ async fn a_start_with_them_serves_them_at_once_and_tells_of_the_files_addresses(
     )
     .unwrap();
     let (_status, told) = watch::channel(KubernetesStatus::default());
-    let before = services(&text, &[("a.b.80-tcp", "203.0.113.20", 21)]);
-    let mut addresses = reconciler.begin_with(before, told);
+    let (_owned, owner) = watch::channel(Owned::default());
+    let before = services(&text, &[("a.b.80-tcp", "203.0.113.20", 21)], "");
+    let mut addresses = reconciler.begin_with(before, (told, owner));
     assert_eq!(addresses.borrow_and_update().len(), 1);
     reconciler.start().await.unwrap();
     let status = reconciler.status();

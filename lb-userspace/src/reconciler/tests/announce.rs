@@ -1,0 +1,165 @@
+//! Announcements: by command, over restarts and reloads, and by owner.
+
+use std::collections::BTreeSet;
+
+use lb_common::{flow::Address, tables::Tables, vip::flags::ANNOUNCE_L2};
+
+use super::*;
+use crate::announce::Because;
+
+const ADDRESS: Address = Address::from_v4([203, 0, 113, 10]);
+
+/// Two VIPs of one address that are announced, and `more` keys of both.
+fn announced(node: &Node, more: &str) -> String {
+    let text = node.text("");
+    let key = "protocol = \"tcp\"\n";
+    text.replace(key, &format!("{key}announce = \"l2\"\n{more}"))
+}
+
+fn announce(vip: &str, is_on: bool) -> Change {
+    Change::Announce(vip.to_owned(), is_on)
+}
+
+/// Whether the data plane answers for the VIPs' address.
+fn answers(plane: &Memory) -> bool {
+    let vip = Tables::vips(plane).unwrap().find_address(ADDRESS).unwrap();
+    vip.flags & ANNOUNCE_L2 != 0
+}
+
+impl Running {
+    /// Whether the address is announced, and why.
+    async fn stands(&self) -> (bool, Because) {
+        let status = self.status().await;
+        let stands = &status.announcements[0];
+        assert_eq!(stands.vips, ["web", "tls"]);
+        assert!(status.vips.iter().all(|v| v.announced == Some(stands.on)));
+        (stands.on, stands.because)
+    }
+}
+
+#[tokio::test]
+async fn the_last_command_holds_over_restarts_and_acts_on_every_vip_of_the_address() {
+    let node = Node::new();
+    let text = announced(&node, "");
+    let running = node.start(&text).await;
+    assert_eq!(running.stands().await, (true, Because::Start));
+    let done = running.change(Base::Generation(1), announce("tls", false));
+    assert_eq!(
+        done.await.unwrap(),
+        Changed {
+            changed: true,
+            generation: 2
+        }
+    );
+    assert_eq!(running.stands().await, (false, Because::Command));
+    let done = running.change(Base::Any, announce("web", false)).await;
+    assert!(!done.unwrap().changed);
+    assert!(!answers(&running.end().await));
+
+    let running = node.start(&text).await;
+    assert_eq!(running.stands().await, (false, Because::Command));
+    running
+        .change(Base::Any, announce("web", true))
+        .await
+        .unwrap();
+    assert_eq!(running.stands().await, (true, Because::Command));
+    // What the configuration says of the start counts for nothing any more.
+    let silent = announced(&node, "announce_at_start = false\n");
+    running.apply(Base::Any, &silent, false).await.unwrap();
+    assert_eq!(running.stands().await, (true, Because::Command));
+    assert!(answers(&running.end().await));
+}
+
+#[tokio::test]
+async fn an_address_that_begins_silent_waits_for_a_command() {
+    let node = Node::new();
+    let text = announced(&node, "announce_at_start = false\n");
+    let running = node.start(&text).await;
+    assert_eq!(running.stands().await, (false, Because::Start));
+    assert!(!answers(&running.end().await));
+    let running = node.start(&text).await;
+    running
+        .change(Base::Any, announce("web", true))
+        .await
+        .unwrap();
+    assert!(answers(&running.end().await));
+}
+
+#[tokio::test]
+async fn what_is_not_announced_at_all_takes_no_command() {
+    let node = Node::new();
+    let running = node.start(&node.text("")).await;
+    let refusal = running.change(Base::Any, announce("web", true)).await;
+    let text = refusal.unwrap_err().to_string();
+    assert!(text.contains("add `announce = \"l2\"`"), "{text}");
+    let refusal = running.change(Base::Any, announce("nobody", true)).await;
+    assert!(matches!(refusal, Err(Refusal::Unknown(_))));
+    let status = running.status().await;
+    assert_eq!((status.announcements, status.generation), (vec![], 1));
+}
+
+#[cfg(feature = "kubernetes")]
+#[tokio::test]
+async fn a_service_is_announced_while_it_is_owned_and_not_a_moment_longer() {
+    use super::services::services;
+    use crate::{announce::Owned, api::KubernetesStatus};
+
+    let node = Node::new();
+    let text = node.text("");
+    let config = Config::parse(&text, "weir.toml").unwrap();
+    let (neighbours, snapshots) = Neighbours::start().await.unwrap();
+    let mut reconciler = Reconciler::new(
+        config,
+        &node.file(),
+        Memory::default(),
+        Past::Kept,
+        neighbours,
+        snapshots,
+    )
+    .unwrap();
+    let (_status, told) = watch::channel(KubernetesStatus::default());
+    let (owned, owner) = watch::channel(Owned::default());
+    let service = "203.0.113.20";
+    let vips = services(&text, &[("a.b.80-tcp", service, 21)], "announce = \"l2\"\n");
+    reconciler.begin_with(vips, (told, owner));
+    reconciler.start().await.unwrap();
+    let (handle, mut commands) = Handle::channel();
+    let task = tokio::spawn(async move {
+        reconciler.run(&mut commands).await;
+        reconciler.plane
+    });
+    let running = Running { handle, task };
+    let is_on = async || running.status().await.announcements[0].on;
+    let comes_to = async |wanted: bool| {
+        let deadline = Instant::now() + PATIENCE;
+        while is_on().await != wanted {
+            assert!(Instant::now() < deadline, "still not {wanted}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(!is_on().await);
+    let refusal = running
+        .change(Base::Any, announce("a.b.80-tcp", true))
+        .await;
+    let text = refusal.unwrap_err().to_string();
+    assert!(text.contains("is a Service's"), "{text}");
+    let own = |left: Duration| Owned {
+        addresses: BTreeSet::from([service.parse().unwrap()]),
+        until: Some(Instant::now() + left),
+    };
+    owned.send_replace(own(Duration::from_secs(60)));
+    comes_to(true).await;
+    owned.send_replace(Owned::default());
+    comes_to(false).await;
+    // Nobody says that it is over.
+    let until = Instant::now() + Duration::from_millis(300);
+    owned.send_replace(own(Duration::from_millis(300)));
+    comes_to(true).await;
+    comes_to(false).await;
+    assert!(Instant::now() >= until);
+    // Nobody is there to say anything.
+    owned.send_replace(own(Duration::from_millis(300)));
+    comes_to(true).await;
+    drop(owned);
+    comes_to(false).await;
+}
