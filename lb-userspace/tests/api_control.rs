@@ -418,11 +418,17 @@ async fn what_the_document_promises_is_served() {
             }
             let request = format!("{} {path}", method.to_uppercase());
             let (status, answer) = daemon.send(&request, MATCH, "").await;
-            assert!(status.starts_with("400"), "{request}: {status} {answer}");
+            // All but those that need no more than their path lack something.
+            let wanted = if path == "/v1/node/drain" {
+                "200"
+            } else {
+                "400"
+            };
+            assert!(status.starts_with(wanted), "{request}: {status} {answer}");
             served += 1;
         }
     }
-    assert_eq!(served, 10);
+    assert_eq!(served, 12);
     let names = document["components"]["schemas"]["Status"]["properties"].as_object();
     assert!(names.unwrap().contains_key("generation"));
 }
