@@ -13,6 +13,7 @@ mod lists;
 pub(crate) mod meter;
 mod observers;
 mod origin;
+mod segments;
 mod services;
 mod standing;
 mod status;

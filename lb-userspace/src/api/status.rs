@@ -61,7 +61,7 @@ pub struct Status {
     pub problems: Vec<String>,
 }
 
-/// How a VIP's address is announced (docs/fleet.md).
+/// How a VIP's address is announced (docs/announce.md, docs/fleet.md).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct AnnounceStatus {
     /// By what: `l2` or `route`.
@@ -70,7 +70,8 @@ pub struct AnnounceStatus {
     pub announced: bool,
     /// Whether it should be.
     pub wanted: bool,
-    /// Why, or why not: `healthy`, `unchanged`, `drained`, `not_attached`, `too_few_healthy`, `unknown` or `hold_down`.
+    /// Why, or why not: `healthy`, `unchanged`, `drained`, `not_attached`, `too_few_healthy`, `unknown` or `hold_down`; by L2 also
+    /// `start`, `command` or `owner`, whose word it is that it is not ([`crate::announce::Because`]).
     pub reason: String,
     /// How many backends must pass their checks.
     pub min_healthy: u16,

@@ -192,6 +192,9 @@ fn announce_line(announce: &AnnounceStatus) -> String {
         ),
         "hold_down" => "held down after a withdrawal".to_owned(),
         "unknown" => "its backends have not been checked yet".to_owned(),
+        "start" => "not before `weir announce on`".to_owned(),
+        "command" => "by command, until `weir announce on`".to_owned(),
+        "owner" => "another node of the cluster does it".to_owned(),
         other => other.replace('_', " "),
     };
     match (announce.announced, announce.wanted) {

@@ -10,7 +10,7 @@ use std::{
 use super::Reconciler;
 use crate::{
     announce::{
-        Op, Publisher,
+        Because, Op, Publisher,
         decide::{Claim, Decider, Decision, Node, Reason},
     },
     api::{Actor, AnnounceStatus, AnnouncementCount, Changed, Refusal, What},
@@ -93,15 +93,16 @@ impl<D: DataPlane> Reconciler<D> {
             // The data plane answers for other addresses from the next turn on.
             self.wake = Some(now);
         }
-        let is_route = |address: &IpAddr| {
-            let mut vips = self.desired.config.vips.iter();
-            vips.any(|vip| vip.address == *address && vip.announce == Announce::Route)
-        };
         let routes = self.announcements.decision.announced();
-        self.announcements
-            .routes
-            .want(routes.filter(is_route).collect());
+        let routes = routes.filter(|address| !self.is_l2(*address));
+        self.announcements.routes.want(routes.collect());
         self.tell_decision(&before);
+    }
+
+    /// Whether an address is announced on segments.
+    fn is_l2(&self, address: IpAddr) -> bool {
+        let mut vips = self.desired.config.vips.iter();
+        vips.any(|vip| vip.address == address && vip.announce == Announce::L2)
     }
 
     fn tell_decision(&self, before: &Decision) {
@@ -118,7 +119,8 @@ impl<D: DataPlane> Reconciler<D> {
         all.extend(now.map(|(address, reason)| (*address, Some(*reason))));
         for (address, reason) in all {
             let announced = reason.is_some_and(Reason::is_announced);
-            if announced == was(&address) {
+            // What is found on segments is told of with what else keeps it off.
+            if announced == was(&address) || self.is_l2(address) {
                 continue;
             }
             // One that no VIP has any more is gone from the configuration.
@@ -179,22 +181,28 @@ impl<D: DataPlane> Reconciler<D> {
     /// How a VIP is announced, if it is to be.
     pub(super) fn announce_status(&self, vip: &config::Vip) -> Option<AnnounceStatus> {
         let reason = self.announcements.decision.addresses.get(&vip.address)?;
-        let wanted = reason.is_announced();
-        let announced = match vip.announce {
+        let (announced, wanted, reason) = match vip.announce {
             Announce::None => return None,
-            Announce::L2 => self.segments.is_on(vip.address).unwrap_or_default(),
-            Announce::Route => self
-                .announcements
-                .routes
-                .report()
-                .present
-                .contains(&vip.address),
+            Announce::L2 => {
+                let stands = self.segments.get(vip.address)?;
+                let reason = match stands.because {
+                    Because::Withheld => reason.as_str(),
+                    _ if stands.is_on => reason.as_str(),
+                    because => because.as_str(),
+                };
+                (stands.is_on, stands.is_on, reason)
+            }
+            Announce::Route => {
+                let report = self.announcements.routes.report();
+                let announced = report.present.contains(&vip.address);
+                (announced, reason.is_announced(), reason.as_str())
+            }
         };
         Some(AnnounceStatus {
             by: vip.announce.as_str().to_owned(),
             announced,
             wanted,
-            reason: reason.as_str().to_owned(),
+            reason: reason.to_owned(),
             min_healthy: vip.min_healthy,
         })
     }

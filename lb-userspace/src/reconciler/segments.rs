@@ -89,9 +89,9 @@ impl Segments {
         }
     }
 
-    /// Whether an address is announced by L2; `None` where it never is.
-    pub(super) fn is_on(&self, address: IpAddr) -> Option<bool> {
-        Some(self.stand.get(&address)?.is_on)
+    /// How an address stands; `None` where it is never announced by L2.
+    pub(super) fn get(&self, address: IpAddr) -> Option<&Announcement> {
+        self.stand.get(&address)
     }
 
     /// Whether what a node owns is not what it announces.

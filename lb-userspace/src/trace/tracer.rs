@@ -166,6 +166,7 @@ impl Tracer {
             (config, config.vips.len()),
             &Commands::default(),
             &Owned::default(),
+            &BTreeSet::new(),
             Instant::now(),
         );
         let standing = Standing {

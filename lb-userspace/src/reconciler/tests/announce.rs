@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lb_common::{flow::Address, tables::Tables, vip::flags::ANNOUNCE_L2};
 
 use super::*;
-use crate::announce::Because;
+use crate::{announce::Because, api::VipStatus};
 
 const ADDRESS: Address = Address::from_v4([203, 0, 113, 10]);
 
@@ -32,7 +32,13 @@ impl Running {
         let status = self.status().await;
         let stands = &status.announcements[0];
         assert_eq!(stands.vips, ["web", "tls"]);
-        assert!(status.vips.iter().all(|v| v.announced == Some(stands.on)));
+        let announced = |vip: &VipStatus| vip.announce.as_ref().map(|announce| announce.announced);
+        assert!(
+            status
+                .vips
+                .iter()
+                .all(|vip| announced(vip) == Some(stands.on))
+        );
         (stands.on, stands.because)
     }
 }
