@@ -158,13 +158,13 @@ async fn a_service_is_announced_while_it_is_owned_and_not_a_moment_longer() {
     owned.send_replace(Owned::default());
     comes_to(false).await;
     // Nobody says that it is over.
-    let until = Instant::now() + Duration::from_millis(300);
-    owned.send_replace(own(Duration::from_millis(300)));
+    let until = Instant::now() + Duration::from_millis(1500);
+    owned.send_replace(own(Duration::from_millis(1500)));
     comes_to(true).await;
     comes_to(false).await;
     assert!(Instant::now() >= until);
     // Nobody is there to say anything.
-    owned.send_replace(own(Duration::from_millis(300)));
+    owned.send_replace(own(Duration::from_millis(1500)));
     comes_to(true).await;
     drop(owned);
     comes_to(false).await;
