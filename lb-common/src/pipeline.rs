@@ -73,6 +73,10 @@ impl Outcome {
 }
 
 /// Where a packet is to go, before it goes there.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
 struct Choice {
     /// The backend, where the slot is Stable.
     slot: Slot,
@@ -458,6 +462,10 @@ fn choose<T: Tables>(tables: &T, parsed: &Parsed, outcome: &mut Outcome) -> Resu
 
 /// Whether another node of the fleet has sent the frame.
 #[inline(always)]
+#[expect(
+    clippy::many_single_char_names,
+    reason = "the bytes of a MAC address: a copy of them would be a loop"
+)]
 fn is_peers<P: Packet, T: Tables>(packet: &P, tables: &T) -> bool {
     packet.at::<Ethernet>(0).is_some_and(|frame| {
         let [a, b, c, d, e, f] = frame.source;

@@ -141,7 +141,7 @@ fn rendered(values: &Value) -> Result<Vec<Value>, String> {
     }
     let all: Value = serde_json::from_slice(&output.stdout).unwrap();
     let manifests = all["manifests"].as_object().unwrap().iter();
-    let manifests = manifests.filter(|(name, _)| name.ends_with(".yaml"));
+    let manifests = manifests.filter(|(name, _)| !name.ends_with("NOTES.txt"));
     let crds = all["crds"].as_array().unwrap().iter();
     let texts = manifests.map(|(_, text)| text).chain(crds);
     Ok(texts
@@ -223,7 +223,7 @@ fn the_charts_values_fit_its_schema_and_wrong_ones_do_not() {
     }
 }
 
-/// What a node must have of the DaemonSet, whoever edits it.
+/// What a node must have of the `DaemonSet`, whoever edits it.
 #[test]
 fn the_daemonset_needs_no_more_than_four_capabilities_and_nobody_else_to_live() {
     let objects = by_name(base());

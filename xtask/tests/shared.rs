@@ -1,9 +1,11 @@
 //! Nodes that balance and serve at once, with tables that differ on purpose: no frame is forwarded twice, none goes round.
 #![forbid(unsafe_code)]
 #![expect(
+    clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "helpers of tests fail like tests"
+    reason = "helpers of tests fail like tests, and what was measured is printed"
 )]
 
 use std::{
@@ -34,7 +36,7 @@ struct Run {
     /// Counts what the client sends.
     client: Observer,
     topology: Topology,
-    _lab: Lab,
+    lab: Lab,
 }
 
 /// What became of the client's packets at all nodes together.
@@ -108,12 +110,12 @@ impl Run {
             observers,
             client,
             topology,
-            _lab: lab,
+            lab,
         };
         for node in 1..=NODES {
             let config = run.config(node, forward);
             let host = &run.topology.backends[usize::from(node) - 1];
-            let weir = Weir::start(&run._lab, &host.namespace, &config);
+            let weir = Weir::start(&run.lab, &host.namespace, &config);
             run.weirs
                 .push(weir.unwrap_or_else(|error| panic!("{error:#}")));
         }

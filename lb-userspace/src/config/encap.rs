@@ -12,7 +12,7 @@ use super::{
 /// The port that IANA has for GUE.
 pub const DEFAULT_GUE_PORT: u16 = 6080;
 
-/// What the DaemonSet tells of the node: its addresses, with commas.
+/// What a pod is told of its node: its addresses, with commas.
 const NODE_IPS: &str = "NODE_IPS";
 
 /// Reads `encap_source`: at most one address of a family. Where it is not written, the environment may tell.

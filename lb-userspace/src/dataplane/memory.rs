@@ -250,7 +250,7 @@ impl DataPlane for Memory {
     }
 
     fn peers(&self) -> anyhow::Result<Vec<[u8; 6]>> {
-        Ok(self.peers.iter().map(peer_of).collect())
+        Ok(self.peers.iter().copied().map(peer_of).collect())
     }
 
     fn attach(

@@ -252,7 +252,7 @@ fn set_slots(
     if let Some(since) = slots.since() {
         data_plane.set_since(vip, Some(since))?;
     }
-    data_plane.set_table(vip, slots.table())?;
+    data_plane.set_table(vip, &slots.table())?;
     if slots.since().is_none() {
         data_plane.set_since(vip, None)?;
     }
@@ -260,13 +260,21 @@ fn set_slots(
 }
 
 /// A MAC address as a key of the peers' map.
-const fn peer_key([a, b, c, d, e, f]: [u8; 6]) -> [u8; 8] {
-    [a, b, c, d, e, f, 0, 0]
+fn peer_key(mac: [u8; 6]) -> [u8; 8] {
+    let mut key = [0; 8];
+    for (to, from) in key.iter_mut().zip(mac) {
+        *to = from;
+    }
+    key
 }
 
 /// The MAC address of a key.
-const fn peer_of([a, b, c, d, e, f, _, _]: &[u8; 8]) -> [u8; 6] {
-    [*a, *b, *c, *d, *e, *f]
+fn peer_of(key: [u8; 8]) -> [u8; 6] {
+    let mut mac = [0; 6];
+    for (to, from) in mac.iter_mut().zip(key) {
+        *to = from;
+    }
+    mac
 }
 
 /// Frames counted under one reason and verdict.

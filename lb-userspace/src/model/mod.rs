@@ -15,6 +15,7 @@ pub mod next_hop;
 pub mod overrides;
 mod parallel;
 pub mod place;
+mod places;
 pub mod plan;
 pub mod preview;
 pub mod seed;

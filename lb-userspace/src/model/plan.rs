@@ -340,30 +340,7 @@ impl Held {
 #[must_use]
 pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
     let mut steps = Vec::new();
-    if held.node.as_ref().map(IntoBytes::as_bytes) != Some(wanted.node.as_bytes()) {
-        steps.push(Step::Node(wanted.node));
-    }
-    steps.extend(
-        wanted
-            .ports
-            .difference(&held.ports)
-            .copied()
-            .map(Step::Port),
-    );
-    let changed = wanted
-        .interfaces
-        .iter()
-        .filter(|(ifindex, interface)| held.interfaces.get(ifindex) != Some(interface));
-    steps.extend(changed.map(|(ifindex, interface)| Step::Interface(*ifindex, *interface)));
-
-    steps.extend(
-        wanted
-            .peers
-            .difference(&held.peers)
-            .copied()
-            .map(Step::Peer),
-    );
-
+    surroundings(held, wanted, &mut steps);
     let backends = wanted.backends();
     let new = backends.keys().filter(|id| !held.backends.contains_key(id));
     steps.extend(new.copied().map(Step::NewBackend));
@@ -451,6 +428,33 @@ pub fn plan(held: &Held, wanted: &Wanted) -> Vec<Step> {
         );
     }
     steps
+}
+
+/// The node's settings, its interfaces, and the other nodes.
+fn surroundings(held: &Held, wanted: &Wanted, steps: &mut Vec<Step>) {
+    if held.node.as_ref().map(IntoBytes::as_bytes) != Some(wanted.node.as_bytes()) {
+        steps.push(Step::Node(wanted.node));
+    }
+    steps.extend(
+        wanted
+            .ports
+            .difference(&held.ports)
+            .copied()
+            .map(Step::Port),
+    );
+    let changed = wanted
+        .interfaces
+        .iter()
+        .filter(|(ifindex, interface)| held.interfaces.get(ifindex) != Some(interface));
+    steps.extend(changed.map(|(ifindex, interface)| Step::Interface(*ifindex, *interface)));
+
+    steps.extend(
+        wanted
+            .peers
+            .difference(&held.peers)
+            .copied()
+            .map(Step::Peer),
+    );
 }
 
 /// The ids under which backends are known, by VIP and address: the living ones'.

@@ -13,10 +13,12 @@
 //! not silent for the whole window. What packets do in each state is [`lb_common::pin::route`]; both functions
 //! together are searched exhaustively in tests/consistency.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::Deref};
 
 use lb_common::slot::{NOBODY, SLOTS, Slot, SlotTable, State};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
+use super::places::{NONE, Places};
 
 /// How long slots stay in the states that end by time, in milliseconds; less than 2³¹.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -150,11 +152,38 @@ impl Named {
     }
 }
 
+/// Who owns each slot.
+enum Kept {
+    /// While some slot is not Stable: as packets read it, 256 KiB.
+    Whole(Box<SlotTable>),
+    /// While all are: each owner's place among [`Slots::named`], a byte each as a rule.
+    Stable(Places),
+}
+
+/// A table as packets read it: kept so, or made for the moment.
+pub enum Whole<'a> {
+    /// As it is kept.
+    Kept(&'a SlotTable),
+    /// Made of less.
+    Made(Box<SlotTable>),
+}
+
+impl Deref for Whole<'_> {
+    type Target = SlotTable;
+
+    fn deref(&self) -> &SlotTable {
+        match self {
+            Self::Kept(table) => table,
+            Self::Made(table) => table,
+        }
+    }
+}
+
 /// A VIP's slots and since when they are as they are.
 ///
 /// What is asked at every turn, of 500 VIPs in the middle of a move, is known without looking at 65,536 slots each.
 pub struct Slots {
-    table: Box<SlotTable>,
+    table: Kept,
     /// `None` while all slots are Stable.
     since: Option<Box<Since>>,
     census: Census,
@@ -236,14 +265,13 @@ impl Slots {
             now_ms.wrapping_sub(since.unwrap_or(now_ms))
         };
         let mut changed: Option<(Box<SlotTable>, Box<Since>)> = None;
-        for (index, &before) in self.table.slots.iter().enumerate() {
+        for (index, before) in self.iter().enumerate() {
             let after = change(index, before, elapsed(index));
             if after == before {
                 continue;
             }
             let (table, since) = changed.get_or_insert_with(|| {
-                let mut table = zeroed::<SlotTable>();
-                table.slots.copy_from_slice(&self.table.slots);
+                let table = self.copy();
                 let mut since = zeroed::<Since>();
                 if let Some(known) = &self.since {
                     since.slots.copy_from_slice(&known.slots);
@@ -287,28 +315,51 @@ impl Slots {
                 *first = earlier(*first, Some(*since_ms));
             }
         }
+        let named = named.ids();
+        let table = if since.is_none() && census.stable == SLOTS as u32 {
+            Kept::Stable(places(&table, &named))
+        } else {
+            Kept::Whole(table)
+        };
         Self {
-            named: named.ids(),
+            table,
+            since,
+            census,
             first_holding_ms,
             first_moving_ms,
-            since,
-            table,
-            census,
+            named,
         }
+    }
+
+    /// The slots, in their order.
+    fn iter(&self) -> impl Iterator<Item = Slot> {
+        (0..=u16::MAX).map(|index| self.slot(index))
+    }
+
+    /// The table as packets read it, made anew.
+    fn copy(&self) -> Box<SlotTable> {
+        let mut table = zeroed::<SlotTable>();
+        for (slot, now) in table.slots.iter_mut().zip(self.iter()) {
+            *slot = now;
+        }
+        table
     }
 
     /// How many slots have another owner than before.
     #[must_use]
     pub fn moved_since(&self, before: &Self) -> u64 {
-        let slots = self.table.slots.iter().zip(&before.table.slots);
+        let slots = self.iter().zip(before.iter());
         let moved = slots.filter(|(now, then)| now.current != then.current);
         moved.count() as u64
     }
 
     /// The table as packets read it.
     #[must_use]
-    pub fn table(&self) -> &SlotTable {
-        &self.table
+    pub fn table(&self) -> Whole<'_> {
+        match &self.table {
+            Kept::Whole(table) => Whole::Kept(table),
+            Kept::Stable(_) => Whole::Made(self.copy()),
+        }
     }
 
     /// Since when its slots are in their states; `None` while all are Stable.
@@ -368,12 +419,26 @@ impl Slots {
     /// One slot.
     #[must_use]
     pub fn slot(&self, index: u16) -> Slot {
-        self.table
-            .slots
-            .get(usize::from(index))
-            .copied()
-            .unwrap_or_default()
+        let index = usize::from(index);
+        match &self.table {
+            Kept::Whole(table) => table.slots.get(index).copied().unwrap_or_default(),
+            Kept::Stable(places) => {
+                let owner = self.named.get(usize::from(places.get(index)));
+                Slot::stable(owner.copied().unwrap_or(NOBODY))
+            }
+        }
     }
+}
+
+/// Each owner's place among `named`, which is sorted.
+fn places(table: &SlotTable, named: &[u16]) -> Places {
+    let place = |slot: &Slot| {
+        let place = named.binary_search(&slot.current).ok();
+        place
+            .and_then(|place| u16::try_from(place).ok())
+            .unwrap_or(NONE)
+    };
+    Places::new(table.slots.iter().map(place).collect())
 }
 
 /// The earlier of two times, modulo 2³².

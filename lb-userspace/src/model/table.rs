@@ -18,6 +18,7 @@ pub use self::{
     maglev::maglev,
     ring::{RING_NODES, ring, ring_of},
 };
+use super::places::{NONE, Places};
 use hash::{hash_address, hash_vip};
 
 /// One who may own slots.
@@ -29,15 +30,10 @@ pub struct Member {
     pub weight: u16,
 }
 
-/// Who owns each slot, by place in the members that the table was made of.
+/// Who owns each slot, by place in the members that the table was made of: [`SLOTS`] places, or [`NONE`] for nobody, of
+/// whom there are fewer than backend ids.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Owners {
-    /// [`SLOTS`] places, or [`NONE`].
-    owners: Vec<u16>,
-}
-
-/// The place that means "nobody"; there are fewer backend ids than this.
-const NONE: u16 = u16::MAX;
+pub struct Owners(Places);
 
 /// CRC32 (IEEE) over the owners' addresses in the order of the slots, 16 bytes each with IPv4 in its mapped form,
 /// zeros for nobody. Equal tables have equal digests on every node, whatever ids they use.
@@ -81,9 +77,8 @@ fn ranked(vip: &VipKey, seed: u64, members: &[Member]) -> Vec<Ranked> {
 impl Owners {
     /// The place of each slot's owner in the members, by slot.
     pub fn iter(&self) -> impl Iterator<Item = Option<usize>> {
-        self.owners
-            .iter()
-            .map(|&place| (place != NONE).then_some(usize::from(place)))
+        let places = self.0.iter();
+        places.map(|place| (place != NONE).then_some(usize::from(place)))
     }
 
     /// How many slots each member owns, by place.

@@ -143,7 +143,7 @@ pub struct WantedBackend {
     pub entry: Backend,
 }
 
-/// A lookup table: what it was made of, and who owns which slot. 128 KiB.
+/// A lookup table: what it was made of, and who owns which slot. 64 KiB, and twice as much with more than 255 backends.
 pub struct Table {
     /// What it was made of: equal inputs make equal tables.
     inputs: TableInputs,

@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lb_userspace::api::{Status, client::Client};
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::{
-    cluster::service,
+    cluster::{endpoint, pool, service, slice},
     follow::cluster_on,
     netns::{Namespace, join},
     server::{Server, until},
@@ -50,6 +50,15 @@ impl Daemon {
     }
 
     async fn comes_to(&self, what: &str, is: impl Fn(&Status) -> bool) -> Status {
+        self.comes_within(PATIENCE, what, is).await
+    }
+
+    async fn comes_within(
+        &self,
+        patience: Duration,
+        what: &str,
+        is: impl Fn(&Status) -> bool,
+    ) -> Status {
         let looking = async {
             loop {
                 match self.status().await {
@@ -58,7 +67,7 @@ impl Daemon {
                 }
             }
         };
-        let found = tokio::time::timeout(PATIENCE, looking).await;
+        let found = tokio::time::timeout(patience, looking).await;
         match found {
             Ok(status) => status,
             Err(tokio::time::error::Elapsed { .. }) => {
@@ -174,4 +183,69 @@ async fn story(lb: &Namespace, server: &Server) {
         lease()["spec"]["holderIdentity"] == json!("")
     })
     .await;
+}
+
+/// How much of a process lies in memory, in MB: now, and at most.
+fn resident(daemon: &Daemon) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
+    let kilobytes = |key: &str| -> u64 {
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    (kilobytes("VmRSS:") / 1000, kilobytes("VmHWM:") / 1000)
+}
+
+#[test]
+fn a_daemon_takes_a_thousand_services_of_ten_endpoints() {
+    const SERVICES: usize = 1000;
+    let (lb, nodes) = (Namespace::new("lb"), Namespace::new("nodes"));
+    join(
+        (&lb, "eth0", "10.0.0.1/24"),
+        (&nodes, "eth0", "10.0.0.254/24 10.0.0.11/24 10.0.0.12/24"),
+    );
+    nodes.run(async || {
+        let api: IpAddr = "10.0.0.254".parse().unwrap();
+        let server = cluster_on(Server::start_on(api).await);
+        server.remove("services", "default", "web");
+        server.put("vippools", pool("main", "203.0.112.0/21"));
+        for index in 0..SERVICES {
+            let name = format!("s{index}");
+            let endpoints = (0..10)
+                .map(|e| endpoint(&format!("10.2.{e}.{}", index % 250), ["n1", "n2"][e % 2]));
+            server.put("services", service(&name, "weir.dev/xdp"));
+            let endpoints = endpoints.collect::<Vec<_>>();
+            server.put("endpointslices", slice(&name, &endpoints));
+        }
+        let directory = server.directory();
+        let config = directory.join("weir.toml");
+        let socket = directory.join("weir.sock");
+        let text = format!(
+            "[node]\ninterfaces = [\"eth0\"]\nxdp_mode = \"generic\"\nseed = \"x\"\nstate_file = \"{0}/state.json\"\n\
+             pin_path = \"{0}/bpf\"\napi_socket = \"{1}\"\nmetrics_listen = \"127.0.0.1:0\"\n\
+             [kubernetes]\nnode = \"lb-1\"\nkubeconfig = \"{2}\"\n",
+            directory.display(),
+            socket.display(),
+            server.kubeconfig().display(),
+        );
+        std::fs::write(&config, text).unwrap();
+        let began = Instant::now();
+        let daemon = Daemon::start(&lb, &config, socket);
+        until("all statuses are written", 4 * PATIENCE, || {
+            server.writes().len() >= SERVICES
+        })
+        .await;
+        let written = began.elapsed();
+        let are_there = |status: &Status| status.vips.len() == SERVICES;
+        // A machine that does much else builds tables slowly.
+        daemon
+            .comes_within(4 * PATIENCE, "all are served", are_there)
+            .await;
+        let (now, most) = resident(&daemon);
+        println!(
+            "{SERVICES} Services of 10 endpoints: statuses written after {:.1} s, all served after {:.1} s; \
+             {now} MB resident, {most} MB at most",
+            written.as_secs_f64(),
+            began.elapsed().as_secs_f64()
+        );
+    });
 }

@@ -4,7 +4,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test panics where it fails"
+    clippy::print_stdout,
+    reason = "a test panics where it fails, and prints what it has measured"
 )]
 
 mod cluster;
@@ -16,6 +17,7 @@ mod manifests;
 mod netns;
 mod node;
 mod properties;
+mod real;
 mod rules;
 mod server;
 mod world;

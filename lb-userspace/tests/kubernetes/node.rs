@@ -37,10 +37,15 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(server: &Server, name: &str, more: &str) -> Self {
+        Self::start_at(server.directory(), &server.kubeconfig(), name, more)
+    }
+
+    /// One that keeps its state in a directory and finds its cluster by a file.
+    pub(crate) fn start_at(directory: &Path, kubeconfig: &Path, name: &str, more: &str) -> Self {
         let text = format!(
             "[node]\ninterfaces = [\"lo\"]\nseed = \"x\"\nstate_file = \"{}\"\n[kubernetes]\nnode = \"{name}\"\nkubeconfig = \"{}\"\n{more}",
-            server.directory().join(name).join("state.json").display(),
-            server.kubeconfig().display(),
+            directory.join(name).join("state.json").display(),
+            kubeconfig.display(),
         );
         Self::start_with(&Config::parse(&text, "weir.toml").unwrap())
     }

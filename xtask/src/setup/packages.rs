@@ -106,7 +106,8 @@ fn need(packages: &'static str, why: &'static str) -> Need {
     }
 }
 
-fn install(packages: &str) -> Result<()> {
+/// Installs Debian packages.
+pub(super) fn install(packages: &str) -> Result<()> {
     let apt = find_program("apt-get")
         .context("there is no apt-get here: take the package of your distribution")?;
     let apt_get = || -> Result<Command> {

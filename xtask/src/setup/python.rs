@@ -1,10 +1,10 @@
-//! What judges the Kubernetes manifests, from PyPI, in a virtual environment of its own.
+//! What judges the Kubernetes manifests, from the Python package index, in a virtual environment of its own.
 
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 
-use super::Need;
+use super::{Need, packages};
 use crate::{
     progress::run_visibly,
     workspace::{find_program, python, tools},
@@ -34,6 +34,14 @@ pub(super) fn missing() -> Option<Need> {
 
 fn install(folder: &Path) -> Result<()> {
     let system = find_program("python3").context("there is no python3 here")?;
+    // Debian has what makes environments in a package of its own.
+    let has_venv = Command::new(&system)
+        .args(["-c", "import ensurepip, venv"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !has_venv {
+        packages::install("python3-venv")?;
+    }
     run_visibly(
         Command::new(system)
             .args(["-m", "venv", "--clear"])

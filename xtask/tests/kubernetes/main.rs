@@ -4,7 +4,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "helpers of tests fail like tests"
+    clippy::print_stdout,
+    reason = "helpers of tests fail like tests, and what was measured is printed"
 )]
 
 #[path = "../../../lb-userspace/tests/kubernetes/cluster.rs"]

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long anything may take on a machine that does much else. Nothing waits so long where it works.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How many nodes serve.
 pub(crate) const NODES: u8 = 4;
@@ -42,7 +42,7 @@ pub(crate) struct Run {
     pub(crate) topology: Topology,
     pub(crate) hosts: Vec<Host>,
     _observers: Vec<Observer>,
-    _lab: Lab,
+    lab: Lab,
 }
 
 /// How an endpoint is.
@@ -87,7 +87,7 @@ impl Run {
             hosts: vec![],
             topology,
             _observers: vec![observer],
-            _lab: lab,
+            lab,
         };
         run.balance(second, forward);
         run
@@ -116,7 +116,7 @@ impl Run {
                 more,
                 ..WeirConfig::for_topology(&self.topology, &[])
             };
-            let weir = Weir::start(&self._lab, &host.namespace, &config);
+            let weir = Weir::start(&self.lab, &host.namespace, &config);
             self.weirs
                 .push(weir.unwrap_or_else(|error| panic!("{error:#}")));
         }

@@ -56,7 +56,7 @@ impl Wire {
     }
 
     /// The same as the near backend's weir would send it.
-    pub(crate) fn from_peer(&self, vip: IpAddr, port: u16) -> Vec<u8> {
+    pub(crate) fn by_peer(&self, vip: IpAddr, port: u16) -> Vec<u8> {
         changed(self.udp(vip, port, 40_000, 10), 6, &self.peer)
     }
 

@@ -114,7 +114,7 @@ const PROVOKED: &[Provoked] = &[
         wire.udp(VIP_V4, SERVED_HERE, 40_000, 10)
     }),
     (Reason::Peer, None, |wire, _| {
-        wire.from_peer(VIP_V4, SERVED_HERE)
+        wire.by_peer(VIP_V4, SERVED_HERE)
     }),
     (Reason::Denied, Some("blocked"), |wire, _| {
         wire.udp(VIP_V4, BLOCKED, 40_000, 10)

@@ -426,7 +426,7 @@ impl DataPlane for BpfDataPlane {
 
     fn peers(&self) -> anyhow::Result<Vec<[u8; 6]>> {
         let keys = self.object.peers.keys();
-        keys.map(|key| Ok(peer_of(&key?)))
+        keys.map(|key| Ok(peer_of(key?)))
             .collect::<Result<_, MapError>>()
             .context("reading the fleet's MAC addresses")
     }

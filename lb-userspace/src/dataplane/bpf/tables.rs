@@ -70,7 +70,7 @@ fn swap_each(
         if let Some(since) = slots.since() {
             note(pins, &since_pin(*vip), Some(since))?;
         }
-        swap(tables, pins, *vip, slots.table())?;
+        swap(tables, pins, *vip, &slots.table())?;
         if slots.since().is_none() {
             note(pins, &since_pin(*vip), None::<&Since>)?;
         }

@@ -69,7 +69,7 @@ mod tests {
         let server = server::judge(&testing::server(), &wanted);
         let checks = ["strict-arp", "cluster-mtu"].map(str::to_owned);
         let findings = balancer.findings.iter().chain(&server.findings);
-        let found = findings.map(|finding| finding.check.to_owned());
+        let found = findings.map(|finding| finding.check.clone());
         for check in found.chain(checks) {
             assert!(docs.contains(&format!("`{check}`")), "{check}");
         }

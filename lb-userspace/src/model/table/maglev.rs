@@ -11,7 +11,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use lb_common::{slot::SLOTS, vip::VipKey};
 
 use super::{
-    Member, NONE, Owners, Ranked,
+    Member, NONE, Owners, Places, Ranked,
     hash::{GOLDEN, mix},
     ranked,
 };
@@ -89,5 +89,5 @@ pub fn maglev(vip: &VipKey, seed: u64, members: &[Member]) -> Owners {
             *time = candidate.time();
         }
     }
-    Owners { owners }
+    Owners(Places::new(owners))
 }

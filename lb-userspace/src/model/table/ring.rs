@@ -23,7 +23,7 @@ use std::mem;
 
 use lb_common::{slot::SLOTS, vip::VipKey};
 
-use super::{Member, NONE, Owners, Ranked, hash::absorb, ranked};
+use super::{Member, NONE, Owners, Places, Ranked, hash::absorb, ranked};
 
 /// Virtual nodes of a backend whose weight is a power of two; others have up to twice as many.
 ///
@@ -62,7 +62,7 @@ pub fn ring_of(nodes: u16, vip: &VipKey, seed: u64, members: &[Member]) -> Owner
             .get(usize::from(*owner))
             .map_or(NONE, |one| one.place);
     }
-    Owners { owners }
+    Owners(Places::new(owners))
 }
 
 /// e of a weight m · 2ᵉ with 1 ≤ m < 2.
