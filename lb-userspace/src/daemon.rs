@@ -127,24 +127,7 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     tracing::info!(metrics = %node.metrics_listen, socket = %node.api_socket.display(), "ready");
     service_manager::ready();
 
-    let mut end = tokio::select! {
-        end = reconciler.run(&mut commands) => Some(end),
-        () = signals.next() => None,
-    };
-    service_manager::stopping();
-    if end.is_none()
-        && let Some(delay) = reconciler.leave()
-    {
-        tracing::info!(
-            seconds = delay.as_secs_f64(),
-            "ending: every address is withdrawn, and what still comes is forwarded for so long; a second signal ends it now"
-        );
-        end = tokio::select! {
-            end = reconciler.run(&mut commands) => Some(end),
-            () = signals.next() => None,
-            () = tokio::time::sleep(delay) => None,
-        };
-    }
+    let end = until_end(&mut reconciler, &mut commands, &mut signals).await;
     let detach = matches!(end, Some(End::Detach(_))) || reconciler.on_exit() == OnExit::Detach;
     let result = if detach {
         Box::pin(reconciler.release()).await;
@@ -172,6 +155,29 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     }
     farewell(stop, commands, servers.into_iter().chain(cluster)).await;
     outcome.map_err(anyhow::Error::msg)
+}
+
+/// Follows the network until a command or a signal ends it. A signal first has every address withdrawn, if that is how it is to end.
+async fn until_end(
+    reconciler: &mut Reconciler<BpfDataPlane>,
+    commands: &mut mpsc::Receiver<Command>,
+    signals: &mut Signals,
+) -> Option<End> {
+    tokio::select! {
+        end = reconciler.run(commands) => return Some(end),
+        () = signals.next() => {}
+    }
+    service_manager::stopping();
+    let delay = reconciler.leave()?;
+    tracing::info!(
+        seconds = delay.as_secs_f64(),
+        "ending: every address is withdrawn, and what still comes is forwarded for so long; a second signal ends it now"
+    );
+    tokio::select! {
+        end = reconciler.run(commands) => Some(end),
+        () = signals.next() => None,
+        () = tokio::time::sleep(delay) => None,
+    }
 }
 
 fn access(node: &config::Node) -> Access {

@@ -5,7 +5,7 @@
 //! once the program is on no interface.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -152,7 +152,7 @@ async fn is_attached(pin_path: &Path) -> bool {
 ///
 /// # Errors
 /// The file cannot be read, is not TOML, or has wrong paths.
-pub fn of_file(config: &PathBuf) -> Result<(Paths, Announcing), crate::config::Errors> {
+pub fn of_file(config: &Path) -> Result<(Paths, Announcing), crate::config::Errors> {
     Ok((crate::config::paths(config)?, Announcing::of_file(config)?))
 }
 

@@ -5,6 +5,7 @@
 //! ```
 
 use std::{
+    fmt::Write as _,
     fs,
     net::IpAddr,
     thread,
@@ -300,9 +301,11 @@ fn routers(router: &Host, nodes: &[&Host]) -> String {
     for (number, node) in nodes.iter().enumerate() {
         for (family, vip, bits) in [("ipv4", VIP_V4, 32), ("ipv6", VIP_V6, 128)] {
             let (local, neighbour) = (router.address(vip), node.address(vip));
-            text += &format!(
+            // Writing to a string cannot fail.
+            let _infallible = writeln!(
+                text,
                 "protocol bgp n{number}_{family} from node {{ local {local} as 65000; neighbor {neighbour} as 65001; \
-                 {family} {{ import where net ~ [ {vip}/{bits} ]; export none; }}; }}\n"
+                 {family} {{ import where net ~ [ {vip}/{bits} ]; export none; }}; }}"
             );
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lb_common::{flow::Address, tables::Tables, vip::flags::ANNOUNCE_L2};
 
 use super::*;
-use crate::{announce::Because, api::VipStatus};
+use crate::announce::Because;
 
 const ADDRESS: Address = Address::from_v4([203, 0, 113, 10]);
 
