@@ -236,8 +236,20 @@ fn doctor_of_a_load_balancer_needs_its_configuration() {
 
 #[test]
 fn help_and_version_are_data() {
-    let output = weir(&["--version"]);
+    let output = weir(&["-V"]);
     assert_eq!((code(&output), out(&output)), (0, "weir 0.1.0\n"));
+    let output = weir(&["--version"]);
+    let keys = out(&output).lines().map(|line| line.split(':').next());
+    let keys: Vec<_> = keys.flatten().collect();
+    let wanted = [
+        "weir 0.1.0",
+        "commit",
+        "profile",
+        "target",
+        "compiler",
+        "features",
+    ];
+    assert_eq!((code(&output), keys.as_slice()), (0, wanted.as_slice()));
     for verb in [
         "run",
         "check",
@@ -257,6 +269,7 @@ fn help_and_version_are_data() {
         "events",
         "doctor",
         "detach",
+        "import",
         "completions",
         "man",
     ] {

@@ -14,8 +14,8 @@ use crate::import::{self, Error, Imported, Kind, Node, Remark};
 
 const EXAMPLES: &str = "\
 Examples:
-  ipvsadm -Sn | weir import ipvsadm - > weir.toml
   weir import keepalived /etc/keepalived/keepalived.conf > weir.toml
+  ipvsadm -Sn | weir import ipvsadm - > weir.toml
   weir import keepalived keepalived.conf --interface eth0 --encap-source 10.0.0.1 > weir.toml
   weir import keepalived keepalived.conf -o json | jq '.remarks[] | select(.kind == \"left\")'
 

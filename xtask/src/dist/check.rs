@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use super::{
     image::{self, unpack},
-    only, output,
+    only, output, tools,
 };
 use crate::{
     lab::{Lab, Plan, Topology, VIP_V4},
@@ -35,6 +35,7 @@ protocol = "tcp"
 /// Uses everything.
 pub(super) fn run(out: &Path) -> Result<()> {
     root::require("installing and running packages")?;
+    tools::debian("capsh", "libcap2-bin")?;
     step("checksums", || {
         output(
             Command::new("sha256sum")
