@@ -93,7 +93,7 @@ impl Balancer {
             flags: 0,
         };
         vips.build(&[entry]).unwrap();
-        let driver = Driver::load().unwrap();
+        let driver = Driver::load(1).unwrap();
         let mut balancer = Self { plane, driver };
         balancer.slots(|_, owner| Slot::stable(owner));
         balancer.plane.set_vips(&vips).unwrap();
@@ -122,6 +122,7 @@ impl Balancer {
         let sample = Sample {
             frame: what.frame(client),
             flows,
+            destinations: 0,
             action: TX,
         };
         let before = self.forwarded();

@@ -108,7 +108,10 @@ impl Findings {
         }
         for counters in &self.counters {
             if counters.by_reason != counters.by_vip || counters.by_vip == 0 {
-                complaints.push(format!("counters do not add up: {counters:?}"));
+                complaints.push(format!(
+                    "{} counted {} packets by reason and {} by VIP",
+                    counters.node, counters.by_reason, counters.by_vip
+                ));
             }
         }
         if self.digests.iter().any(|digest| *digest != self.fresh) {
