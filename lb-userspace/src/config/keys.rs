@@ -57,6 +57,7 @@ pub(super) const KUBERNETES: Keys = Keys {
         "mode",
         "forward",
         "table",
+        "announce",
         "health",
     ],
     later: &[],

@@ -176,6 +176,12 @@ pub(super) fn forward(section: &Section<'_>, report: &mut Report<'_>) -> Option<
     }
 }
 
+/// `announce` of a VIP or of Services.
+pub(super) fn announce(field: &Field<'_>, report: &mut Report<'_>) -> Option<Announce> {
+    let words = [("none", Announce::None), ("l2", Announce::L2)];
+    field.word(&words, &["route"], report)
+}
+
 /// `announce` and `announce_at_start`.
 fn announced(
     section: &Section<'_>,
@@ -185,10 +191,7 @@ fn announced(
 ) -> Option<Announced> {
     let field = section.field("announce");
     let by = match &field {
-        Some(field) => {
-            let words = [("none", Announce::None), ("l2", Announce::L2)];
-            field.word(&words, &["route"], report)?
-        }
+        Some(field) => announce(field, report)?,
         None => Announce::None,
     };
     let start = section.field("announce_at_start");

@@ -7,6 +7,7 @@
     reason = "a test panics where it fails"
 )]
 
+mod announce;
 mod daemon;
 mod follow;
 mod manifests;
@@ -14,6 +15,7 @@ mod manifests;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod netns;
 mod node;
+mod owners;
 mod properties;
 mod rules;
 mod server;
