@@ -462,7 +462,7 @@ async fn changed(members: &mut Option<watch::Receiver<Members>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Waits for writes under way; for ever, where there are none.
