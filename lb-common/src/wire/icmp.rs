@@ -86,7 +86,7 @@ pub const SOLICITED: u8 = 0x40;
 pub const OVERRIDE: u8 = 0x20;
 /// Option with the target's link-layer address.
 pub const TARGET_ADDRESS: u8 = 2;
-/// All nodes of the link, ff02::1.
+/// All nodes of the link, `ff02::1`.
 pub const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// The MAC address of [`ALL_NODES`].
 pub const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];

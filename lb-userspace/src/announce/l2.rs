@@ -112,9 +112,10 @@ fn report(problem: &watch::Sender<Option<String>>, now: Option<socket::Failed>) 
     problem.send_if_modified(|known| {
         let is_other = *known != now;
         if is_other {
-            match &now {
-                Some(problem) => tracing::error!(problem, "VIPs cannot be announced"),
-                None => tracing::info!("VIPs are announced again"),
+            if let Some(problem) = &now {
+                tracing::error!(problem, "VIPs cannot be announced");
+            } else {
+                tracing::info!("VIPs are announced again");
             }
         }
         *known = now;

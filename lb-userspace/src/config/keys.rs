@@ -69,6 +69,7 @@ pub(super) const KUBERNETES: Keys = Keys {
         "mode",
         "forward",
         "table",
+        "announce",
         "health",
     ],
     later: &[],

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    EncapSource, ForwardMode, Kubernetes, NodeHealth, health, keys,
+    Announce, EncapSource, ForwardMode, Kubernetes, NodeHealth, health, keys,
     section::{Field, Section},
     source::Report,
     vip,
@@ -68,6 +68,10 @@ pub(super) fn read(
     };
     let forward = forward(&section, encap_source, report);
     let table = vip::table(&section, report);
+    let announce = match section.field("announce") {
+        Some(field) => vip::announce_of_services(&field, report),
+        None => Some(Announce::None),
+    };
     let health = node_health(&section, report);
     mode?;
     Some(Place(Some(Kubernetes {
@@ -79,6 +83,7 @@ pub(super) fn read(
         lease: lease?,
         forward: forward?,
         table: table?,
+        announce: announce?,
         health: health?,
     })))
 }
@@ -187,6 +192,7 @@ pub(super) fn shown(settings: Option<&Kubernetes>) -> String {
         ("lease", Some(settings.lease.clone())),
         ("forward", Some(settings.forward.as_str().to_owned())),
         ("table", Some(settings.table.as_str().to_owned())),
+        ("announce", Some(settings.announce.as_str().to_owned())),
         ("health", Some(settings.health.to_string())),
     ];
     let of = of

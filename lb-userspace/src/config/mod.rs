@@ -155,6 +155,8 @@ pub struct Kubernetes {
     pub forward: ForwardMode,
     /// How lookup tables are made, where a Service does not say.
     pub table: TableAlgorithm,
+    /// How the network learns where the Services' addresses are.
+    pub announce: Announce,
     /// How the cluster's nodes are checked.
     pub health: NodeHealth,
 }

@@ -186,6 +186,12 @@ fn min_healthy(section: &Section<'_>, report: &mut Report<'_>) -> Option<u16> {
     field.map_or(Some(1), |field| field.u16(WANTED, HELP, report))
 }
 
+/// `announce` of Services, which is by no route.
+pub(super) fn announce_of_services(field: &Field<'_>, report: &mut Report<'_>) -> Option<Announce> {
+    let words = [Announce::None, Announce::L2];
+    field.word(&words.map(|word| (word.as_str(), word)), &["route"], report)
+}
+
 /// `announce` and `announce_at_start`.
 fn announced(
     section: &Section<'_>,

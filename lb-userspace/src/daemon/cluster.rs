@@ -54,11 +54,11 @@ mod with {
         /// Serves what an earlier daemon served.
         pub(in super::super) fn begin<D: DataPlane>(self, reconciler: &mut Reconciler<D>) -> Begun {
             let (status, told) = watch::channel(self.unknown);
-            let (owned, owner) = watch::channel(Owned::default());
+            let (owned, receiver) = watch::channel(Owned::default());
             let services = self.start.services();
             tracing::info!(vips = services.len(), "Services of before are served");
             Begun {
-                file: reconciler.begin_with(services, (told, owner)),
+                file: reconciler.begin_with(services, (told, receiver)),
                 start: self.start,
                 status,
                 owned,

@@ -1,9 +1,13 @@
-//! One node of all writes: whoever holds a Lease. A holder that cannot renew stops writing before anybody else may begin.
+//! One node of all writes: whoever holds a Lease. A holder that cannot renew stops writing before anybody else may begin. Nodes that
+//! announce hold one each ([`super::owners`]).
 //!
 //! As the clocks of two nodes need not agree, none reads the other's: a Lease is over when this node has seen it unchanged
 //! for as long as it lasts.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -16,13 +20,13 @@ use tokio::{sync::watch, time::timeout};
 use super::said;
 
 /// How long a Lease lasts without being renewed.
-const DURATION: Duration = Duration::from_secs(10);
+pub(super) const DURATION: Duration = Duration::from_secs(10);
 
 /// How long after its last renewal a holder writes: less than the Lease lasts, by what one write may take.
-const WRITING: Duration = Duration::from_secs(7);
+pub(super) const WRITING: Duration = Duration::from_secs(7);
 
 /// How often it is looked at, and renewed.
-const PERIOD: Duration = Duration::from_secs(2);
+pub(super) const PERIOD: Duration = Duration::from_secs(2);
 
 /// How long one request may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -104,11 +108,25 @@ impl Election {
         self.renewed = None;
     }
 
+    /// When the request was sent that last made the Lease this node's, or renewed it; `None` where it is not.
+    #[must_use]
+    pub const fn renewal(&self) -> Option<Instant> {
+        self.renewed
+    }
+
     /// Until when this node may write, if at all.
     #[must_use]
     pub fn writes_until(&self) -> Option<Instant> {
         self.renewed.map(|at| at + WRITING)
     }
+}
+
+/// What a Lease is called.
+pub(super) struct Name {
+    /// Its name.
+    pub(super) name: String,
+    /// What it is found by.
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 /// How this node stands with the API server and the Lease.
@@ -136,6 +154,10 @@ pub(super) async fn keep(
     standing: watch::Sender<Standing>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
+    let name = Name {
+        name,
+        labels: BTreeMap::new(),
+    };
     let mut election = Election::new(me.clone());
     let mut period = tokio::time::interval(PERIOD);
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -158,13 +180,19 @@ pub(super) async fn keep(
     }
     if election.writes_until().is_some() {
         // Whoever is next need not wait. Where it fails, it waits.
-        timeout(PATIENCE, release(&leases, &name, &me)).await.ok();
+        timeout(PATIENCE, release(&leases, &name.name, &me))
+            .await
+            .ok();
     }
 }
 
 /// One look, and what follows.
-async fn turn(leases: &Api<Lease>, name: &str, election: &mut Election) -> kube::Result<()> {
-    let lease = leases.get_opt(name).await?;
+pub(super) async fn turn(
+    leases: &Api<Lease>,
+    name: &Name,
+    election: &mut Election,
+) -> kube::Result<()> {
+    let lease = leases.get_opt(&name.name).await?;
     let sent = Instant::now();
     let now = MicroTime(Timestamp::now());
     let held = |before: Option<&LeaseSpec>, is_taken: bool| {
@@ -188,14 +216,17 @@ async fn turn(leases: &Api<Lease>, name: &str, election: &mut Election) -> kube:
     let made = match election.step(lease.as_ref().map(observed), sent) {
         Step::Wait => return Ok(()),
         Step::Create => {
-            next.metadata.name = Some(name.to_owned());
+            next.metadata.name = Some(name.name.clone());
+            next.metadata.labels = Some(name.labels.clone());
             next.spec = Some(taken);
             leases.create(&parameters, &next).await
         }
         step @ (Step::Take | Step::Renew) => {
             next.spec = Some(if step == Step::Take { taken } else { kept });
+            let labels = next.metadata.labels.get_or_insert_default();
+            labels.extend(name.labels.clone());
             // Made of the version that was seen: whoever was faster wins.
-            leases.replace(name, &parameters, &next).await
+            leases.replace(&name.name, &parameters, &next).await
         }
     };
     match made {
@@ -211,7 +242,8 @@ async fn turn(leases: &Api<Lease>, name: &str, election: &mut Election) -> kube:
     }
 }
 
-fn observed(lease: &Lease) -> Observed {
+/// What a Lease says.
+pub(super) fn observed(lease: &Lease) -> Observed {
     let spec = lease.spec.clone().unwrap_or_default();
     let seconds = spec.lease_duration_seconds.unwrap_or(0);
     Observed {
@@ -222,7 +254,8 @@ fn observed(lease: &Lease) -> Observed {
     }
 }
 
-async fn release(leases: &Api<Lease>, name: &str, me: &str) -> kube::Result<()> {
+/// Lets go of a Lease, if it is this node's.
+pub(super) async fn release(leases: &Api<Lease>, name: &str, me: &str) -> kube::Result<()> {
     let Some(mut lease) = leases.get_opt(name).await? else {
         return Ok(());
     };

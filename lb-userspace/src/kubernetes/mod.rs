@@ -3,13 +3,16 @@
 //!
 //! `objects` holds what was read; `model` makes of it, without I/O or a clock, what is served and what is written:
 //! `endpoints` has kube-proxy's rules, `pools` says who gets which address, `served` makes VIPs. `source` watches,
-//! `lease` says who writes, `writer` writes, `task` keeps all of it going, `kept` is for restarts.
+//! `lease` says who writes, `writer` writes, `owners` says which node announces which address, and `members` who is there; `task` keeps all of it
+//! going, `kept` is for restarts.
 
 pub mod endpoints;
 mod kept;
 mod lease;
+mod members;
 pub mod model;
 pub mod objects;
+pub mod owners;
 pub mod pools;
 pub mod served;
 mod source;

@@ -212,6 +212,7 @@ impl Texts {
         set("protocol", text(&part.port.protocol.to_ascii_lowercase()));
         set("table", text(self.table.as_str()));
         set("forward", text(self.forward.as_str()));
+        set("announce", text(self.settings.announce.as_str()));
         if service.is_sticky {
             set("affinity", text("source"));
         }

@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     kept::Kept,
     lease::{self, Standing},
+    members::{self, Members},
     model::{self, Outcome},
     served::{Served, Texts},
     source::{self, Store, Update},
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     announce::Owned,
     api::{Handle, KubernetesStatus, ObjectCount},
-    config::{Config, Kubernetes, Reader},
+    config::{Announce, Config, Kubernetes, Reader},
     model::services::Services,
 };
 
@@ -111,7 +112,7 @@ pub async fn run(
     start: Start,
     handle: Handle,
     file: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
-    (status, _owned): (watch::Sender<KubernetesStatus>, watch::Sender<Owned>),
+    (status, owned): (watch::Sender<KubernetesStatus>, watch::Sender<Owned>),
     stop: impl Future<Output = ()>,
 ) {
     let mut stop = std::pin::pin!(stop);
@@ -132,6 +133,17 @@ pub async fn run(
     };
     let namespace = start.settings.namespace.clone().unwrap_or(namespace);
     let (standing_sender, standing) = watch::channel(Standing::default());
+    let members = (start.settings.announce == Announce::L2).then(|| {
+        let (sender, members) = watch::channel(Members::default());
+        let group = (
+            namespace.clone(),
+            start.settings.lease.clone(),
+            start.settings.node.clone(),
+        );
+        let keeper = tokio::spawn(members::keep(client.clone(), group, sender));
+        (members, keeper)
+    });
+    let (members, member_keeper) = members.unzip();
     let lease = (
         namespace,
         start.settings.lease.clone(),
@@ -155,6 +167,9 @@ pub async fn run(
         problems: problem.take().into_iter().collect(),
         errors: BTreeSet::new(),
         standing,
+        addresses: start.services.iter().map(|vip| vip.address).collect(),
+        members,
+        owned,
         file,
         handle,
         status,
@@ -174,6 +189,9 @@ pub async fn run(
     }
     drop(follower);
     keeper.await.ok();
+    if let Some(keeper) = member_keeper {
+        keeper.await.ok();
+    }
 }
 
 /// Tells that nobody follows any more.
@@ -224,6 +242,11 @@ struct Follower {
     /// What went wrong with the last writes.
     errors: BTreeSet<String>,
     standing: watch::Receiver<Standing>,
+    /// Addresses of the VIPs that are served.
+    addresses: BTreeSet<IpAddr>,
+    /// Who shares them out, where they are announced.
+    members: Option<watch::Receiver<Members>>,
+    owned: watch::Sender<Owned>,
     file: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     handle: Handle,
     status: watch::Sender<KubernetesStatus>,
@@ -255,6 +278,7 @@ impl Follower {
                         self.follow_within(DEBOUNCE);
                     }
                 }
+                () = changed(&mut self.members) => self.own(),
                 Ok(()) = self.file.changed() => self.follow_within(DEBOUNCE),
                 written = finished(&mut self.writing) => self.note(written),
                 () = until(self.due) => {
@@ -315,9 +339,22 @@ impl Follower {
         let vips = outcome.made.iter().map(|made| Arc::clone(&made.vip));
         let services = Services::new(vips).among(outcome.peers.clone());
         match self.handle.serve(services, PATIENCE).await {
-            Ok(Ok(())) => self.sent = Some((served, outcome.peers.clone())),
+            Ok(Ok(())) => {
+                self.sent = Some((served, outcome.peers.clone()));
+                let vips = outcome.made.iter();
+                self.addresses = vips.map(|made| made.vip.address).collect();
+                self.own();
+            }
             Ok(Err(error)) => self.fail(error),
             Err(error) => self.fail(error.to_string()),
+        }
+    }
+
+    /// Tells what falls to this node.
+    fn own(&self) {
+        if let Some(members) = &self.members {
+            self.owned
+                .send_replace(members.borrow().owned(&self.addresses));
         }
     }
 
@@ -389,13 +426,28 @@ impl Follower {
             .as_ref()
             .map(|error| format!("the API server is away, what was last known is served: {error}"));
         let unread = kinds.iter().filter_map(|kind| unread(*kind));
+        let members = self
+            .members
+            .as_ref()
+            .map(|members| members.borrow().clone());
+        let unshared = members.iter().filter_map(|members| {
+            let error = members.error.as_ref().filter(|_| standing.is_connected)?;
+            Some(format!(
+                "which node announces Services cannot be agreed on: {error}"
+            ))
+        });
         let own = self.problems.iter().chain(&self.errors).cloned();
+        let own = unshared.chain(own);
         let status = KubernetesStatus {
             class: self.settings.class.clone(),
             node: self.settings.node.clone(),
             connected: standing.is_connected,
             synced: self.store.is_synced(),
             writer: standing.is_writer(),
+            announcers: members
+                .iter()
+                .flat_map(|members| members.nodes.clone())
+                .collect(),
             objects: kinds.iter().map(|kind| count(*kind)).collect(),
             problems: away.into_iter().chain(unread).chain(own).collect(),
         };
@@ -405,6 +457,16 @@ impl Follower {
             is_other
         });
     }
+}
+
+/// Waits until others share addresses out, or for longer; for ever, where nobody does.
+async fn changed(members: &mut Option<watch::Receiver<Members>>) {
+    if let Some(members) = members
+        && members.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Waits for writes under way; for ever, where there are none.

@@ -8,6 +8,7 @@
     reason = "a test panics where it fails, and prints what it has measured"
 )]
 
+mod announce;
 mod cluster;
 mod daemon;
 mod follow;
@@ -16,6 +17,7 @@ mod manifests;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod netns;
 mod node;
+mod owners;
 mod properties;
 mod real;
 mod rules;

@@ -93,7 +93,7 @@ async fn the_rights_are_what_is_called_and_no_more() {
     let mut asks = service("asks", "weir.dev/xdp");
     asks["metadata"]["annotations"] = json!({"weir.dev/addresses": "192.0.2.1"});
     server.put("services", asks);
-    let lb = Node::start(&server, "lb-1", "");
+    let lb = Node::start(&server, "lb-1", "announce = \"l2\"\n");
     let allowed = allowed();
     let what = format!("all of {allowed:?} is called");
     until(&what, Duration::from_secs(90), || {

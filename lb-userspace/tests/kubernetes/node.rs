@@ -71,7 +71,7 @@ impl Node {
         });
         let unknown = KubernetesStatus::unknown(config.kubernetes.as_ref().unwrap());
         let (sender, status) = watch::channel(unknown);
-        let (owner, owned) = watch::channel(Owned::default());
+        let (announced, owned) = watch::channel(Owned::default());
         let (file, addresses) = watch::channel(Arc::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async {

@@ -118,6 +118,7 @@ mod tests {
     use etherparse::{Icmpv6Slice, NetHeaders, PacketHeaders};
 
     use super::*;
+    use crate::trace::frame::hex;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
@@ -127,9 +128,7 @@ mod tests {
         let head = "ffffffffffff020000000001080600010800060400";
         let (told, nobody) = ("020000000001cb00710a", "000000000000cb00710a");
         let padding = "00".repeat(18);
-        let hex =
-            |frame: &Vec<u8>| -> String { frame.iter().map(|b| format!("{b:02x}")).collect() };
-        let shown: Vec<_> = frames.iter().map(hex).collect();
+        let shown: Vec<_> = frames.iter().map(|frame| hex(frame)).collect();
         assert_eq!(
             shown,
             [

@@ -1,4 +1,4 @@
-//! The packet socket: takes CAP_NET_RAW.
+//! The packet socket: takes `CAP_NET_RAW`.
 
 use std::{
     collections::BTreeMap,

@@ -124,10 +124,10 @@ async fn a_service_is_announced_while_it_is_owned_and_not_a_moment_longer() {
     )
     .unwrap();
     let (_status, told) = watch::channel(KubernetesStatus::default());
-    let (owned, owner) = watch::channel(Owned::default());
+    let (owned, receiver) = watch::channel(Owned::default());
     let service = "203.0.113.20";
     let vips = services(&text, &[("a.b.80-tcp", service, 21)], "announce = \"l2\"\n");
-    reconciler.begin_with(vips, (told, owner));
+    reconciler.begin_with(vips, (told, receiver));
     reconciler.start().await.unwrap();
     let (handle, mut commands) = Handle::channel();
     let task = tokio::spawn(async move {
@@ -153,7 +153,7 @@ async fn a_service_is_announced_while_it_is_owned_and_not_a_moment_longer() {
         addresses: BTreeSet::from([service.parse().unwrap()]),
         until: Some(Instant::now() + left),
     };
-    owned.send_replace(own(Duration::from_secs(60)));
+    owned.send_replace(own(Duration::from_mins(1)));
     comes_to(true).await;
     owned.send_replace(Owned::default());
     comes_to(false).await;

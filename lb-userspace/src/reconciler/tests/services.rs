@@ -114,9 +114,9 @@ async fn a_start_with_them_serves_them_at_once_and_tells_of_the_files_addresses(
     )
     .unwrap();
     let (_status, told) = watch::channel(KubernetesStatus::default());
-    let (_owned, owner) = watch::channel(Owned::default());
+    let (_owned, receiver) = watch::channel(Owned::default());
     let before = services(&text, &[("a.b.80-tcp", "203.0.113.20", 21)], "");
-    let mut addresses = reconciler.begin_with(before, (told, owner));
+    let mut addresses = reconciler.begin_with(before, (told, receiver));
     assert_eq!(addresses.borrow_and_update().len(), 1);
     reconciler.start().await.unwrap();
     let status = reconciler.status();

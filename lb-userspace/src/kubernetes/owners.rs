@@ -1,0 +1,130 @@
+//! Which node announces an address: one of those that are there, the same in the eyes of all. Neither I/O nor a clock.
+//!
+//! Every node holds a Lease of its own, and looks at all of them. Who owns an address follows from who is there, by rendezvous
+//! hashing: a node that leaves moves its own addresses and no others. That never two announce one address, whatever the nodes' clocks say,
+//! rests on three times, each by one node's own clock:
+//!
+//! - a node owns nothing once its last renewal, or its last look, is [`TERM`] old (counted from when it was sent);
+//! - a Lease is over when a node has seen it unchanged for as long as it lasts, which is longer;
+//! - a node that begins owns nothing until [`TERM`] after its Lease was there: by then everybody has seen it, or owns nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::lease::{DURATION, Observed, WRITING};
+
+/// How long after its last renewal, and its last look, a node owns what it does.
+pub const TERM: Duration = WRITING;
+
+const _: () = assert!(TERM.as_millis() < DURATION.as_millis());
+
+/// The node that owns an address, of those that are there: whatever their order, there is one if there is any node.
+#[must_use]
+pub fn owner<'n>(nodes: impl IntoIterator<Item = &'n str>, address: IpAddr) -> Option<&'n str> {
+    nodes
+        .into_iter()
+        .max_by_key(|node| (rank(node, address), *node))
+}
+
+fn rank(node: &str, address: IpAddr) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(address.to_string())
+        .chain_update([0])
+        .chain_update(node)
+        .finalize()
+        .into()
+}
+
+/// Who is there, as one node sees it. Every call says what time it is.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    me: String,
+    /// What the others' Leases said last, and since when.
+    seen: BTreeMap<String, (Observed, Instant)>,
+    others: BTreeSet<String>,
+    held: Option<Held>,
+    looked: Option<Instant>,
+}
+
+/// This node's own Lease.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// From when on the others know of it.
+    from: Instant,
+    /// When its last renewal was sent.
+    renewed: Instant,
+}
+
+impl Membership {
+    /// For a node, by its name.
+    #[must_use]
+    pub const fn new(me: String) -> Self {
+        Self {
+            me,
+            seen: BTreeMap::new(),
+            others: BTreeSet::new(),
+            held: None,
+            looked: None,
+        }
+    }
+
+    /// A request that was sent at `sent` and answered at `done` made or renewed this node's own Lease.
+    pub fn renewed(&mut self, sent: Instant, done: Instant) {
+        let is_gapless = |held: &Held| done < held.renewed + TERM;
+        let before = self.held.filter(is_gapless);
+        self.held = Some(Held {
+            from: before.map_or(done + TERM, |held| held.from),
+            renewed: sent,
+        });
+    }
+
+    /// Somebody else has this node's Lease.
+    pub const fn lost(&mut self) {
+        self.held = None;
+    }
+
+    /// A look that was sent at `sent` and answered at `done` saw these Leases.
+    pub fn looked(
+        &mut self,
+        leases: impl IntoIterator<Item = Observed>,
+        sent: Instant,
+        done: Instant,
+    ) {
+        let before = std::mem::take(&mut self.seen);
+        self.others.clear();
+        for lease in leases {
+            let holder = lease.holder.clone();
+            if holder.is_empty() || holder == self.me {
+                continue;
+            }
+            let same = before.get(&holder).filter(|(seen, _)| *seen == lease);
+            let since = same.map_or(done, |(_, since)| *since);
+            let is_over = sent.saturating_duration_since(since) >= lease.lasts;
+            if !is_over {
+                self.others.insert(holder.clone());
+            }
+            self.seen.insert(holder, (lease, since));
+        }
+        self.looked = Some(sent);
+    }
+
+    /// Who is there, this node included.
+    #[must_use]
+    pub fn nodes(&self) -> BTreeSet<String> {
+        let me = std::iter::once(self.me.clone());
+        self.others.iter().cloned().chain(me).collect()
+    }
+
+    /// Until when this node owns what falls to it; `None`: nothing at all now.
+    #[must_use]
+    pub fn term(&self, now: Instant) -> Option<Instant> {
+        let held = self.held.filter(|held| held.from <= now)?;
+        let end = held.renewed.min(self.looked?) + TERM;
+        (now < end).then_some(end)
+    }
+}

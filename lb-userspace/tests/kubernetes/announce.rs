@@ -1,0 +1,137 @@
+//! One owner for each address, as several nodes agree on it through the test API server.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::{
+    follow::cluster,
+    node::Node,
+    server::{Server, until},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const ANNOUNCED: &str = "announce = \"l2\"\n";
+
+/// A cluster with the addresses 203.0.113.0 to 203.0.113.15.
+async fn many() -> (Server, Vec<IpAddr>) {
+    let server = cluster().await;
+    for number in 0..15 {
+        let name = format!("more-{number:02}");
+        server.put("services", crate::follow::service(&name, "weir.dev/xdp"));
+    }
+    let addresses = (0..16).map(|last| IpAddr::from([203, 0, 113, last]));
+    (server, addresses.collect())
+}
+
+/// How many addresses each node announces; no two the same.
+fn shares(nodes: &[&Node], addresses: &[IpAddr]) -> Vec<usize> {
+    let owned: Vec<BTreeSet<_>> = nodes
+        .iter()
+        .map(|node| {
+            let own = addresses.iter().filter(|address| node.announces(**address));
+            own.copied().collect()
+        })
+        .collect();
+    for address in addresses {
+        let owners = owned.iter().filter(|own| own.contains(address)).count();
+        assert!(owners < 2, "{address} has {owners} owners");
+    }
+    owned.iter().map(BTreeSet::len).collect()
+}
+
+#[tokio::test]
+async fn every_address_has_one_owner_and_a_node_that_dies_leaves_its_own_to_the_other() {
+    let (server, addresses) = many().await;
+    let first = Node::start(&server, "lb-1", ANNOUNCED);
+    until("the one node announces everything", PATIENCE, || {
+        shares(&[&first], &addresses) == [16]
+    })
+    .await;
+    let second = Node::start(&server, "lb-2", ANNOUNCED);
+    until("the two share it", PATIENCE, || {
+        let shares = shares(&[&first, &second], &addresses);
+        shares.iter().sum::<usize>() == 16 && shares.iter().all(|share| *share > 0)
+    })
+    .await;
+    eprintln!("shares: {:?}", shares(&[&first, &second], &addresses));
+    assert_eq!(second.status().announcers, ["lb-1", "lb-2"]);
+    let lease = server.get("leases", "weir", "weir-node-lb-2").unwrap();
+    assert_eq!(
+        lease["metadata"]["labels"]["weir.dev/group"],
+        json!("weir-writer")
+    );
+    assert_eq!(lease["spec"]["holderIdentity"], json!("lb-2"));
+
+    second.kill();
+    let died = Instant::now();
+    until(
+        "the first announces everything",
+        Duration::from_secs(20),
+        || shares(&[&first], &addresses) == [16],
+    )
+    .await;
+    eprintln!("taken over {:?} after the death", died.elapsed());
+
+    // Who ends in order lets go at once: nobody waits for the end of its Lease.
+    let second = Node::start(&server, "lb-2", ANNOUNCED);
+    until("the two share it again", PATIENCE, || {
+        let shares = shares(&[&first, &second], &addresses);
+        shares.iter().sum::<usize>() == 16 && shares.iter().all(|share| *share > 0)
+    })
+    .await;
+    second.end().await;
+    let lease = server.get("leases", "weir", "weir-node-lb-2").unwrap();
+    assert_eq!(lease["spec"]["holderIdentity"], json!(""));
+    let ended = Instant::now();
+    until(
+        "the first announces everything",
+        Duration::from_secs(20),
+        || shares(&[&first], &addresses) == [16],
+    )
+    .await;
+    eprintln!("taken over {:?} after the end", ended.elapsed());
+    first.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_falls_silent_before_its_lease_ends() {
+    let (server, addresses) = many().await;
+    let node = Node::start(&server, "lb-1", ANNOUNCED);
+    until("it announces everything", PATIENCE, || {
+        shares(&[&node], &addresses) == [16]
+    })
+    .await;
+    server.go_away(true);
+    // Renewed a moment ago at the latest.
+    let cut = Instant::now();
+    until("it is silent", Duration::from_secs(10), || {
+        shares(&[&node], &addresses) == [0]
+    })
+    .await;
+    eprintln!("silent {:?} after the API server went", cut.elapsed());
+    server.go_away(false);
+    until("it announces everything again", PATIENCE, || {
+        shares(&[&node], &addresses) == [16]
+    })
+    .await;
+    node.end().await;
+}
+
+#[tokio::test]
+async fn who_is_not_to_announce_holds_no_lease_and_owns_nothing() {
+    let (server, addresses) = many().await;
+    let node = Node::start(&server, "lb-1", "");
+    until("it serves everything", PATIENCE, || {
+        node.serves().len() == 16
+    })
+    .await;
+    assert_eq!(shares(&[&node], &addresses), [0]);
+    assert!(server.get("leases", "weir", "weir-node-lb-1").is_none());
+    assert!(node.status().announcers.is_empty());
+    node.end().await;
+}
