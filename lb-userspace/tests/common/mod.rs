@@ -209,6 +209,7 @@ fn kubernetes() -> KubernetesStatus {
         connected: true,
         synced: true,
         writer: false,
+        announcers: vec!["lb-1".to_owned()],
         objects: vec![ObjectCount {
             kind: "services".to_owned(),
             objects: 21,
