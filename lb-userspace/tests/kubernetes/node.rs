@@ -76,7 +76,7 @@ impl Node {
             start,
             handle,
             addresses,
-            (sender, owner),
+            (sender, announced),
             until,
         ));
         Self {
