@@ -306,12 +306,12 @@ impl Story<'_> {
         let wanted: BTreeSet<_> = nodes.iter().map(|node| node.mac).collect();
         // A round that began before the last change tells nothing of it.
         let begun = self.seen.lock().unwrap().rounds;
-        let waited = until(what, PATIENCE, || {
+        let came = until(what, PATIENCE, || {
             let seen = self.seen.lock().unwrap();
             Ok(seen.rounds > begun + 1 && seen.now.iter().all(|found| *found == wanted))
         });
         let now = &self.seen.lock().unwrap().now;
-        waited.unwrap_or_else(|error| panic!("{error:#}: {now:02x?} instead of {wanted:02x?}"));
+        came.unwrap_or_else(|error| panic!("{error:#}: {now:02x?} instead of {wanted:02x?}"));
     }
 
     /// Waits until the client, who asks nobody, has heard that the VIPs have moved.

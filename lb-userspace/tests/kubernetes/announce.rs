@@ -14,7 +14,7 @@ use crate::{
     server::{Server, until},
 };
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const ANNOUNCED: &str = "announce = \"l2\"\n";
 
 /// A cluster with the addresses 203.0.113.0 to 203.0.113.15.

@@ -81,7 +81,7 @@ impl Node {
             start,
             handle,
             addresses,
-            (sender, owner),
+            (sender, announced),
             until,
         ));
         Self {

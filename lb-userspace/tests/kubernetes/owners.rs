@@ -150,7 +150,7 @@ impl World {
             arrives: (is_answered || rng.bool()).then(|| self.now + way),
             ends: self.now
                 + if is_answered {
-                    way + (most - way).mul_f64(rng.f64())
+                    way + most.saturating_sub(way).mul_f64(rng.f64())
                 } else {
                     PATIENCE
                 },
