@@ -22,7 +22,7 @@ async fn many() -> (Server, Vec<IpAddr>) {
     let server = cluster().await;
     for number in 0..15 {
         let name = format!("more-{number:02}");
-        server.put("services", crate::follow::service(&name, "weir.dev/xdp"));
+        server.put("services", crate::cluster::service(&name, "weir.dev/xdp"));
     }
     let addresses = (0..16).map(|last| IpAddr::from([203, 0, 113, last]));
     (server, addresses.collect())
