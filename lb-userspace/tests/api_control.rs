@@ -428,7 +428,7 @@ async fn what_the_document_promises_is_served() {
             served += 1;
         }
     }
-    assert_eq!(served, 12);
+    assert_eq!(served, 14);
     let names = document["components"]["schemas"]["Status"]["properties"].as_object();
     assert!(names.unwrap().contains_key("generation"));
 }
