@@ -194,7 +194,7 @@ fn field_names_are_stable() {
         keys(&json),
         sorted(
             "ready node version commit generation config interfaces vips reasons access maps pins programs fleet observed kubernetes \
-             overrides problems"
+             drained announcements announcement_counts overrides problems"
         )
     );
     assert_eq!(
@@ -213,8 +213,20 @@ fn field_names_are_stable() {
         keys(&json["vips"][0]),
         sorted(
             "id name address port protocol table table_digest packets bytes new_connections slots slot_moves seconds_left \
-             pins fails_open limits backends leaving dropped"
+             pins fails_open limits announce backends leaving dropped"
         )
+    );
+    assert_eq!(
+        keys(&json["vips"][0]["announce"]),
+        sorted("by announced wanted reason min_healthy")
+    );
+    assert_eq!(
+        keys(&json["announcements"][0]),
+        sorted("address by on because vips")
+    );
+    assert_eq!(
+        keys(&json["announcement_counts"][0]),
+        sorted("op result count")
     );
     assert_eq!(
         keys(&json["vips"][0]["dropped"][0]),

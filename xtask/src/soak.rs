@@ -83,14 +83,14 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if !root::is_root() {
         let seed = options.seed()?;
+        let until = match options.minutes {
+            Some(minutes) => format!("--minutes {minutes}"),
+            None => format!("--changes {}", options.changes),
+        };
         let mut words = format!(
-            "soak --built --connections {} --nodes {} --seed {seed}",
+            "soak --built --connections {} {until} --nodes {} --seed {seed}",
             options.connections, options.nodes
         );
-        words += &match options.minutes {
-            Some(minutes) => format!(" --minutes {minutes}"),
-            None => format!(" --changes {}", options.changes),
-        };
         if let Some(BreakRule::ForgetPins) = options.break_rule {
             words += " --break-rule forget-pins";
         }

@@ -91,7 +91,7 @@ pub struct Announcement {
 }
 
 /// How each address stands that is announced by L2 at all. The first `of_file` VIPs are the configuration's own, the others are
-/// of Services. What is withheld ([`super::decide`]) is off, whoever wants it on.
+/// of Services. What is withheld ([`super::decide`]) is off, whoever wants it on, but for Services' own owners.
 #[must_use]
 pub fn announcements(
     (config, of_file): (&Config, usize),
@@ -113,7 +113,9 @@ pub fn announcements(
             } else {
                 (vip.announce_at_start, Because::Start)
             };
-            let (is_on, because) = if is_on && withheld.contains(&vip.address) {
+            // Nobody else would announce a Service's address: its owner does, whatever this node would rather.
+            let may_be_withheld = is_on && because != Because::Owner;
+            let (is_on, because) = if may_be_withheld && withheld.contains(&vip.address) {
                 (false, Because::Withheld)
             } else {
                 (is_on, because)

@@ -121,6 +121,7 @@ impl Nic {
     }
 
     /// Returns the name of the far end of the cable, in the switch.
+    #[must_use]
     pub fn port(&self) -> &str {
         &self.port
     }

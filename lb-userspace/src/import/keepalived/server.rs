@@ -117,8 +117,8 @@ fn shared<'n>(node: &'n Node, report: &mut Report) -> Shared<'n> {
                 if value != "1" {
                     report.left(
                         at,
-                        "how many servers must be healthy is not told of a VIP here",
-                        "have a VIP that is announced withdrawn below that number: docs/fleet.md",
+                        "only VIPs that are announced have such a number",
+                        "with `announce`, write it as `min_healthy` of the VIP: docs/fleet.md",
                     );
                 }
             }
