@@ -62,6 +62,8 @@ pub enum Because {
     Owner,
     /// Too few backends pass their checks, or the node is drained: `announce.reason` of its VIPs says it.
     Withheld,
+    /// What is known of backends and node, which alone decides on routes: `announce.reason` of its VIPs says it.
+    Health,
 }
 
 impl Because {
@@ -73,6 +75,7 @@ impl Because {
             Self::Command => "command",
             Self::Owner => "owner",
             Self::Withheld => "withheld",
+            Self::Health => "health",
         }
     }
 }

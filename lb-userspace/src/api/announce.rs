@@ -12,7 +12,7 @@ pub struct AnnouncementStatus {
     /// The address.
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// How: `l2`.
+    /// How: `l2` or `route`.
     pub by: String,
     /// Whether it is announced now.
     pub on: bool,

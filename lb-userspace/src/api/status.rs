@@ -51,7 +51,7 @@ pub struct Status {
     pub kubernetes: Option<KubernetesStatus>,
     /// Whether a command withdraws every address of this node (docs/fleet.md).
     pub drained: bool,
-    /// Addresses that weir announces by L2, now or at other times (docs/announce.md).
+    /// Addresses that weir announces, now or at other times (docs/announce.md).
     pub announcements: Vec<AnnouncementStatus>,
     /// How often routes of VIPs were made, taken away and put back.
     pub announcement_counts: Vec<AnnouncementCount>,

@@ -10,10 +10,10 @@ use std::{
 use super::Reconciler;
 use crate::{
     announce::{
-        Because, Op, Publisher,
+        Announcement, Because, Op, Publisher,
         decide::{Claim, Decider, Decision, Node, Reason},
     },
-    api::{Actor, AnnounceStatus, AnnouncementCount, Changed, Refusal, What},
+    api::{Actor, AnnounceStatus, AnnouncementCount, AnnouncementStatus, Changed, Refusal, What},
     config::{self, Announce},
     dataplane::DataPlane,
     health::{Check, Snapshot, Verdict, usable},
@@ -205,6 +205,25 @@ impl<D: DataPlane> Reconciler<D> {
             reason: reason.to_owned(),
             min_healthy: vip.min_healthy,
         })
+    }
+
+    /// Every address that is announced, now or at other times, whatever the way.
+    pub(super) fn announced(&self) -> Vec<AnnouncementStatus> {
+        let report = self.announcements.routes.report();
+        let mut routes: BTreeMap<IpAddr, Announcement> = BTreeMap::new();
+        let vips = self.desired.config.vips.iter();
+        for vip in vips.filter(|vip| vip.announce == Announce::Route) {
+            let stands = routes.entry(vip.address).or_insert_with(|| Announcement {
+                by: vip.announce,
+                is_on: report.present.contains(&vip.address),
+                because: Because::Health,
+                vips: Vec::new(),
+            });
+            stands.vips.push(vip.name.clone());
+        }
+        let routes = routes.iter();
+        let routes = routes.map(|(address, stands)| AnnouncementStatus::new(*address, stands));
+        self.segments.status().into_iter().chain(routes).collect()
     }
 
     /// How often the network was told what.

@@ -127,7 +127,7 @@ impl<D: DataPlane> Reconciler<D> {
             observed: self.observed_status(),
             kubernetes,
             drained: self.desired.is_node_drained(),
-            announcements: self.segments.status(),
+            announcements: self.announced(),
             announcement_counts: self.announcement_counts(),
             overrides: OverrideStatus::all(self.desired.overrides(), self.desired.file()),
             problems,
