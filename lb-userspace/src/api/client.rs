@@ -542,12 +542,22 @@ impl Client {
             connection.await.ok();
         });
         let mut answer = pin!(sender.send_request(request));
+        let mut is_over = false;
         let response = tokio::select! {
             biased;
             response = &mut answer => response?,
-            () = &mut connection => answer.await?,
+            // Whoever ends after its answer closes the connection at once: that future must not be asked again.
+            () = &mut connection => {
+                is_over = true;
+                answer.await?
+            }
         };
-        Ok((response, connection))
+        let rest = async move {
+            if !is_over {
+                connection.await;
+            }
+        };
+        Ok((response, rest))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
