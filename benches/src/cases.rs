@@ -43,8 +43,9 @@ pub(crate) const MANY: u32 = 10_000_000;
 /// The case of so many flows, and the one that it is held against.
 pub(crate) const STEADY: &str = "l2, v4 TCP, 10,000,000 flows";
 pub(crate) const ONE: &str = "l2, v4 TCP, 1 flow";
-/// The unit of a kernel hash, and one update of an LRU hash by a new key.
+/// One lookup in a kernel hash and a chain of them, and one update of an LRU hash by a new key.
 pub(crate) const HASH: &str = "floor: hash lookup, 20-byte key";
+pub(crate) const HASHES: &str = "floor: 9 hash lookups, each by the last";
 pub(crate) const LRU: &str = "floor: LRU update, 40-byte key";
 /// Clients whose flows are pinned, are not, and never came before. The driver fills in the rest.
 const PINNED: [u8; 4] = [198, 18, 0, 0];
@@ -399,6 +400,7 @@ fn cases() -> anyhow::Result<Vec<Case>> {
         floor("floor: parse and swap, v6", Floor::Swap, &tcp6),
         floor("floor: parse and push outer, v4", Floor::Encap, &tcp4),
         floor(HASH, Floor::Hash, &tcp4),
+        floor(HASHES, Floor::Hashes, &tcp4),
         Case {
             flows: Flows::Fresh,
             ..floor(LRU, Floor::Lru, &tcp4)

@@ -5,6 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// How many 64-bit words of the packet's head are written back before every run.
 pub const RESTORED: usize = 6;
 
+/// How many lookups the longer of the two floors of hashes does.
+pub const LOOKUPS: usize = 9;
+
 /// How the packet is to be restored before every run. Host order.
 #[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]

@@ -28,7 +28,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    bench::{Plan, RESTORED},
+    bench::{LOOKUPS, Plan, RESTORED},
     flow::Flow,
     pin::Pin,
 };
@@ -241,20 +241,34 @@ fn encap(ctx: &XdpContext) -> Option<u32> {
     Some(xdp_action::XDP_TX)
 }
 
-/// The unit of DESIGN.md: one lookup in a kernel hash, by 20 bytes of the packet.
+/// One lookup in a kernel hash, by 20 bytes of the packet.
 #[xdp(frags)]
 pub fn floor_hash(ctx: XdpContext) -> u32 {
+    look_up(&ctx, 1).unwrap_or(xdp_action::XDP_DROP)
+}
+
+/// Several, one after the other, each by what the one before has found: as whatever follows a lookup waits for what it found.
+#[xdp(frags)]
+pub fn floor_hashes(ctx: XdpContext) -> u32 {
+    look_up(&ctx, LOOKUPS).unwrap_or(xdp_action::XDP_DROP)
+}
+
+#[inline(always)]
+fn look_up(ctx: &XdpContext, times: usize) -> Option<u32> {
     let start = ctx.data();
     if start.wrapping_add(46) > ctx.data_end() {
-        return xdp_action::XDP_PASS;
+        return None;
     }
     // SAFETY: the check above proves 46 bytes to be in bounds; the words may be unaligned.
-    let key = unsafe { ((start.wrapping_add(26)) as *const [u32; 5]).read_unaligned() };
-    // SAFETY: nothing changes the map while packets are measured.
-    match unsafe { HASH.get(&key) } {
-        Some(found) if *found != 0 => xdp_action::XDP_TX,
-        _ => xdp_action::XDP_DROP,
+    let mut key = unsafe { ((start.wrapping_add(26)) as *const [u32; 5]).read_unaligned() };
+    for _ in 0..times {
+        // SAFETY: nothing changes the map while packets are measured.
+        let found = unsafe { HASH.get(&key) }?;
+        // The value is zero, which nobody knows but user space.
+        let [first, ..] = &mut key;
+        *first ^= *found;
     }
+    Some(xdp_action::XDP_TX)
 }
 
 /// One update of an LRU hash, by 40 bytes of the packet.

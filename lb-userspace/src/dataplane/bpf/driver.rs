@@ -46,14 +46,23 @@ pub enum Floor {
     Swap,
     /// Parse and push an outer header of constants.
     Encap,
-    /// One lookup in a kernel hash with a 20-byte key: the unit that costs are told in.
+    /// One lookup in a kernel hash with a 20-byte key.
     Hash,
+    /// [`LOOKUPS`](lb_common::bench::LOOKUPS) of them, each by what the one before has found.
+    Hashes,
     /// One update of an LRU hash with a 40-byte key.
     Lru,
 }
 
 impl Floor {
-    const ALL: [Self; 5] = [Self::Empty, Self::Swap, Self::Encap, Self::Hash, Self::Lru];
+    const ALL: [Self; 6] = [
+        Self::Empty,
+        Self::Swap,
+        Self::Encap,
+        Self::Hash,
+        Self::Hashes,
+        Self::Lru,
+    ];
 
     const fn program(self) -> &'static str {
         match self {
@@ -61,6 +70,7 @@ impl Floor {
             Self::Swap => "floor_swap",
             Self::Encap => "floor_encap",
             Self::Hash => "floor_hash",
+            Self::Hashes => "floor_hashes",
             Self::Lru => "floor_lru",
         }
     }
@@ -184,14 +194,14 @@ impl Driver {
         sample: &Sample,
         repeat: u32,
     ) -> anyhow::Result<f64> {
-        if floor == Floor::Hash {
+        if matches!(floor, Floor::Hash | Floor::Hashes) {
             // So that the lookup finds what it looks for, as that of a VIP does.
             let (key, _) = sample
                 .frame
                 .get(26..)
                 .and_then(|bytes| <[u32; 5]>::read_from_prefix(bytes).ok())
                 .context("the frame is too short for a key")?;
-            self.hash.insert(key, 1, 0).context("writing a key")?;
+            self.hash.insert(key, 0, 0).context("writing a key")?;
         }
         let fd = xdp(&mut self.ebpf, floor.program())?.fd()?.try_clone()?;
         // A floor sends every packet back, whatever the sample's own fate is.
