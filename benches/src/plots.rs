@@ -139,7 +139,7 @@ fn of_vips(report: &Report) -> Vec<Line> {
 impl Report {
     /// Median, minimum and maximum of a case.
     fn spread(&self, name: &str) -> Option<(f64, f64, f64)> {
-        let case = self.cases.iter().find(|case| case.case == name)?;
+        let case = self.cases.iter().find(|case| case.name == name)?;
         Some((case.median_ns, case.min_ns, case.max_ns))
     }
 }

@@ -58,7 +58,8 @@ impl From<ProgramSize> for Program {
 /// What a packet of a case cost, net of the driver.
 #[derive(Serialize)]
 pub(crate) struct Case {
-    pub(crate) case: String,
+    #[serde(rename = "case")]
+    pub(crate) name: String,
     pub(crate) median_ns: f64,
     pub(crate) min_ns: f64,
     pub(crate) max_ns: f64,
@@ -67,12 +68,12 @@ pub(crate) struct Case {
 
 impl Case {
     /// Of the results of all rounds.
-    pub(crate) fn new(case: String, net_ns: Vec<f64>) -> Self {
+    pub(crate) fn new(name: String, net_ns: Vec<f64>) -> Self {
         let (min_ns, max_ns) = net_ns.iter().fold((f64::MAX, f64::MIN), |(min, max), ns| {
             (min.min(*ns), max.max(*ns))
         });
         Self {
-            case,
+            name,
             median_ns: median(&net_ns),
             min_ns,
             max_ns,
@@ -138,7 +139,7 @@ impl Report {
         for case in &self.cases {
             println!(
                 "{:<52} {:>8.1} {:>8.1} {:>8.1}",
-                case.case, case.median_ns, case.min_ns, case.max_ns
+                case.name, case.median_ns, case.min_ns, case.max_ns
             );
         }
         println!(

@@ -30,116 +30,13 @@ pub(crate) struct Held {
 /// Everything that the cases of this run allow to tell.
 pub(crate) fn hold(cases: &[Case]) -> Vec<Held> {
     let run = Run { cases };
-    let above = [
-        ("l2, v4 TCP, above its floor", ONE, SWAP, Some(1.0)),
-        (
-            "l2, v6 TCP, above its floor",
-            "l2, v6 TCP, 1 flow",
-            SWAP_V6,
-            None,
-        ),
-        (
-            "ipip, v4 TCP, above its floor",
-            "ipip, v4 TCP in v4, 1 flow",
-            PUSH,
-            Some(1.2),
-        ),
-        (
-            "gue, v4 TCP, above its floor",
-            "gue, v4 TCP over v4, 1 flow",
-            PUSH,
-            Some(1.6),
-        ),
-        (
-            "not a VIP, above its floor",
-            "not a VIP, v4 TCP",
-            SWAP,
-            Some(0.5),
-        ),
-        (
-            "a limit of packets of a source, 1,024 sources, above none",
-            "limit, packets of a source, 1,024 sources",
-            "l2, v4 TCP, 64k flows",
-            Some(2.4),
-        ),
-    ];
-    let one_vip = one_of(1);
-    let ratios = [
-        (
-            "l2, v6 against v4",
-            "l2, v6 TCP, 1 flow".to_owned(),
-            ONE.to_owned(),
-            Some(1.3),
-        ),
-        (
-            "ipip, v6 in v6 against v4 in v4",
-            "ipip, v6 TCP in v6, 1 flow".to_owned(),
-            "ipip, v4 TCP in v4, 1 flow".to_owned(),
-            Some(1.3),
-        ),
-        (
-            "l2, 64k flows against one",
-            "l2, v4 TCP, 64k flows".to_owned(),
-            ONE.to_owned(),
-            Some(1.5),
-        ),
-        (
-            "l2, 10,000,000 flows against one",
-            STEADY.to_owned(),
-            ONE.to_owned(),
-            Some(1.5),
-        ),
-        (
-            "ipip, 10,000,000 flows against one",
-            "ipip, v4 TCP in v4, 10,000,000 flows".to_owned(),
-            "ipip, v4 TCP in v4, 1 flow".to_owned(),
-            Some(1.5),
-        ),
-        (
-            "10,000 backends against three",
-            of_backends(10_000),
-            of_backends(3),
-            Some(2.0),
-        ),
-        (
-            "one of 500 VIPs against a single one",
-            one_of(500),
-            one_vip.clone(),
-            Some(1.25),
-        ),
-        (
-            "spread over 500 VIPs against a single one",
-            all_of(500),
-            one_vip,
-            None,
-        ),
-        (
-            "a flood of SYNs against a Stable packet",
-            "l2, v4 TCP, SYN flood".to_owned(),
-            "l2, v4 TCP, 64k flows".to_owned(),
-            Some(1.5),
-        ),
-    ];
-    let above = above.into_iter().filter_map(|(what, case, floor, limit)| {
-        let value = (run.median(case)? - run.median(floor)?) / run.hash_ns()?;
-        Some(held(what, value, "H", limit))
-    });
-    let ratios = ratios.into_iter().filter_map(|(what, case, other, limit)| {
-        Some(held(
-            what,
-            run.median(&case)? / run.median(&other)?,
-            "times",
-            limit,
-        ))
-    });
-    let pinned = run.pinned_syn();
     let unit = run
         .hash_ns()
         .map(|ns| held("H, a lookup in a kernel hash", ns, "ns", None));
     unit.into_iter()
-        .chain(above)
-        .chain(ratios)
-        .chain(pinned)
+        .chain(run.above())
+        .chain(run.ratios())
+        .chain(run.pinned_syn())
         .collect()
 }
 
@@ -158,13 +55,123 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn median(&self, name: &str) -> Option<f64> {
-        let found = self.cases.iter().find(|case| case.case == name);
+        let found = self.cases.iter().find(|case| case.name == name);
         found.map(|case| case.median_ns)
+    }
+
+    /// What is told in H above a floor.
+    fn above(&self) -> Vec<Held> {
+        let above = [
+            ("l2, v4 TCP, above its floor", ONE, SWAP, Some(1.0)),
+            (
+                "l2, v6 TCP, above its floor",
+                "l2, v6 TCP, 1 flow",
+                SWAP_V6,
+                None,
+            ),
+            (
+                "ipip, v4 TCP, above its floor",
+                "ipip, v4 TCP in v4, 1 flow",
+                PUSH,
+                Some(1.2),
+            ),
+            (
+                "gue, v4 TCP, above its floor",
+                "gue, v4 TCP over v4, 1 flow",
+                PUSH,
+                Some(1.6),
+            ),
+            (
+                "not a VIP, above its floor",
+                "not a VIP, v4 TCP",
+                SWAP,
+                Some(0.5),
+            ),
+            (
+                "a limit of packets of a source, 1,024 sources, above none",
+                "limit, packets of a source, 1,024 sources",
+                "l2, v4 TCP, 64k flows",
+                Some(2.4),
+            ),
+        ];
+
+        let told = above.into_iter().filter_map(|(what, case, floor, limit)| {
+            let value = (self.median(case)? - self.median(floor)?) / self.hash_ns()?;
+            Some(held(what, value, "H", limit))
+        });
+        told.collect()
+    }
+
+    /// What is told as one case against another.
+    fn ratios(&self) -> Vec<Held> {
+        let one_vip = one_of(1);
+        let ratios = [
+            (
+                "l2, v6 against v4",
+                "l2, v6 TCP, 1 flow".to_owned(),
+                ONE.to_owned(),
+                Some(1.3),
+            ),
+            (
+                "ipip, v6 in v6 against v4 in v4",
+                "ipip, v6 TCP in v6, 1 flow".to_owned(),
+                "ipip, v4 TCP in v4, 1 flow".to_owned(),
+                Some(1.3),
+            ),
+            (
+                "l2, 64k flows against one",
+                "l2, v4 TCP, 64k flows".to_owned(),
+                ONE.to_owned(),
+                Some(1.5),
+            ),
+            (
+                "l2, 10,000,000 flows against one",
+                STEADY.to_owned(),
+                ONE.to_owned(),
+                Some(1.5),
+            ),
+            (
+                "ipip, 10,000,000 flows against one",
+                "ipip, v4 TCP in v4, 10,000,000 flows".to_owned(),
+                "ipip, v4 TCP in v4, 1 flow".to_owned(),
+                Some(1.5),
+            ),
+            (
+                "10,000 backends against three",
+                of_backends(10_000),
+                of_backends(3),
+                Some(2.0),
+            ),
+            (
+                "one of 500 VIPs against a single one",
+                one_of(500),
+                one_vip.clone(),
+                Some(1.25),
+            ),
+            (
+                "spread over 500 VIPs against a single one",
+                all_of(500),
+                one_vip,
+                None,
+            ),
+            (
+                "a flood of SYNs against a Stable packet",
+                "l2, v4 TCP, SYN flood".to_owned(),
+                "l2, v4 TCP, 64k flows".to_owned(),
+                Some(1.5),
+            ),
+        ];
+
+        let told = ratios.into_iter().filter_map(|(what, case, other, limit)| {
+            let value = self.median(&case)? / self.median(&other)?;
+            Some(held(what, value, "times", limit))
+        });
+        told.collect()
     }
 
     /// H, in ns.
     fn hash_ns(&self) -> Option<f64> {
-        let more = LOOKUPS as f64 - 1.0;
+        let more = f64::from(u32::try_from(LOOKUPS - 1).ok()?);
         Some((self.median(HASHES)? - self.median(HASH)?) / more)
     }
 

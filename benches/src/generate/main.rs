@@ -105,6 +105,8 @@ enum Kind {
 const BURST: u32 = 1 << 14;
 /// With a rate, how often in a second.
 const BURSTS_PER_SECOND: u64 = 1000;
+/// In a second.
+const NANOSECONDS: u128 = 1_000_000_000;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -125,7 +127,8 @@ fn main() -> anyhow::Result<()> {
             None => u64::from(BURST),
             Some(rate) => {
                 // What is due by now, in bursts of a thousandth of a second.
-                let due = (began.elapsed().as_secs_f64() * rate as f64) as u64;
+                let due = began.elapsed().as_nanos() * u128::from(rate) / NANOSECONDS;
+                let due = u64::try_from(due)?;
                 let burst = (rate / BURSTS_PER_SECOND).max(1);
                 if due < sent + burst {
                     thread::sleep(Duration::from_secs(1) / BURSTS_PER_SECOND as u32);
@@ -138,11 +141,11 @@ fn main() -> anyhow::Result<()> {
         generator.send(u32::try_from(burst)?)?;
         sent += burst;
     }
-    let seconds = began.elapsed().as_secs_f64();
-    let (rate, bits) = (
-        sent as f64 / seconds,
-        sent as f64 * f64::from(arguments.size) * 8.0 / seconds,
-    );
+    let took = began.elapsed();
+    let rate = u128::from(sent) * NANOSECONDS / took.as_nanos().max(1);
+    let rate = u64::try_from(rate)?;
+    let bits = rate * u64::from(arguments.size) * 8;
+    let seconds = took.as_secs_f64();
     if arguments.json {
         println!(
             "{}",
@@ -150,9 +153,9 @@ fn main() -> anyhow::Result<()> {
         );
     } else {
         println!(
-            "{sent} packets in {seconds:.2} s: {:.3} million a second, {:.3} Gbit/s",
-            rate / 1e6,
-            bits / 1e9
+            "{sent} packets in {seconds:.2} s: {} thousand packets and {} Mbit a second",
+            rate / 1000,
+            bits / 1_000_000
         );
     }
     Ok(())

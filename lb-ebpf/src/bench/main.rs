@@ -263,7 +263,7 @@ fn look_up(ctx: &XdpContext, times: usize) -> Option<u32> {
     let mut key = unsafe { ((start.wrapping_add(26)) as *const [u32; 5]).read_unaligned() };
     for _ in 0..times {
         // SAFETY: nothing changes the map while packets are measured.
-        let found = unsafe { HASH.get(&key) }?;
+        let found = unsafe { HASH.get(key) }?;
         // The value is zero, which nobody knows but user space.
         let [first, ..] = &mut key;
         *first ^= *found;
@@ -280,7 +280,7 @@ pub fn floor_lru(ctx: XdpContext) -> u32 {
     }
     // SAFETY: the check above proves 54 bytes to be in bounds; a flow is plain bytes.
     let key = unsafe { ((start.wrapping_add(14)) as *const Flow).read_unaligned() };
-    match LRU.insert(&key, &Pin::default(), 0) {
+    match LRU.insert(key, Pin::default(), 0) {
         Ok(()) => xdp_action::XDP_TX,
         Err(_) => xdp_action::XDP_DROP,
     }
