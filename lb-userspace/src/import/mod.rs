@@ -1,6 +1,6 @@
 //! `weir import`: other balancers' configurations as a `weir.toml`, and what of them weir does not have.
 //!
-//! [`ipvsadm`] and [`keepalived`] read; [`service`] holds what they found against what weir can do; [`write`] makes the
+//! [`ipvsadm`] and [`keepalived`] read; `service` holds what they found against what weir can do; [`write`] makes the
 //! file, which weir's own reader must take.
 
 mod ipvsadm;

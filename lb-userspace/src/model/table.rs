@@ -30,7 +30,7 @@ pub struct Member {
     pub weight: u16,
 }
 
-/// Who owns each slot, by place in the members that the table was made of: [`SLOTS`] places, or [`NONE`] for nobody, of
+/// Who owns each slot, by place in the members that the table was made of: [`SLOTS`] places, or `NONE` for nobody, of
 /// whom there are fewer than backend ids.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Owners(Places);
