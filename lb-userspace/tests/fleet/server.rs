@@ -99,10 +99,15 @@ impl Server {
 
     /// Runs one command as the default user.
     pub(crate) fn command(&self, words: &[&str]) -> redis::Value {
-        let client = redis::Client::open(format!("unix://{}", self.socket().display())).unwrap();
-        let mut connection = client.get_connection().unwrap();
+        self.try_command(words).unwrap()
+    }
+
+    /// The same, where it may not answer just now.
+    pub(crate) fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(format!("unix://{}", self.socket().display()))?;
+        let mut connection = client.get_connection()?;
         let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]).query(&mut connection).unwrap()
+        command.arg(&words[1..]).query(&mut connection)
     }
 }
 
