@@ -35,7 +35,7 @@ impl Places {
         match &self.0 {
             Width::Half(halves, len) => {
                 let both = halves.get(slot / 2).copied().unwrap_or(u8::MAX);
-                let half = if slot % 2 == 0 {
+                let half = if slot.is_multiple_of(2) {
                     both & HALF
                 } else {
                     both >> 4
