@@ -110,7 +110,10 @@ fn a_backend_that_fails_its_checks_is_out_and_comes_back_under_another_id() {
         .namespace
         .ip("link set eth0 up")
         .unwrap();
-    let vip = run.comes_to("the return", |vip| healthy(vip, 0));
+    // The verdict is told as soon as it is there, and the tables follow it.
+    let vip = run.comes_to("the return", |vip| {
+        healthy(vip, 0) && vip["backends"][0]["slots"] != 0
+    });
     assert_ne!(vip["backends"][0]["id"], id);
     let vip = run.comes_within(PATIENCE_WITH_FLOWS, "the end of all moves", |vip| {
         vip["slots"]["stable"] == 65_536 && vip["leaving"] == Value::Array(Vec::new())

@@ -1,6 +1,10 @@
 //! A Service from its beginning to its end, while the API server is away in between and the node that writes dies.
 
-use std::{collections::BTreeSet, thread, time::Instant};
+use std::{
+    collections::BTreeSet,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use rustix::process::Signal;
@@ -17,6 +21,9 @@ use crate::{
         NODES, PATIENCE, Run, WEB,
     },
 };
+
+/// How long the API server is away.
+const PARTITION: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_service_is_made_scaled_drained_and_deleted_by_l2() {
@@ -147,6 +154,8 @@ fn cut_off(run: &Run) {
             let is_away = |told: &Value| told["connected"] == false && told["writer"] == false;
             run.stands(weir, "to tell that the API server is away", is_away);
         }
+        // Long enough for every watch, every request and every Lease to have ended.
+        thread::sleep(PARTITION.saturating_sub(began.elapsed()));
         assert_eq!([run.digests(0), run.digests(1)], before);
         run.api.namespace.ip("link set eth0 up").unwrap();
         for weir in 0..2 {

@@ -241,7 +241,12 @@ fn a_backend_that_comes_back_under_another_id_goes_on_counting() {
     let is_healthy = |run: &Run, wanted: bool| {
         eventually("the checks to tell", PATIENCE, || {
             let status = run.status_of(VIP);
-            ensure!(status["backends"][0]["healthy"] == wanted, "{status}");
+            let backend = &status["backends"][0];
+            // The verdict is told as soon as it is there, and the tables follow it.
+            ensure!(
+                backend["healthy"] == wanted && (backend["slots"] != 0) == wanted,
+                "{status}"
+            );
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error:#}"));
