@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::flow::Address;
+use crate::{flow::Address, wire::ethernet::Addresses};
 
 /// How packets reach a backend.
 pub mod mode {
@@ -86,6 +86,20 @@ impl Backend {
     #[inline(always)]
     pub const fn is_local(&self) -> bool {
         self.flags & flags::LOCAL != 0
+    }
+
+    /// The Ethernet addresses of frames that go there. Each is read by one load, and so is the old one or the new one.
+    #[must_use]
+    #[inline(always)]
+    pub fn ethernet(&self) -> Addresses {
+        let [destination, source, ..]: &[u64; 8] = zerocopy::transmute_ref!(self);
+        // What lies behind each address in its word is shifted out, or masked.
+        let destination = u64::from_le(*destination) & 0xffff_ffff_ffff;
+        let source = u64::from_le(*source);
+        Addresses {
+            first: (destination | (source << 48)).into(),
+            last: ((source >> 16) as u32).into(),
+        }
     }
 
     /// Whether the entry is a backend that serves its flows, be it leaving or not.

@@ -10,6 +10,7 @@ use crate::{
     packet::Packet,
     pipeline::{self, Outcome},
     reason::Reason,
+    rewrite,
     slot::NOBODY,
     tables::Node,
     wire::ethernet::Ethernet,
@@ -77,7 +78,8 @@ pub fn run<P: Packet, T: CheckTables>(packet: &mut P, tables: &T) -> Result<u32,
         return Err(Reason::NoPort);
     }
     let mut outcome = Outcome::UNKNOWN;
-    pipeline::wrap(packet, &network.ip, hash, backend, true, &mut outcome)?;
+    let tags = rewrite::tags(backend, network.ip.tags, true);
+    pipeline::wrap(packet, &network.ip, hash, backend, &tags, &mut outcome)?;
     Ok(backend.ifindex)
 }
 

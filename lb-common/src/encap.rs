@@ -11,12 +11,15 @@
 //! - The GUE checksum is zero: RFC 768 allows it over IPv4, and RFC 6935 over IPv6 for tunnels whose inner packet
 //!   has a checksum of its own.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
 use crate::{
     backend::{Backend, mode},
     checksum,
     flow::Address,
     packet::Packet,
     parse::Ip,
+    rewrite::Link,
     wire::{
         ethernet,
         ipv4::{self, Ipv4},
@@ -32,12 +35,15 @@ const TTL: u8 = 64;
 #[must_use]
 #[inline(always)]
 pub const fn overhead(backend: &Backend) -> usize {
-    let ip = if backend.address.is_v4() {
-        ipv4::LEN
-    } else {
-        ipv6::LEN
-    };
-    match backend.mode {
+    overhead_of(backend.mode, backend.address.is_v4())
+}
+
+/// How many bytes outer headers take by mode and family.
+#[must_use]
+#[inline(always)]
+pub const fn overhead_of(mode: u8, is_v4: bool) -> usize {
+    let ip = if is_v4 { ipv4::LEN } else { ipv6::LEN };
+    match mode {
         mode::IPIP => ip,
         mode::GUE => ip.wrapping_add(udp::LEN),
         _ => 0,
@@ -66,8 +72,8 @@ pub const fn ether_type(backend: &Backend, is_inner_v6: bool) -> u16 {
 /// [`Backend::address`].
 #[must_use]
 pub fn constant_sum(source: Address, destination: Address, mode: u8, is_inner_v6: bool) -> u16 {
-    let [.., s0, s1, s2, s3] = source.octets();
-    let [.., d0, d1, d2, d3] = destination.octets();
+    let [s0, s1, s2, s3] = source.v4_octets();
+    let [d0, d1, d2, d3] = destination.v4_octets();
     checksum::fold(checksum::sum(&[
         0x45,
         0,
@@ -146,51 +152,134 @@ pub fn write<P: Packet>(
     hash: u32,
 ) -> Option<()> {
     let protocol = outer_protocol(backend.mode, ip.is_v6);
-    // At most 65,535: the packet fits the way's MTU with its outer headers.
-    let len = ip.len.wrapping_add(overhead(backend) as u32);
+    let len = outer_len(ip, overhead(backend));
     let udp_at = if backend.address.is_v4() {
-        let [.., s0, s1, s2, s3] = backend.source.octets();
-        let [.., d0, d1, d2, d3] = backend.address.octets();
-        let sum = u32::from(backend.outer_sum)
-            .wrapping_add(u32::from(inner.dscp_ecn))
-            .wrapping_add(len)
-            .wrapping_add(u32::from(inner.id))
-            .wrapping_add(u32::from(inner.flags));
-        *packet.at_mut::<Ipv4>(offset)? = Ipv4 {
-            version_ihl: 0x45,
-            dscp_ecn: inner.dscp_ecn,
-            total_len: (len as u16).into(),
-            id: inner.id.into(),
-            flags_fragment: inner.flags.into(),
-            ttl: TTL,
-            protocol,
-            checksum: checksum::finish(sum),
-            source: [s0, s1, s2, s3],
-            destination: [d0, d1, d2, d3],
-        };
+        *packet.at_mut::<Ipv4>(offset)? = ipv4(backend, inner, len, protocol);
         offset.wrapping_add(ipv4::LEN)
     } else {
-        // The flow label is the hash's low 20 bits; the upper ones choose no slot but the GUE port.
-        let head = 0x6000_0000 | (u32::from(inner.dscp_ecn) << 20) | (hash & 0x000f_ffff);
-        *packet.at_mut::<Ipv6>(offset)? = Ipv6 {
-            version_class_label: head.to_be_bytes(),
-            payload_len: (len.wrapping_sub(ipv6::LEN as u32) as u16).into(),
-            next_header: protocol,
-            hop_limit: TTL,
-            source: backend.source.octets(),
-            destination: backend.address.octets(),
-        };
+        *packet.at_mut::<Ipv6>(offset)? = ipv6(backend, inner, len, protocol, hash);
         offset.wrapping_add(ipv6::LEN)
     };
     if backend.mode == mode::GUE {
-        // The dynamic ports 49152 to 65535 (RFC 6335).
-        let source_port = 0xc000 | (hash >> 18) as u16;
-        *packet.at_mut::<Udp>(udp_at)? = Udp {
-            source_port: source_port.to_be_bytes(),
-            destination_port: backend.gue_port,
-            len: (ip.len.wrapping_add(udp::LEN as u32) as u16).into(),
-            checksum: [0; 2],
-        };
+        *packet.at_mut::<Udp>(udp_at)? = gue(backend, ip, hash);
     }
     Some(())
+}
+
+/// All headers before the inner packet of an untagged frame.
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Outer<I, U> {
+    link: Link,
+    ip: I,
+    udp: U,
+}
+
+/// Writes link header and outer headers of an untagged frame at its start: by one bounds check and without a branch, for a
+/// `mode` and a family that the caller knows.
+///
+/// Returns `None` where the frame is too short.
+#[inline(always)]
+pub fn write_untagged<P: Packet>(
+    packet: &mut P,
+    backend: &Backend,
+    (mode, is_v4): (u8, bool),
+    ip: &Ip,
+    inner: &Inner,
+    hash: u32,
+) -> Option<()> {
+    let protocol = outer_protocol(mode, ip.is_v6);
+    let len = outer_len(ip, overhead_of(mode, is_v4));
+    let link = Link::new(
+        backend,
+        if is_v4 {
+            ethernet::IPV4
+        } else {
+            ethernet::IPV6
+        },
+    );
+    match (is_v4, mode == mode::GUE) {
+        (true, false) => {
+            *packet.at_mut::<Outer<Ipv4, ()>>(0)? = Outer {
+                link,
+                ip: ipv4(backend, inner, len, protocol),
+                udp: (),
+            };
+        }
+        (true, true) => {
+            *packet.at_mut::<Outer<Ipv4, Udp>>(0)? = Outer {
+                link,
+                ip: ipv4(backend, inner, len, protocol),
+                udp: gue(backend, ip, hash),
+            };
+        }
+        (false, false) => {
+            *packet.at_mut::<Outer<Ipv6, ()>>(0)? = Outer {
+                link,
+                ip: ipv6(backend, inner, len, protocol, hash),
+                udp: (),
+            };
+        }
+        (false, true) => {
+            *packet.at_mut::<Outer<Ipv6, Udp>>(0)? = Outer {
+                link,
+                ip: ipv6(backend, inner, len, protocol, hash),
+                udp: gue(backend, ip, hash),
+            };
+        }
+    }
+    Some(())
+}
+
+/// At most 65,535: the packet fits the way's MTU with its outer headers.
+#[inline(always)]
+const fn outer_len(ip: &Ip, overhead: usize) -> u32 {
+    ip.len.wrapping_add(overhead as u32)
+}
+
+#[inline(always)]
+fn ipv4(backend: &Backend, inner: &Inner, len: u32, protocol: u8) -> Ipv4 {
+    let sum = u32::from(backend.outer_sum)
+        .wrapping_add(u32::from(inner.dscp_ecn))
+        .wrapping_add(len)
+        .wrapping_add(u32::from(inner.id))
+        .wrapping_add(u32::from(inner.flags));
+    Ipv4 {
+        version_ihl: 0x45,
+        dscp_ecn: inner.dscp_ecn,
+        total_len: (len as u16).into(),
+        id: inner.id.into(),
+        flags_fragment: inner.flags.into(),
+        ttl: TTL,
+        protocol,
+        checksum: checksum::finish(sum),
+        source: backend.source.v4_octets(),
+        destination: backend.address.v4_octets(),
+    }
+}
+
+#[inline(always)]
+fn ipv6(backend: &Backend, inner: &Inner, len: u32, protocol: u8, hash: u32) -> Ipv6 {
+    // The flow label is the hash's low 20 bits; the upper ones choose no slot but the GUE port.
+    let head = 0x6000_0000 | (u32::from(inner.dscp_ecn) << 20) | (hash & 0x000f_ffff);
+    Ipv6 {
+        version_class_label: head.to_be_bytes(),
+        payload_len: (len.wrapping_sub(ipv6::LEN as u32) as u16).into(),
+        next_header: protocol,
+        hop_limit: TTL,
+        source: backend.source.octets(),
+        destination: backend.address.octets(),
+    }
+}
+
+#[inline(always)]
+fn gue(backend: &Backend, ip: &Ip, hash: u32) -> Udp {
+    // The dynamic ports 49152 to 65535 (RFC 6335).
+    let source_port = 0xc000 | (hash >> 18) as u16;
+    Udp {
+        source_port: source_port.to_be_bytes(),
+        destination_port: backend.gue_port,
+        len: (ip.len.wrapping_add(udp::LEN as u32) as u16).into(),
+        checksum: [0; 2],
+    }
 }

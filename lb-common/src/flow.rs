@@ -47,12 +47,18 @@ impl Address {
         zerocopy::transmute!(self)
     }
 
-    /// Whether this is an IPv4 address.
+    /// Whether this is an IPv4 address. As words, as all of an address: taken to pieces they stay in pieces where they are used.
     #[must_use]
     #[inline(always)]
     pub const fn is_v4(self) -> bool {
-        let [b0, b1, b2, b3, ..] = self.low.to_ne_bytes();
-        self.high == 0 && u32::from_ne_bytes([b0, b1, b2, b3]) == u32::from_ne_bytes(MAPPED)
+        self.high == 0 && self.low as u32 == u32::from_le_bytes(MAPPED)
+    }
+
+    /// The address that an IPv4-mapped one maps, in network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn v4_octets(self) -> [u8; 4] {
+        ((self.low >> 32) as u32).to_le_bytes()
     }
 
     /// The four 32-bit words, each read as little-endian (weir runs on little-endian machines only).

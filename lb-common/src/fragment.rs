@@ -6,10 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{
-    flow::{Address, Flow},
-    parse::Payload,
-};
+use crate::flow::{Address, Flow};
 
 /// How many fragmented packets are remembered; the least recently used go first.
 pub const MAX_FRAGMENTED: usize = 65536;
@@ -30,29 +27,16 @@ pub struct FragmentKey {
 
 const _: () = assert!(size_of::<FragmentKey>() == 40);
 
-/// The key of the packet that a fragment belongs to.
-#[must_use]
-#[inline(always)]
-pub const fn key(payload: &Payload, id: u32) -> FragmentKey {
-    FragmentKey {
-        source: payload.source,
-        destination: payload.destination,
-        id,
-        protocol: payload.protocol as u32,
-    }
-}
-
 impl FragmentKey {
-    /// What is hashed of a fragment whose first was not seen: addresses and protocol.
+    /// The key of the packet that a fragment of this flow belongs to, ports aside; `id` as it lies on the wire.
     #[must_use]
     #[inline(always)]
-    pub const fn flow(&self) -> Flow {
-        Flow {
-            source: self.source,
-            destination: self.destination,
-            source_port: [0; 2],
-            destination_port: [0; 2],
-            protocol: self.protocol,
+    pub const fn new(flow: &Flow, id: u32) -> Self {
+        Self {
+            source: flow.source,
+            destination: flow.destination,
+            id,
+            protocol: flow.protocol,
         }
     }
 }

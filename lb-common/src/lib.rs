@@ -52,6 +52,8 @@ mod neighbour;
 
 pub mod reason;
 
+pub mod noted;
+
 pub mod tables;
 
 pub mod pipeline;

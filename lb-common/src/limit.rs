@@ -1,7 +1,7 @@
 //! Rate limits of VIPs: in total, and for each source, by the [`crate::gcra`].
 //!
-//! A VIP without limits never gets here. One with limits pays for a clock read, and for one lookup of the source
-//! where sources are limited. Limits of sources are judged first, so that what a heavy source sends in vain is not
+//! A VIP without limits never gets here. One with limits pays for a clock read (a cheap one, unless a burst is very short), and for one
+//! lookup of the source where sources are limited. Limits of sources are judged first, so that what a heavy source sends in vain is not
 //! taken from what all share.
 //!
 //! The limit of a whole VIP is one TAT for all CPUs, which take credit from it in batches: the word is contended once
@@ -115,6 +115,9 @@ pub struct Rate {
 pub mod rate_flags {
     /// What is over the limit is counted and goes on.
     pub const OBSERVE: u64 = 1;
+    /// The VIP's limits are held by the precise clock; set in all of its rates, or in none. The coarse clock is some 4 ms late at
+    /// most and costs nothing: it cuts so much from a burst, and changes no rate, unless the burst is as short as that.
+    pub const PRECISE: u64 = 2;
 }
 
 /// The limits of a VIP. Host order.
@@ -236,6 +239,8 @@ pub trait LimitTables {
     type Known: Known;
     /// ns of the monotonic clock.
     fn precise_ns(&self) -> u64;
+    /// The same as of the kernel's last tick.
+    fn coarse_ns(&self) -> u64;
     /// A VIP's limits.
     fn limits(&self, vip: u32) -> Option<&Limits>;
     /// What is known of a source; it is made where nothing is. `None` where there is no room, which the map counts.
@@ -276,7 +281,11 @@ pub fn admits<T: LimitTables>(tables: &T, vip: u32, sent: &Sent) -> bool {
     if !limits.concern(sent) {
         return true;
     }
-    let now = ticks(tables.precise_ns());
+    let now = ticks(if limits.are_precise() {
+        tables.precise_ns()
+    } else {
+        tables.coarse_ns()
+    });
     of_source(tables, limits, vip, sent, now) && in_total(tables, limits, vip, sent, now)
 }
 
@@ -437,6 +446,13 @@ impl Limits {
         let every = packets.interval | bytes.interval | per_source.interval;
         let syns = connections.interval | connections_per_source.interval;
         every != 0 || (sent.is_syn && syns != 0)
+    }
+
+    /// Whether they are held by the precise clock.
+    #[inline(always)]
+    const fn are_precise(&self) -> bool {
+        let [first, ..] = &self.rates;
+        first.flags & rate_flags::PRECISE != 0
     }
 
     /// What a source of a VIP is known by.

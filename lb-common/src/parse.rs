@@ -8,6 +8,11 @@
 //! extension header, no fragment, TCP or UDP. All its offsets are constants. [`link`] and [`network`] take
 //! everything; the pipeline runs them out of line.
 
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::{little_endian::U32, network_endian::U16},
+};
+
 use crate::{
     flow::{Address, Flow},
     packet::Packet,
@@ -44,6 +49,36 @@ pub struct Tags {
 }
 
 impl Tags {
+    /// Those of a frame without any.
+    pub const NONE: Self = Self {
+        count: 0,
+        outer_type: 0,
+        outer: 0,
+        inner: 0,
+    };
+
+    /// The tags in one word, which one store writes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn packed(&self) -> u64 {
+        (self.count as u64)
+            | ((self.outer_type as u64) << 16)
+            | ((self.outer as u64) << 32)
+            | ((self.inner as u64) << 48)
+    }
+
+    /// What [`Self::packed`] has packed.
+    #[must_use]
+    #[inline(always)]
+    pub const fn unpacked(tags: u64) -> Self {
+        Self {
+            count: tags as u32 & 3,
+            outer_type: (tags >> 16) as u32 & 0xffff,
+            outer: (tags >> 32) as u32 & 0xffff,
+            inner: (tags >> 48) as u32,
+        }
+    }
+
     /// Where the IP header of a frame with these tags lies, in bytes from the frame's start.
     #[must_use]
     #[inline(always)]
@@ -72,17 +107,56 @@ pub struct Parsed {
     pub ip: Ip,
     /// Who speaks to whom.
     pub flow: Flow,
+    /// Where the transport header lies in the frame, in bytes from its start; of a later fragment, its payload.
+    pub start: usize,
     /// Whether a TCP packet asks for a new connection.
     pub is_syn: bool,
 }
 
-/// Parses a plain TCP or UDP packet. `None` says nothing about the packet but that it is not plain.
+/// What the payload of a plain packet begins with: a TCP header, or a UDP header and data.
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Segment {
+    /// Source and destination port as they lie on the wire.
+    ports: U32,
+    /// Of UDP: length of header and payload.
+    udp_len: U16,
+    skipped: [u8; 6],
+    /// Of TCP: header length in 32-bit words (4 bits) and reserved bits.
+    data_offset: u8,
+    /// Of TCP: control bits.
+    flags: u8,
+    rest: [u8; 6],
+}
+
+const _: () = assert!(size_of::<Segment>() == tcp::LEN);
+
+/// The headers of a plain IPv4 packet: one bounds check for all of them.
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct FrameV4 {
+    ethernet: Ethernet,
+    ip: Ipv4,
+    segment: Segment,
+}
+
+/// The headers of a plain IPv6 packet.
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct FrameV6 {
+    ethernet: Ethernet,
+    ip: Ipv6,
+    segment: Segment,
+}
+
+/// Parses a plain TCP or UDP packet. `None` says nothing about the packet but that it is not plain; nor is a frame too short for
+/// a TCP header.
 #[inline(always)]
 pub fn plain<P: Packet>(packet: &P) -> Option<Parsed> {
-    match packet.at::<Ethernet>(0)?.ether_type.get() {
+    let frame = packet.at::<FrameV4>(0)?;
+    match frame.ethernet.ether_type.get() {
         ethernet::IPV4 => {
-            const START: usize = ethernet::LEN + ipv4::LEN;
-            let ip = packet.at::<Ipv4>(ethernet::LEN)?;
+            let ip = &frame.ip;
             // Version 4 and no options.
             if ip.version_ihl != 0x45 || ip.is_fragment() {
                 return None;
@@ -92,42 +166,26 @@ pub fn plain<P: Packet>(packet: &P) -> Option<Parsed> {
                 source: Address::from_v4(ip.source),
                 destination: Address::from_v4(ip.destination),
                 protocol: ip.protocol,
-                start: START,
+                start: const { ethernet::LEN + ipv4::LEN },
                 len: len.checked_sub(ipv4::LEN as u32)?,
             };
-            payload.plain(
-                packet,
-                Ip {
-                    tags: Tags::default(),
-                    is_v6: false,
-                    len,
-                    frame_len: 0,
-                },
-            )
+            payload.plain(packet, &frame.segment, false, len)
         }
         ethernet::IPV6 => {
-            const START: usize = ethernet::LEN + ipv6::LEN;
-            let ip = packet.at::<Ipv6>(ethernet::LEN)?;
+            let frame = packet.at::<FrameV6>(0)?;
+            let ip = &frame.ip;
             let payload = Payload {
                 source: Address::from_v6(ip.source),
                 destination: Address::from_v6(ip.destination),
                 protocol: ip.next_header,
-                start: START,
+                start: const { ethernet::LEN + ipv6::LEN },
                 len: u32::from(ip.payload_len.get()),
             };
             if ip.version() != 6 || payload.has_mapped_address() {
                 return None;
             }
             let len = payload.len.wrapping_add(ipv6::LEN as u32);
-            payload.plain(
-                packet,
-                Ip {
-                    tags: Tags::default(),
-                    is_v6: true,
-                    len,
-                    frame_len: 0,
-                },
-            )
+            payload.plain(packet, &frame.segment, true, len)
         }
         _ => None,
     }
@@ -366,9 +424,19 @@ pub struct Payload {
 /// Ports of a payload, and whether it is a SYN.
 #[derive(Clone, Copy, Debug)]
 pub struct Transport {
+    /// Source and destination port, in network order.
     source_port: [u8; 2],
     destination_port: [u8; 2],
     is_syn: bool,
+}
+
+impl Transport {
+    /// Of a fragment without a transport header: a flow's packet by its addresses and protocol alone.
+    pub const UNKNOWN: Self = Self {
+        source_port: [0; 2],
+        destination_port: [0; 2],
+        is_syn: false,
+    };
 }
 
 impl Payload {
@@ -418,7 +486,7 @@ impl Payload {
     /// The packet of a flow that this payload and its ports make.
     #[inline(always)]
     #[must_use]
-    pub fn parsed(&self, ip: Ip, transport: &Transport) -> Parsed {
+    pub const fn parsed(&self, ip: Ip, transport: &Transport) -> Parsed {
         Parsed {
             ip,
             flow: Flow {
@@ -426,17 +494,54 @@ impl Payload {
                 destination: self.destination,
                 source_port: transport.source_port,
                 destination_port: transport.destination_port,
-                protocol: u32::from(self.protocol),
+                protocol: self.protocol as u32,
             },
+            start: self.start,
             is_syn: transport.is_syn,
         }
     }
 
+    /// The payload of a plain packet of `len` bytes, as [`Self::transport`] reads it.
     #[inline(always)]
-    fn plain<P: Packet>(&self, packet: &P, ip: Ip) -> Option<Parsed> {
-        let frame_len = frame_len(packet, ethernet::LEN, ip.len).ok()?;
-        let transport = self.transport(packet, true).ok()?;
-        Some(self.parsed(Ip { frame_len, ..ip }, &transport))
+    fn plain<P: Packet>(
+        &self,
+        packet: &P,
+        segment: &Segment,
+        is_v6: bool,
+        len: u32,
+    ) -> Option<Parsed> {
+        let is_syn = match self.protocol {
+            protocol::TCP => {
+                let header_len = tcp::header_len(segment.data_offset);
+                if header_len < tcp::LEN || header_len as u32 > self.len {
+                    return None;
+                }
+                tcp::is_syn(segment.flags)
+            }
+            protocol::UDP => {
+                let udp_len = u32::from(segment.udp_len.get());
+                if udp_len < udp::LEN as u32 || udp_len > self.len {
+                    return None;
+                }
+                false
+            }
+            _ => return None,
+        };
+        let frame_len = frame_len(packet, ethernet::LEN, len).ok()?;
+        let ip = Ip {
+            tags: Tags::NONE,
+            is_v6,
+            len,
+            frame_len,
+        };
+        let ports = segment.ports.get();
+        let transport = Transport {
+            // Two halves of one load.
+            source_port: (ports as u16).to_le_bytes(),
+            destination_port: ((ports >> 16) as u16).to_le_bytes(),
+            is_syn,
+        };
+        Some(self.parsed(ip, &transport))
     }
 
     #[inline(always)]

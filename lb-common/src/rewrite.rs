@@ -1,16 +1,38 @@
 //! The Ethernet header and tags of a packet on its way out.
 
-use zerocopy::byteorder::little_endian::U32;
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::{little_endian::U32, network_endian::U16},
+};
 
 use crate::{
     backend::{Backend, flags},
     packet::Packet,
     parse::Tags,
     wire::{
-        ethernet::{self, Ethernet},
+        ethernet::{self, Addresses},
         vlan::{self, Vlan},
     },
 };
+
+/// An Ethernet header whose addresses are written as words.
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct Link {
+    addresses: Addresses,
+    ether_type: U16,
+}
+
+impl Link {
+    /// Of frames on the way to `backend`.
+    #[inline(always)]
+    pub(crate) fn new(backend: &Backend, ether_type: u16) -> Self {
+        Self {
+            addresses: backend.ethernet(),
+            ether_type: ether_type.into(),
+        }
+    }
+}
 
 /// The tags that a frame leaves with: the backend's, or its own where it leaves by the interface it came by.
 #[must_use]
@@ -52,9 +74,7 @@ pub const fn tags(backend: &Backend, came_with: Tags, is_redirect: bool) -> Tags
 /// Returns `None` where the frame has no Ethernet header.
 #[inline(always)]
 pub fn addresses<P: Packet>(packet: &mut P, backend: &Backend) -> Option<()> {
-    let header = packet.at_mut::<Ethernet>(0)?;
-    header.destination = backend.mac_destination;
-    header.source = backend.mac_source;
+    *packet.at_mut::<Addresses>(0)? = backend.ethernet();
     Some(())
 }
 
@@ -69,16 +89,12 @@ pub fn link<P: Packet>(
     tags: &Tags,
     ether_type: u16,
 ) -> Option<()> {
-    *packet.at_mut::<Ethernet>(0)? = Ethernet {
-        destination: backend.mac_destination,
-        source: backend.mac_source,
-        ether_type: if tags.count == 0 {
-            ether_type
-        } else {
-            tags.outer_type as u16
-        }
-        .into(),
+    let first = if tags.count == 0 {
+        ether_type
+    } else {
+        tags.outer_type as u16
     };
+    *packet.at_mut::<Link>(0)? = Link::new(backend, first);
     if tags.count > 0 {
         *packet.at_mut::<Vlan>(ethernet::LEN)? = Vlan {
             tci: (tags.outer as u16).into(),

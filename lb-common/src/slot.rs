@@ -95,6 +95,14 @@ impl Slot {
         self.current == self.previous
     }
 
+    /// Whether there is nobody who serves it, or ever did.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_nobodys(self) -> bool {
+        // NOBODY is 0: one comparison.
+        self.current | self.previous == NOBODY
+    }
+
     /// How far the slot is in changing hands.
     #[must_use]
     #[inline(always)]

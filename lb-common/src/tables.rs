@@ -8,6 +8,7 @@ use crate::{
     flow::HashKeys,
     fragment::FragmentKey,
     limit::LimitTables,
+    noted::Noted,
     pin::{Idle, Pins},
     pipeline::Outcome,
     slot::SlotTable,
@@ -38,14 +39,12 @@ pub mod step {
     pub const ANSWER: u32 = 2;
     /// [`crate::pipeline::pins`].
     pub const PINS: u32 = 3;
-    /// [`crate::pipeline::chosen`].
-    pub const CHOSEN: u32 = 4;
     /// [`crate::pipeline::guard`].
-    pub const GUARD: u32 = 5;
+    pub const GUARD: u32 = 4;
     /// Tells who watches what became of a packet: the observing program alone has it ([`crate::observe`]).
-    pub const OBSERVED: u32 = 6;
+    pub const OBSERVED: u32 = 5;
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 6;
 }
 
 /// Settings of the node that packets need. Host order.
@@ -187,31 +186,6 @@ pub struct Answer {
     pub mtu: u32,
 }
 
-/// Where a packet goes that a step has judged: from [`crate::pipeline::pins`] or [`crate::pipeline::guard`] to
-/// [`crate::pipeline::chosen`]. Host order.
-#[derive(
-    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
-)]
-#[repr(C)]
-pub struct Chosen {
-    /// The VIP's id.
-    pub vip: u32,
-    /// Hash of the flow.
-    pub hash: u32,
-    /// The backend's id.
-    pub backend: u32,
-    /// [`chosen_flags`].
-    pub flags: u32,
-}
-
-/// Facts about a packet that goes where [`Chosen`] says.
-pub mod chosen_flags {
-    /// It is a SYN.
-    pub const SYN: u32 = 1;
-    /// It is a later fragment whose first was not seen.
-    pub const ORPHAN: u32 = 2;
-}
-
 /// What is counted of the pins of a [`crate::pin::Kind`]. Host order; one value a CPU.
 ///
 /// The kernel does not tell what it evicts: it is what was made, less what was removed and what is there.
@@ -288,10 +262,10 @@ pub trait Tables: Pins + LimitTables {
     fn answer(&self) -> Option<Answer>;
     /// How long a VIP's flows may be silent.
     fn idle(&self, vip: u32) -> Option<&Idle>;
-    /// Notes for the next step where the packet goes.
-    fn set_chosen(&self, chosen: &Chosen);
-    /// What [`Self::set_chosen`] noted.
-    fn chosen(&self) -> Option<Chosen>;
+    /// Notes a packet for the step that goes on with it.
+    fn note(&self, noted: &Noted);
+    /// What [`Self::note`] noted.
+    fn noted(&self) -> Option<Noted>;
     /// What is to be looked up among the blocks for a VIP's packets ([`crate::access::blocks`]).
     fn blocks(&self, vip: u32) -> u32;
     /// What is to be looked up in the access lists for a VIP's packets ([`crate::access::lists`]).
@@ -302,10 +276,8 @@ pub trait Tables: Pins + LimitTables {
     fn listed(&self, key: &PrefixKey) -> u32;
     /// Counts a packet on which a list has decided, by [`crate::access::List::counter`].
     fn count_access(&self, counter: u32);
-    /// Counts a forwarded frame for its VIP.
-    fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool);
-    /// Counts a forwarded frame for its backend.
-    fn count_backend(&self, id: u16, bytes: u64, is_syn: bool);
+    /// Counts a forwarded frame for its VIP and its backend.
+    fn count_forwarded(&self, vip: u32, backend: u16, bytes: u64, is_syn: bool);
     /// Counts a frame for a VIP that is dropped, by [`crate::reason::Reason::drop_index`].
     fn count_drop(&self, vip: u32, index: u32);
     /// Counts a frame under its reason, and tells a tracer of it.

@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
     btf_maps::{Array, LruHashMap, PerCpuArray},
-    helpers::generated::bpf_ktime_get_ns,
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use lb_common::{
@@ -119,6 +119,12 @@ impl LimitTables for KernelTables {
     fn precise_ns(&self) -> u64 {
         // SAFETY: the helper takes nothing and only reads the clock.
         unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn coarse_ns(&self) -> u64 {
+        // SAFETY: as above.
+        unsafe { bpf_ktime_get_coarse_ns() }
     }
 
     #[inline(always)]

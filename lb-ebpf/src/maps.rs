@@ -18,12 +18,13 @@ use lb_common::{
     flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
     gcra::{Limit, Ticks, ticks},
+    noted::Noted,
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
     slot::SlotTable,
     tables::{
-        Answer, Chosen, Counters, Drops, Interface, Limited, MAX_PEERS, MAX_PORTS, MAX_REASONS,
-        Node, PinCounters, REASON_COUNTERS, Tables, Traced, step,
+        Answer, Counters, Drops, Interface, Limited, MAX_PEERS, MAX_PORTS, MAX_REASONS, Node,
+        PinCounters, REASON_COUNTERS, Tables, Traced, step,
     },
     vip::{MAX_VIPS, VipTable},
 };
@@ -131,9 +132,9 @@ pub(crate) static PINS_OLD: LruHashMap<Flow, Pin, 65536> = LruHashMap::new();
 #[btf_map]
 pub(crate) static PIN_COUNTERS: PerCpuArray<PinCounters, { Kind::ALL.len() }> = PerCpuArray::new();
 
-/// Where the packet at hand goes: from one step to the next, on one CPU.
+/// The packet at hand: from one step to the next, on one CPU.
 #[btf_map]
-static CHOSEN: PerCpuArray<Chosen, 1> = PerCpuArray::new();
+static NOTED: PerCpuArray<Noted, 1> = PerCpuArray::new();
 
 /// Theoretical arrival times of the node's own limits ([`Limited`]); each CPU has its own.
 #[btf_map]
@@ -343,16 +344,16 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn set_chosen(&self, chosen: &Chosen) {
-        if let Some(noted) = CHOSEN.get_ptr_mut(0) {
+    fn note(&self, noted: &Noted) {
+        if let Some(held) = NOTED.get_ptr_mut(0) {
             // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
-            unsafe { *noted = *chosen };
+            unsafe { *held = *noted };
         }
     }
 
     #[inline(always)]
-    fn chosen(&self) -> Option<Chosen> {
-        CHOSEN.get(0).copied()
+    fn noted(&self) -> Option<Noted> {
+        NOTED.get(0).copied()
     }
 
     #[inline(always)]
@@ -387,7 +388,7 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool) {
+    fn count_forwarded(&self, vip: u32, backend: u16, bytes: u64, is_syn: bool) {
         if TRACE.load() != 0 {
             return;
         }
@@ -395,15 +396,8 @@ impl Tables for KernelTables {
             // SAFETY: the value is this CPU's own, and nothing else on it runs meanwhile.
             unsafe { (*counters).add(bytes, is_syn) };
         }
-    }
-
-    #[inline(always)]
-    fn count_backend(&self, id: u16, bytes: u64, is_syn: bool) {
-        if TRACE.load() != 0 {
-            return;
-        }
-        if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(id)) {
-            // SAFETY: as in `count_vip`.
+        if let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(u32::from(backend)) {
+            // SAFETY: as above.
             unsafe { (*counters).add(bytes, is_syn) };
         }
     }
@@ -448,7 +442,7 @@ impl Tables for KernelTables {
             return;
         }
         if let Some(drops) = VIP_DROPS.get_ptr_mut(vip) {
-            // SAFETY: as in `count_vip`.
+            // SAFETY: as in `count_forwarded`.
             unsafe { (*drops).add(index) };
         }
     }

@@ -57,26 +57,22 @@ pub fn weir_unusual(ctx: XdpContext) -> u32 {
 /// Judges packets of VIPs with access lists or limits.
 #[xdp(frags)]
 pub fn weir_guard(ctx: XdpContext) -> u32 {
-    match pipeline::guard(&mut XdpPacket::new(&ctx), &KernelTables) {
+    let step = pipeline::guard(
+        &mut XdpPacket::new(&ctx),
+        &KernelTables,
+        ingress_ifindex(ctx.ctx),
+    );
+    match step {
         Step::Done(outcome) => act(&ctx, &outcome),
         Step::Pins => continue_in(&ctx, step::PINS),
-        _ => continue_in(&ctx, step::CHOSEN),
+        _ => continue_in(&ctx, step::ANSWER),
     }
 }
 
-/// Finds the backend of a flow whose slot changes hands.
+/// Sends packets of a flow whose slot changes hands to its backend.
 #[xdp(frags)]
 pub fn weir_pins(ctx: XdpContext) -> u32 {
-    match pipeline::pins(&mut XdpPacket::new(&ctx), &KernelTables) {
-        Step::Done(outcome) => act(&ctx, &outcome),
-        _ => continue_in(&ctx, step::CHOSEN),
-    }
-}
-
-/// Sends a packet to the backend that `weir_guard` or `weir_pins` found.
-#[xdp(frags)]
-pub fn weir_chosen(ctx: XdpContext) -> u32 {
-    let step = pipeline::chosen(
+    let step = pipeline::pins(
         &mut XdpPacket::new(&ctx),
         &KernelTables,
         ingress_ifindex(ctx.ctx),

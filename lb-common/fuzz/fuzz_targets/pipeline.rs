@@ -20,12 +20,13 @@ use lb_common::{
     flow::{Address, Flow, HASH_KEYS, HashKeys},
     fragment::FragmentKey,
     limit::{self, Judgement, Known, LimitTables, Limits, OwnRate, Rate, SourceKey, Tat},
+    noted::Noted,
     packet::{HEADROOM, HostPacket},
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::{self, Outcome},
     reason::Verdict,
     slot::{Slot, SlotTable},
-    tables::{Answer, Chosen, Interface, Limited, Node, Tables},
+    tables::{Answer, Interface, Limited, Node, Tables},
     vip::{self, VipEntry, VipKey, VipTable},
 };
 use libfuzzer_sys::fuzz_target;
@@ -122,7 +123,7 @@ static IDLE: Idle = Idle {
 struct Maps {
     fragments: RefCell<HashMap<FragmentKey, u16>>,
     answer: Cell<Option<Answer>>,
-    chosen: Cell<Option<Chosen>>,
+    noted: Cell<Option<Noted>>,
 }
 
 /// Nothing is remembered: every packet of a slot that changes hands is a miss.
@@ -148,6 +149,10 @@ impl LimitTables for Maps {
     type Tat = Word;
     type Known = Source;
     fn precise_ns(&self) -> u64 {
+        0
+    }
+
+    fn coarse_ns(&self) -> u64 {
         0
     }
     fn limits(&self, _: u32) -> Option<&Limits> {
@@ -249,11 +254,11 @@ impl Tables for Maps {
     fn idle(&self, _: u32) -> Option<&Idle> {
         Some(&IDLE)
     }
-    fn set_chosen(&self, chosen: &Chosen) {
-        self.chosen.set(Some(*chosen));
+    fn note(&self, noted: &Noted) {
+        self.noted.set(Some(*noted));
     }
-    fn chosen(&self) -> Option<Chosen> {
-        self.chosen.get()
+    fn noted(&self) -> Option<Noted> {
+        self.noted.get()
     }
     // Some VIPs are blocked or listed in some way, each in another.
     fn blocks(&self, vip: u32) -> u32 {
@@ -269,8 +274,7 @@ impl Tables for Maps {
         (key.high % 3) as u32
     }
     fn count_access(&self, _: u32) {}
-    fn count_vip(&self, _: u32, _: u64, _: bool) {}
-    fn count_backend(&self, _: u16, _: u64, _: bool) {}
+    fn count_forwarded(&self, _: u32, _: u16, _: u64, _: bool) {}
     fn count_drop(&self, _: u32, _: u32) {}
     fn count_outcome(&self, _: &Outcome) {}
 }

@@ -67,6 +67,11 @@ impl LimitTables for Maps {
         self.clock_reads.set(self.clock_reads.get() + 1);
         self.now_ns.get()
     }
+
+    fn coarse_ns(&self) -> u64 {
+        self.clock_reads.set(self.clock_reads.get() + 1);
+        self.now_ns.get()
+    }
     fn limits(&self, _vip: u32) -> Option<&Limits> {
         Some(&self.limits)
     }

@@ -1,7 +1,11 @@
 //! Ethernet II (IEEE 802.3, clause 3.2.6).
 
 use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::{
+        little_endian::{U32, U64},
+        network_endian::U16,
+    },
 };
 
 /// An Ethernet header, 14 bytes.
@@ -14,6 +18,17 @@ pub struct Ethernet {
     pub source: [u8; 6],
     /// What follows ([`IPV4`], [`IPV6`], …).
     pub ether_type: U16,
+}
+
+/// The two addresses at the start of an Ethernet header as two words, 12 bytes: six bytes copied to six others would be a
+/// call of memcpy in BPF.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Addresses {
+    /// Where the frame goes, and the first two bytes of who sent it.
+    pub first: U64,
+    /// The last four bytes of who sent it.
+    pub last: U32,
 }
 
 /// EtherType of IPv4.

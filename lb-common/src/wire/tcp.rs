@@ -50,13 +50,27 @@ impl Tcp {
     #[must_use]
     #[inline(always)]
     pub const fn header_len(&self) -> usize {
-        ((self.data_offset >> 4) as usize) << 2
+        header_len(self.data_offset)
     }
 
     /// Whether this segment asks for a new connection: SYN without ACK, FIN or RST.
     #[must_use]
     #[inline(always)]
     pub const fn is_syn(&self) -> bool {
-        self.flags & (flags::SYN | flags::ACK | flags::FIN | flags::RST) == flags::SYN
+        is_syn(self.flags)
     }
+}
+
+/// [`Tcp::header_len`] by [`Tcp::data_offset`].
+#[must_use]
+#[inline(always)]
+pub const fn header_len(data_offset: u8) -> usize {
+    ((data_offset >> 4) as usize) << 2
+}
+
+/// [`Tcp::is_syn`] by [`Tcp::flags`].
+#[must_use]
+#[inline(always)]
+pub const fn is_syn(flags: u8) -> bool {
+    flags & (flags::SYN | flags::ACK | flags::FIN | flags::RST) == flags::SYN
 }

@@ -15,12 +15,11 @@ use lb_common::{
     flow::Flow,
     fragment::FragmentKey,
     limit::{self, Judgement, LimitTables, Limits, OwnRate, Source, SourceKey},
+    noted::Noted,
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
     slot::SlotTable,
-    tables::{
-        Answer, Chosen, Counters, Drops, Interface, Limited, MAX_REASONS, Node, PinCounters, Tables,
-    },
+    tables::{Answer, Counters, Drops, Interface, Limited, MAX_REASONS, Node, PinCounters, Tables},
     vip::{VipEntry, VipTable},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -150,7 +149,7 @@ struct Counts {
     pin_counters: BTreeMap<Kind, PinCounters>,
     access: BTreeMap<u32, u64>,
     answer: Option<Answer>,
-    chosen: Option<Chosen>,
+    noted: Option<Noted>,
 }
 
 /// Packets in memory are looked at as they are.
@@ -515,6 +514,10 @@ impl LimitTables for Memory {
         self.now_ns
     }
 
+    fn coarse_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     fn limits(&self, vip: u32) -> Option<&Limits> {
         self.limits.get(vip)
     }
@@ -577,12 +580,12 @@ impl Tables for Memory {
         self.idle.get(&vip)
     }
 
-    fn set_chosen(&self, chosen: &Chosen) {
-        self.counts.borrow_mut().chosen = Some(*chosen);
+    fn note(&self, noted: &Noted) {
+        self.counts.borrow_mut().noted = Some(*noted);
     }
 
-    fn chosen(&self) -> Option<Chosen> {
-        self.counts.borrow().chosen
+    fn noted(&self) -> Option<Noted> {
+        self.counts.borrow().noted
     }
 
     fn blocks(&self, vip: u32) -> u32 {
@@ -606,14 +609,11 @@ impl Tables for Memory {
         *self.counts.borrow_mut().access.entry(counter).or_default() += 1;
     }
 
-    fn count_vip(&self, vip: u32, bytes: u64, is_syn: bool) {
+    fn count_forwarded(&self, vip: u32, backend: u16, bytes: u64, is_syn: bool) {
         let mut counts = self.counts.borrow_mut();
         counts.vips.entry(vip).or_default().add(bytes, is_syn);
-    }
-
-    fn count_backend(&self, id: u16, bytes: u64, is_syn: bool) {
-        let mut counts = self.counts.borrow_mut();
-        counts.backends.entry(id).or_default().add(bytes, is_syn);
+        let counters = counts.backends.entry(backend).or_default();
+        counters.add(bytes, is_syn);
     }
 
     fn interface(&self, ifindex: u32) -> Option<&Interface> {

@@ -21,6 +21,9 @@ pub struct Parts {
     pub nodes: u32,
 }
 
+/// Bursts shorter than this are held by the precise clock: five ticks of the slowest kernels, twelve of the usual ones.
+const SHORT: Ticks = TICKS_PER_SECOND / 20;
+
 /// The limits of a VIP on a node with this many CPUs; `None` where it has none.
 #[must_use]
 pub fn limits(wanted: &config::Limits, vip: &str, parts: &Parts, cpus: usize) -> Option<Limits> {
@@ -43,8 +46,17 @@ pub fn limits(wanted: &config::Limits, vip: &str, parts: &Parts, cpus: usize) ->
         };
         as_ticks(kind, (thousandths, burst), limit.is_observed, cpus)
     };
+    let mut rates = Kind::ALL.map(rate);
+    // Leases come and go, and some are of a few packets.
+    let is_cluster = wanted.by_kind.values().any(|limit| limit.is_cluster);
+    let is_short = |rate: &Rate| rate.interval != 0 && rate.depth < SHORT;
+    if is_cluster || rates.iter().any(is_short) {
+        for rate in &mut rates {
+            rate.flags |= rate_flags::PRECISE;
+        }
+    }
     Some(Limits {
-        rates: Kind::ALL.map(rate),
+        rates,
         mask_v6: mask(wanted.source_prefix_v6),
         mask_v4: mask(96_u8.saturating_add(wanted.source_prefix_v4)),
     })
@@ -152,7 +164,24 @@ mod tests {
         assert_eq!(rate.depth, 50 * rate.interval);
         assert_eq!(rate.batch, rate.depth / 32);
         assert_eq!(made.rate(Kind::Bytes).interval, 0);
+        assert_eq!(rate.flags, 0);
         assert!(limits(&config::Limits::default(), "web", &Parts::default(), 4).is_none());
+    }
+
+    #[test]
+    fn short_bursts_and_leases_want_the_precise_clock() {
+        let is_precise = |wanted: &config::Limits| {
+            let made = limits(wanted, "web", &Parts::default(), 1).unwrap();
+            let all = Kind::ALL.map(|kind| made.rate(kind).flags & rate_flags::PRECISE != 0);
+            assert!(all == [true; 5] || all == [false; 5]);
+            all == [true; 5]
+        };
+        let long = (Kind::Packets, limit(1000, 50));
+        assert!(!is_precise(&of([long])));
+        assert!(is_precise(&of([long, (Kind::Bytes, limit(1000, 49))])));
+        let mut lease = limit(1000, 1000);
+        lease.is_cluster = true;
+        assert!(is_precise(&of([long, (Kind::NewConnections, lease)])));
     }
 
     #[test]

@@ -321,7 +321,7 @@ mod tests {
         const SCRATCH: [&str; 6] = [
             "STEPS",
             "TRACED",
-            "CHOSEN",
+            "NOTED",
             "ANSWER",
             "LIMIT_TATS",
             "AYA_LOGS",

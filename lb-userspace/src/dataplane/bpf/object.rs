@@ -51,7 +51,6 @@ const STEP_PROGRAMS: [&str; step::COUNT] = [
     "weir_message",
     "weir_answer",
     "weir_pins",
-    "weir_chosen",
     "weir_guard",
     "weir_observed",
 ];
