@@ -113,6 +113,34 @@ fn a_node_that_is_silent_is_forgotten_and_an_earlier_start_sooner() {
     roster.hears("b2", "lb-2", &[]);
 }
 
+/// As docs/fleet-limits.md has the user's rights.
+#[test]
+fn the_rights_that_limits_need_are_enough() {
+    let server = Server::start();
+    let rights = "+evalsha +eval +get +set +time ~weir:*";
+    let head = ["ACL", "SETUSER", "weir", "on", ">do-not-print"];
+    let words: Vec<_> = head.into_iter().chain(rights.split(' ')).collect();
+    server.command(&words);
+    let url = format!(
+        "unix://{}?user=weir&pass=do-not-print",
+        server.socket().display()
+    );
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let report = "weir:{edge}:agreement:1:report:a";
+    let _: () = redis::cmd("EVAL")
+        .arg(ROSTER_SCRIPT)
+        .arg(2)
+        .arg(&["weir:{edge}:agreement:1:roster", report])
+        .arg(&["a", "lb-1", "t", "{}", "4000", "600000"])
+        .query(&mut connection)
+        .unwrap();
+    let read: String = redis::cmd("GET")
+        .arg(report)
+        .query(&mut connection)
+        .unwrap();
+    assert_eq!(read, "{}");
+}
+
 #[test]
 fn a_clock_that_goes_back_and_values_of_others_do_no_harm() {
     let roster = Roster::new();
