@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod agreement;
 pub mod announce;
 pub mod api;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! The one task that owns the data plane: it makes the maps what the configuration and the network want, and
 //! answers commands. No map needs a lock.
 
+mod agreement;
 mod announce;
 mod attachments;
 mod blocks;
@@ -55,6 +56,7 @@ use crate::{
     service_manager::Watchdog,
     state::StateFile,
 };
+use agreement::FleetAgreement;
 use announce::Announcements;
 use attachments::Attachments;
 use change::Prepared;
@@ -117,6 +119,8 @@ pub(crate) struct Reconciler<D> {
     settled: Option<Arc<Settled>>,
     /// Limits that the whole fleet keeps.
     fleet: FleetLimits,
+    /// Whether the fleet has the same tables.
+    agreement: FleetAgreement,
     /// Who watches packets.
     observers: Box<Observers>,
     /// The cluster whose Services are served.
@@ -245,6 +249,7 @@ impl<D: DataPlane> Reconciler<D> {
             unnamed: BTreeSet::new(),
             settled: None,
             fleet: FleetLimits::of(state.fleet_nodes),
+            agreement: FleetAgreement::new(),
             observers: Box::default(),
             announcements: Announcements::default(),
             watchdog: Watchdog::wanted(),
@@ -482,6 +487,14 @@ impl<D: DataPlane> Reconciler<D> {
             }
             Command::FleetReading(sender) => {
                 self.answer_reading(sender);
+                None
+            }
+            Command::FleetReport(sender) => {
+                drop(sender.send(self.fleet_report()));
+                None
+            }
+            Command::Agreement(sender) => {
+                drop(sender.send(self.agreement()));
                 None
             }
             Command::ReloadFailed(file, refusal) => {

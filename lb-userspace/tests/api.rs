@@ -193,7 +193,7 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json),
         sorted(
-            "ready node version commit generation config interfaces vips reasons access maps pins programs fleet observed kubernetes \
+            "ready node version commit generation config interfaces vips reasons access maps pins programs fleet agreement observed kubernetes \
              drained announcements announcement_counts overrides problems"
         )
     );
@@ -201,6 +201,12 @@ fn field_names_are_stable() {
         keys(&json["config"]),
         sorted("file applied by time refused")
     );
+    assert_eq!(keys(&json["agreement"]), sorted("by error nodes vips"));
+    assert_eq!(
+        keys(&json["agreement"]["nodes"]),
+        sorted("agrees differs unreachable")
+    );
+    assert_eq!(keys(&json["agreement"]["vips"][0]), sorted("vip nodes"));
     assert_eq!(
         keys(&json["observed"]),
         sorted("active watchers captured skipped")

@@ -141,6 +141,17 @@ fn reads_where_redis_is() {
 }
 
 #[test]
+fn reads_peers_once_each_in_any_order() {
+    let peers = good("fleet.toml").fleet.peers;
+    let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        peers,
+        ["10.0.0.1:9407", "10.0.0.2:9407", "[2001:db8::3]:9407"]
+    );
+    assert!(good("minimal.toml").fleet.peers.is_empty());
+}
+
+#[test]
 fn reads_what_the_design_shows() {
     let config = good("design.toml");
     assert_eq!(config.node.name, "lb-1");

@@ -7,7 +7,8 @@ mod common;
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
 
 use lb_userspace::{
-    api::{Handle, LeavingStatus},
+    agreement::Report,
+    api::{Handle, LeavingStatus, VipAgreement},
     metrics::{self, MEASURED, METRICS, PROCESS},
 };
 use tokio::{
@@ -198,6 +199,64 @@ async fn health_follows_the_daemons_task() {
         status.contains("503") && body.contains("did not answer within 1 s"),
         "{body}"
     );
+}
+
+#[tokio::test]
+async fn other_nodes_are_told_of_this_one_and_not_twice() {
+    let address = start(common::reconciler(common::status())).await;
+    let (status, headers, body) = get(address, "/fleet").await;
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    assert!(headers.contains("application/json"), "{headers}");
+    assert_eq!(
+        Report::from_json(body.as_bytes()).unwrap(),
+        common::report()
+    );
+    let tag = headers.lines().find_map(|line| line.strip_prefix("etag: "));
+    let known = format!("/fleet HTTP/1.1\r\nIf-None-Match: {}\r\nX:", tag.unwrap());
+    let (status, _, body) = get(address, &known).await;
+    assert_eq!(
+        (status.as_str(), body.as_str()),
+        ("HTTP/1.1 304 Not Modified", "")
+    );
+    let other = "/fleet HTTP/1.1\r\nIf-None-Match: \"0123456789abcdef\"\r\nX:";
+    assert_eq!(get(address, other).await.0, "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn how_the_nodes_of_the_fleet_stand_is_counted() {
+    let mut status = common::status();
+    let measured = prometheus::Registry::new();
+    let text = metrics::text(&status, &measured).unwrap();
+    let found = samples(&text);
+    for (sample, value) in [
+        (r#"weir_fleet_nodes{state="agrees"}"#, 1.0),
+        (r#"weir_fleet_nodes{state="differs"}"#, 1.0),
+        (r#"weir_fleet_nodes{state="unreachable"}"#, 0.0),
+        (r#"weir_fleet_vip_nodes_differing{vip="web"}"#, 1.0),
+        (r#"weir_fleet_vip_nodes_differing{vip="web.v6"}"#, 0.0),
+        ("weir_fleet_reports_connected", 1.0),
+    ] {
+        assert_eq!(found.get(sample), Some(&value), "{sample} in {text}");
+    }
+    let agreement = status.agreement.as_mut().unwrap();
+    // A VIP of that name that is dialled elsewhere, and one that only others have.
+    let more = [("web", 2), ("new", 1)].map(|(vip, nodes)| VipAgreement {
+        vip: vip.to_owned(),
+        nodes,
+    });
+    agreement.vips.extend(more);
+    agreement.error = Some("no answer".to_owned());
+    let text = metrics::text(&status, &measured).unwrap();
+    let found = samples(&text);
+    let web = r#"weir_fleet_vip_nodes_differing{vip="web"}"#;
+    assert_eq!(found.get(web), Some(&2.0), "{text}");
+    assert_eq!(found.get("weir_fleet_reports_connected"), Some(&0.0));
+    assert!(!text.contains(r#"vip="new""#), "{text}");
+    status.agreement = None;
+    let text = metrics::text(&status, &measured).unwrap();
+    for name in ["nodes", "vip_nodes_differing", "reports_connected"] {
+        assert!(!text.contains(&format!("weir_fleet_{name}")), "{text}");
+    }
 }
 
 #[test]

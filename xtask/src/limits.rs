@@ -20,10 +20,9 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use etherparse::PacketBuilder;
 
-pub(crate) use self::fleet::serve as start_redis;
 use self::paced::{Sent, Stream, send};
 pub use self::{
-    fleet::{Findings, Situation, fleet},
+    fleet::{Findings, Situation, fleet, serve as start_redis},
     flood::{Flood, flood},
 };
 use crate::{

@@ -21,9 +21,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    Base, BlockList, CaptureFilter, Changed, Detached, Event, FlowFilter, Flows, Generation,
-    LimitFilter, Limits, NewBlock, NewConfig, NewWeight, OldBlock, PacketFilter, PacketSeen, Plan,
-    Status, Target,
+    Agreement, Base, BlockList, CaptureFilter, Changed, Detached, Event, FlowFilter, Flows,
+    Generation, LimitFilter, Limits, NewBlock, NewConfig, NewWeight, OldBlock, PacketFilter,
+    PacketSeen, Plan, Status, Target,
 };
 use crate::{config::Finding, http::ErrorBody};
 
@@ -393,6 +393,14 @@ impl Client {
             None => Call::change(Method::DELETE, path, base),
         };
         self.ask(call).await
+    }
+
+    /// Whether the nodes of the fleet have the same tables.
+    ///
+    /// # Errors
+    /// No daemon, it compares no nodes, or no answer that makes sense.
+    pub async fn agreement(&self) -> Result<Agreement, ClientError> {
+        self.ask(Call::new(Method::GET, "/v1/fleet")).await
     }
 
     /// What is blocked by command.

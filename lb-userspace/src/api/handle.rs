@@ -12,6 +12,7 @@ use super::{
     Status,
 };
 use crate::{
+    agreement::{Agreement, Report},
     limits::fleet::protocol::Reading,
     model::services::Services,
     observe::{Subscription, Wanted},
@@ -43,6 +44,10 @@ pub enum Command {
     LimitsBasis(oneshot::Sender<Result<LimitsBasis, String>>),
     /// Tell what came of what the fleet limits.
     FleetReading(oneshot::Sender<Reading>),
+    /// Tell what other nodes of the fleet may know of this one.
+    FleetReport(oneshot::Sender<Report>),
+    /// Tell whether the fleet has the same tables; `None` where nodes are not compared.
+    Agreement(oneshot::Sender<Option<Agreement>>),
     /// Tell the events from now on.
     Events(oneshot::Sender<broadcast::Receiver<Event>>),
     /// Let somebody watch packets.
@@ -171,6 +176,22 @@ impl Handle {
         patience: Duration,
     ) -> Result<broadcast::Receiver<Event>, HandleError> {
         self.ask(Command::Events, patience).await
+    }
+
+    /// What other nodes of the fleet may know of this one.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub async fn fleet_report(&self, patience: Duration) -> Result<Report, HandleError> {
+        self.ask(Command::FleetReport, patience).await
+    }
+
+    /// Whether the fleet has the same tables; `None` where nodes are not compared.
+    ///
+    /// # Errors
+    /// The task has ended or does not answer within `patience`.
+    pub async fn agreement(&self, patience: Duration) -> Result<Option<Agreement>, HandleError> {
+        self.ask(Command::Agreement, patience).await
     }
 
     /// Watches packets from now on. `Ok` has what became of it.

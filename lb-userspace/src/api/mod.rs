@@ -26,6 +26,10 @@ mod server;
 mod socket;
 mod status;
 
+pub use crate::agreement::{
+    Agreement, AgreementStatus, By, NodeAgreement, NodeCounts, NodeState, TableOf, VipAgreement,
+    VipDifference,
+};
 pub use crate::dataplane::bpf::Detached;
 pub use crate::observe::{CaptureFilter, PacketFilter, PacketSeen, Side};
 pub use access::Access;

@@ -25,6 +25,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         server::events,
         server::flows,
         server::limits,
+        server::fleet,
         observe::packets,
         observe::capture,
         server::plan,

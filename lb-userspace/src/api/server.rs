@@ -23,9 +23,9 @@ use tokio::{
 };
 
 use super::{
-    Access, Actor, Apply, Base, BlockList, Change, Changed, Detached, Event, FlowFilter, Flows,
-    Generation, Handle, HandleError, LimitFilter, Limits, NewBlock, NewConfig, NewWeight, OldBlock,
-    Plan, ProfileFilter, Refusal, Socket, Status, Target, What,
+    Access, Actor, Agreement, Apply, Base, BlockList, Change, Changed, Detached, Event, FlowFilter,
+    Flows, Generation, Handle, HandleError, LimitFilter, Limits, NewBlock, NewConfig, NewWeight,
+    OldBlock, Plan, ProfileFilter, Refusal, Socket, Status, Target, What,
     access::{Peer, Right},
     document,
     limits::Moment,
@@ -73,6 +73,7 @@ pub async fn serve(
         .route("/v1/flows", get(flows))
         .route("/v1/blocks", get(blocks).put(block).delete(unblock))
         .route("/v1/limits", get(limits))
+        .route("/v1/fleet", get(fleet))
         .route("/v1/packets", get(observe::packets))
         .route(observe::CAPTURE, get(observe::capture))
         .route("/v1/vips/{vip}/backends/{backend}/drain", drain)
@@ -204,6 +205,19 @@ pub(super) async fn limits(
     match moment(&handle, &filter).await {
         Ok(now) => Json(now.since(&before, &filter)).into_response(),
         Err(answered) => answered,
+    }
+}
+
+/// Whether the nodes of the fleet have the same tables; 404 where nodes are not compared.
+#[utoipa::path(get, path = "/v1/fleet", responses(
+    (status = 200, body = Agreement), (status = "default", body = ErrorBody)))]
+pub(super) async fn fleet(State(handle): State<Handle>) -> Response {
+    const OFF: &str = "nodes are not compared: write `[fleet]` and `peers = [\"10.0.0.2:9407\"]`, the other nodes' \
+                       `metrics_listen`, or `[redis]`, into the configuration (docs/fleet.md)";
+    match handle.agreement(PATIENCE).await {
+        Ok(None) => refused(&Refusal::Unknown(OFF.to_owned())),
+        Ok(Some(agreement)) => Json(agreement).into_response(),
+        Err(error) => answer::<()>(Err(error)),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AnnouncementStatus, FleetStatus, HealthStatus, KubernetesStatus, LimitStatus};
 use crate::{
+    agreement::AgreementStatus,
     config::{Config, ForwardMode, Lists, Protocol, TableAlgorithm, Vip},
     dataplane::{ProgramRuns, ReasonCount},
     model::{overrides::Overrides, slots::Census},
@@ -45,6 +46,8 @@ pub struct Status {
     pub programs: Vec<ProgramStatus>,
     /// Limits that the whole fleet keeps; `null` where there are none.
     pub fleet: Option<FleetStatus>,
+    /// Whether the nodes of the fleet have the same tables, in numbers; `null` where they are not compared (docs/fleet.md).
+    pub agreement: Option<AgreementStatus>,
     /// Whether packets are watched (docs/capture.md).
     pub observed: ObservedStatus,
     /// The cluster whose Services are served; `null` where there is none.

@@ -1,8 +1,8 @@
 //! The command line: one file per verb. Data goes to standard output, messages to standard error.
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (`status`: the daemon is away, or a VIP has no backend
-//! that packets can reach; `decap status`: nothing is attached; `doctor`: something is to be mended; `import`: not all lines
-//! were carried over).
+//! that packets can reach; `fleet`: some node differs or is unreachable; `decap status`: nothing is attached; `doctor`:
+//! something is to be mended; `import`: not all lines were carried over).
 
 mod announce;
 mod apply;
@@ -18,6 +18,7 @@ mod doctor;
 mod drain;
 mod drain_node;
 mod events;
+mod fleet;
 mod flows;
 mod import;
 mod left;
@@ -58,6 +59,7 @@ Examples:
   weir apply                             take the configuration's changes into the running daemon
   weir status                            what it does
   weir top                               how much of it, now: VIPs, backends, drops, sources
+  weir fleet                             do the nodes of the fleet agree, and where not?
   weir drain web 10.0.0.11               no new flows for this backend of VIP web
   weir drain-node --wait                 no traffic for this node: withdraw its VIPs, wait until none comes
   weir block 192.0.2.0/24 --for 10m      drop what these addresses send
@@ -70,7 +72,7 @@ Examples:
   weir detach                            take the program off and remove every pin
   weir import keepalived keepalived.conf > weir.toml    from another balancer
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status, doctor, import)";
+Exit codes: 0 done, 1 failed, 2 usage, 3 degraded (status, fleet, doctor, import)";
 
 /// What `--version` prints; `-V` has the first word of it.
 const VERSION: &str = concat!(
@@ -107,6 +109,7 @@ enum Verb {
     Capture(capture::Args),
     Flows(flows::Args),
     Limits(limits::Args),
+    Fleet(fleet::Args),
     Vip(vip::Args),
     Backend(backend::Args),
     Drain(drain::Args),
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
         Verb::Capture(args) => capture::run(&args),
         Verb::Flows(args) => flows::run(&args),
         Verb::Limits(args) => limits::run(&args),
+        Verb::Fleet(args) => fleet::run(&args),
         Verb::Vip(args) => vip::run(&args),
         Verb::Backend(args) => backend::run(&args),
         Verb::Drain(args) => drain::drain(&args),

@@ -12,9 +12,9 @@ use lb_common::slot::SLOTS;
 use super::backend::{Row, Shown};
 use crate::{
     api::{
-        AccessCount, AccessStatus, AnnounceStatus, BackendStatus, HealthState, HealthStatus,
-        InterfaceStatus, KubernetesStatus, LeavingStatus, ObservedStatus, OverrideStatus, Status,
-        VipStatus,
+        AccessCount, AccessStatus, AgreementStatus, AnnounceStatus, BackendStatus, HealthState,
+        HealthStatus, InterfaceStatus, KubernetesStatus, LeavingStatus, NodeCounts, ObservedStatus,
+        OverrideStatus, Status, VipStatus,
     },
     logging::no_colour,
 };
@@ -72,6 +72,9 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(cluster) = &status.kubernetes {
         writeln!(text, "{}", kubernetes(cluster)).ok();
     }
+    if let Some(line) = status.agreement.as_ref().and_then(agreement) {
+        writeln!(text, "{line}").ok();
+    }
     for problem in &status.problems {
         writeln!(text, "problem: {problem}").ok();
     }
@@ -101,6 +104,35 @@ fn kubernetes(cluster: &KubernetesStatus) -> String {
         "kubernetes {}: {api}{writer}, {services} Services of load balancers",
         cluster.class
     )
+}
+
+/// Where the nodes of the fleet differ; `None` where all agree.
+fn agreement(agreement: &AgreementStatus) -> Option<String> {
+    let NodeCounts {
+        differs,
+        unreachable,
+        ..
+    } = agreement.nodes;
+    let mut parts = Vec::new();
+    if differs > 0 {
+        let names = agreement.vips.iter().map(|vip| vip.vip.as_str());
+        let names: Vec<_> = names.collect();
+        let word = if differs == 1 { "differs" } else { "differ" };
+        parts.push(format!("{differs} {word} in {}", names.join(", ")));
+    }
+    if unreachable > 0 {
+        parts.push(format!("{unreachable} unreachable"));
+    }
+    if agreement.error.is_some() {
+        parts.push("Redis is away".to_owned());
+    }
+    // The command comes first: names of VIPs may be many.
+    (!parts.is_empty()).then(|| {
+        fit(&format!(
+            "other nodes of the fleet (`weir fleet`): {}",
+            parts.join("; ")
+        ))
+    })
 }
 
 /// Access lists and blocks, and what they have decided; empty where there are none.
@@ -566,7 +598,7 @@ fn scaled(number: u64, space: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::ListStatus;
+    use crate::api::{By, ListStatus, VipAgreement};
     use lb_common::access::List;
 
     #[test]
@@ -591,6 +623,38 @@ mod tests {
             "by command: 2 prefixes blocked (`weir block list`)\n\
              deny list of all VIPs: 1.0M prefixes, being written\n\
              node_deny of VIP web: 7 packets denied\n"
+        );
+    }
+
+    #[test]
+    fn a_fleet_that_agrees_takes_no_line() {
+        let mut told = AgreementStatus {
+            by: By::Redis,
+            error: None,
+            nodes: NodeCounts {
+                agrees: 2,
+                ..NodeCounts::default()
+            },
+            vips: Vec::new(),
+        };
+        assert_eq!(agreement(&told), None);
+        told.nodes.differs = 1;
+        told.nodes.unreachable = 2;
+        told.vips = ["web", "dns"]
+            .map(|vip| VipAgreement {
+                vip: vip.to_owned(),
+                nodes: 1,
+            })
+            .to_vec();
+        assert_eq!(
+            agreement(&told).unwrap(),
+            "other nodes of the fleet (`weir fleet`): 1 differs in web, dns; 2 unreachable"
+        );
+        told.nodes = NodeCounts::default();
+        told.error = Some("no answer".to_owned());
+        assert_eq!(
+            agreement(&told).unwrap(),
+            "other nodes of the fleet (`weir fleet`): Redis is away"
         );
     }
 

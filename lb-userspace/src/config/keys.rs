@@ -9,7 +9,15 @@ pub(super) struct Keys {
 }
 
 pub(super) const FILE: Keys = Keys {
-    known: &["node", "redis", "kubernetes", "announce", "access", "vip"],
+    known: &[
+        "node",
+        "redis",
+        "fleet",
+        "kubernetes",
+        "announce",
+        "access",
+        "vip",
+    ],
     later: &[],
 };
 
@@ -44,6 +52,11 @@ pub(super) const NODE: Keys = Keys {
 
 pub(super) const REDIS: Keys = Keys {
     known: &["url", "url_file", "fleet", "period", "timeout"],
+    later: &[],
+};
+
+pub(super) const FLEET: Keys = Keys {
+    known: &["peers"],
     later: &[],
 };
 
@@ -229,6 +242,7 @@ mod tests {
             FILE,
             NODE,
             REDIS,
+            FLEET,
             ANNOUNCE,
             KUBERNETES,
             KUBERNETES_HEALTH,
@@ -246,7 +260,7 @@ mod tests {
     fn lists_read_as_a_sentence() {
         assert_eq!(
             FILE.list(),
-            "`node`, `redis`, `kubernetes`, `announce`, `access` or `vip`"
+            "`node`, `redis`, `fleet`, `kubernetes`, `announce`, `access` or `vip`"
         );
         assert_eq!(BACKEND.list(), "`address`, `weight`, `mac` or `forward`");
     }

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 use super::{
     Config, announce,
     error::Errors,
-    host, keys, kubernetes,
+    fleet, host, keys, kubernetes,
     list_file::Files,
     lists::{self, Lists},
     node, redis,
@@ -202,12 +202,15 @@ fn read(text: &str, file: &str, scope: Scope, needed: Needed) -> Result<Config, 
     let listed = access.iter().chain(own).map(|lists| lists.entries.len());
     lists::check_total(listed.sum(), &mut report);
     let node = settings.and_then(|settings| settings.node);
+    let metrics = node.as_ref().map(|node| node.metrics_listen);
+    let fleet = fleet::read(&top, metrics, &mut report);
     let name = node.as_ref().map(|node| node.name.as_str());
     let kubernetes = kubernetes::read(&top, name, encap_source, &mut report);
     let config = || {
         Some(Config {
             node: node?,
             redis: redis?.0,
+            fleet: fleet?,
             kubernetes: kubernetes?.0,
             announce: announce?,
             access: access?,

@@ -11,6 +11,7 @@ mod duration;
 mod encap;
 mod endpoint;
 pub mod error;
+mod fleet;
 mod flows;
 pub mod health;
 mod host;
@@ -56,8 +57,10 @@ pub struct Config {
     pub node: Node,
     /// Who may send to any VIP, as far as the VIP's own lists do not tell.
     pub access: Lists,
-    /// Where the fleet's limits are shared, if anywhere.
+    /// Where the fleet's limits are shared, and its nodes hear of each other, if anywhere.
     pub redis: Option<Redis>,
+    /// The other nodes, where there is no Redis.
+    pub fleet: Fleet,
     /// Whose Services are served besides the file's VIPs, if anybody's.
     pub kubernetes: Option<Kubernetes>,
     /// How routes for VIPs are published.
@@ -111,7 +114,8 @@ pub struct Node {
     pub api_admin_group: Option<Group>,
 }
 
-/// `[redis]`: where the nodes of a fleet share the limits that are to hold for all of them together.
+/// `[redis]`: where the nodes of a fleet share the limits that are to hold for all of them together, and tell each other
+/// which tables they have.
 #[derive(Clone, Debug)]
 pub struct Redis {
     /// The URL as it was given.
@@ -134,6 +138,14 @@ impl PartialEq for Redis {
         let of = |redis: &Self| (redis.fleet.clone(), redis.period, redis.timeout);
         self.url == other.url && of(self) == of(other)
     }
+}
+
+/// `[fleet]`: which other nodes this one compares its tables with (docs/fleet.md).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Fleet {
+    /// Where the other nodes serve their metrics; this node's own address may be among them. Empty where there is
+    /// `[redis]`.
+    pub peers: BTreeSet<SocketAddr>,
 }
 
 /// `[kubernetes]`: the cluster whose Services of type `LoadBalancer` are served (docs/kubernetes.md).
@@ -453,12 +465,35 @@ impl TableAlgorithm {
 }
 
 /// `affinity` of a VIP: what is hashed of a flow.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Eq,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Affinity {
     /// The whole 5-tuple.
     Flow,
     /// The client's address alone.
     Source,
+}
+
+impl Affinity {
+    /// Name in config, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flow => "flow",
+            Self::Source => "source",
+        }
+    }
 }
 
 /// `announce` of a VIP: how the network learns where its address is.

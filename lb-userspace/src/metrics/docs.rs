@@ -12,8 +12,8 @@ Made from `lb-userspace/src/metrics` and `lb-common/src/reason.rs`; do not edit.
 `WEIR_UPDATE_DOCS=1 cargo test -p lb-userspace --test metrics`.
 
 `weir run` serves them at `http://<metrics_listen>/metrics` (default `127.0.0.1:9407`), with `/healthz` (200 if the
-daemon's task answers within a second) and `/readyz` (200 if the program is attached and the maps hold the
-configuration). Counters of packets live in pinned maps: they survive a restart of the daemon, and never go back. Others
+daemon's task answers within a second), `/readyz` (200 if the program is attached and the maps hold the
+configuration) and `/fleet` (which tables this node has, for the other nodes: [fleet.md](fleet.md#do-the-nodes-agree)). Counters of packets live in pinned maps: they survive a restart of the daemon, and never go back. Others
 say below what they start at 0 with. The label `backend` is the backend's address.
 
 The sums over a VIP's backends are the VIP's, for as long as none of them goes: series of what is no longer configured go with

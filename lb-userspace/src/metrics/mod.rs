@@ -4,6 +4,7 @@
 //!   uses ([`PROCESS`]).
 //! - `GET /healthz`: 200 if the daemon's task answers within a second.
 //! - `GET /readyz`: 200 if the program is attached and the maps hold the configuration.
+//! - `GET /fleet`: which tables this node has, for the others of its fleet ([`crate::agreement`]).
 //!
 //! Nothing is polled between scrapes: counters live in the kernel's maps, and times in the tasks that measure them
 //! ([`MEASURED`]).

@@ -6,9 +6,9 @@ use lb_common::{limit::Judgement, tables::Counters};
 
 use super::table::Sample;
 use crate::api::{
-    AccessCount, AnnounceStatus, AnnouncementCount, AttachMode, BackendStatus, FleetStatus,
-    HealthStatus, InterfaceStatus, KubernetesStatus, MapStatus, PinsStatus, ProgramStatus, Status,
-    VipStatus,
+    AccessCount, AnnounceStatus, AnnouncementCount, AttachMode, BackendStatus, By, FleetStatus,
+    HealthStatus, InterfaceStatus, KubernetesStatus, MapStatus, NodeCounts, NodeState, PinsStatus,
+    ProgramStatus, Status, VipStatus,
 };
 
 /// A count, as Prometheus knows numbers.
@@ -202,6 +202,49 @@ pub(super) fn fleet_shares(status: &Status) -> Vec<Sample> {
         Some((labels.into(), share.per_second.floor()))
     });
     shares.collect()
+}
+
+pub(super) fn fleet_nodes(status: &Status) -> Vec<Sample> {
+    let nodes = status.agreement.iter().flat_map(|agreement| {
+        let NodeCounts {
+            agrees,
+            differs,
+            unreachable,
+        } = agreement.nodes;
+        [
+            (NodeState::Agrees, agrees),
+            (NodeState::Differs, differs),
+            (NodeState::Unreachable, unreachable),
+        ]
+    });
+    nodes
+        .map(|(state, nodes)| (vec![state.as_str().to_owned()], whole(nodes)))
+        .collect()
+}
+
+/// Of this node's VIPs only: others' are for them to tell.
+pub(super) fn vip_nodes_differing(status: &Status) -> Vec<Sample> {
+    let Some(agreement) = &status.agreement else {
+        return Vec::new();
+    };
+    // A name may stand for two: a VIP here, and another one elsewhere.
+    let mut differing = BTreeMap::new();
+    for vip in &agreement.vips {
+        let nodes: &mut u64 = differing.entry(&vip.vip).or_default();
+        *nodes = vip.nodes.max(*nodes);
+    }
+    let vips = status.vips.iter().map(|vip| {
+        let nodes = differing.get(&vip.name).copied().unwrap_or_default();
+        (vec![vip.name.clone()], whole(nodes))
+    });
+    vips.collect()
+}
+
+pub(super) fn agreement(status: &Status) -> Vec<Sample> {
+    let by_redis = status.agreement.iter().filter(|told| told.by == By::Redis);
+    by_redis
+        .map(|told| (vec![], whole(u64::from(told.error.is_none()))))
+        .collect()
 }
 
 pub(super) fn reasons(status: &Status) -> Vec<Sample> {

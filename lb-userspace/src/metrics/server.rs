@@ -5,7 +5,7 @@ use std::{future::Future, io, net::SocketAddr, time::Duration};
 use axum::{
     Extension, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -42,6 +42,7 @@ pub async fn serve(
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/fleet", get(fleet))
         .layer(Extension(measured))
         .with_state(handle);
     let router = http::complete(router);
@@ -67,6 +68,27 @@ async fn metrics(
             http::error(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
         }
     }
+}
+
+/// What other nodes of the fleet may know of this one; nothing again, where they know it already.
+async fn fleet(State(handle): State<Handle>, headers: HeaderMap) -> Response {
+    let report = match handle.fleet_report(HEALTH_PATIENCE).await {
+        Ok(report) => report,
+        Err(error) => return http::error(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    let (json, tag) = report.to_json();
+    let tag = format!("\"{tag}\"");
+    if headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|known| known == tag.as_str())
+    {
+        return StatusCode::NOT_MODIFIED.into_response();
+    }
+    let head = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::ETAG, tag),
+    ];
+    (head, json).into_response()
 }
 
 async fn healthz(State(handle): State<Handle>) -> Response {

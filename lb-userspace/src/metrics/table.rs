@@ -3,9 +3,10 @@
 //! Labels are bounded by the configuration: never a client's address or port.
 
 use super::samples::{
-    access, announced, announcements, attached, backends, build, checks, counted, digests, drops,
-    flaps, fleet, fleet_requests, fleet_shares, healthy, kubernetes, kubernetes_objects,
-    last_durations, limits, maps, pins, reasons, runs, slots, vips, whole,
+    access, agreement, announced, announcements, attached, backends, build, checks, counted,
+    digests, drops, flaps, fleet, fleet_nodes, fleet_requests, fleet_shares, healthy, kubernetes,
+    kubernetes_objects, last_durations, limits, maps, pins, reasons, runs, slots,
+    vip_nodes_differing, vips, whole,
 };
 use crate::api::{Status, VipStatus};
 
@@ -331,6 +332,27 @@ pub const METRICS: &[Metric] = &[
         labels: &["vip", "limit", "origin"],
         help: "What this node may let through of a limit of the whole fleet, a second: packets, bytes or connections; by a lease, or by the fallback while Redis is away. Absent as weir_fleet_connected is.",
         samples: fleet_shares,
+    },
+    Metric {
+        name: "weir_fleet_nodes",
+        kind: Kind::Gauge,
+        labels: &["state"],
+        help: "Other nodes of the fleet, by how they stand: agrees (its tables are this node's), differs, or unreachable (not heard of for 6 s). Absent where nodes are not compared (docs/fleet.md).",
+        samples: fleet_nodes,
+    },
+    Metric {
+        name: "weir_fleet_vip_nodes_differing",
+        kind: Kind::Gauge,
+        labels: &["vip"],
+        help: "Other nodes whose table of the VIP is not this node's, or who have no such VIP. 0 where all agree; unreachable nodes do not count. Absent as weir_fleet_nodes is.",
+        samples: vip_nodes_differing,
+    },
+    Metric {
+        name: "weir_fleet_reports_connected",
+        kind: Kind::Gauge,
+        labels: &[],
+        help: "Whether Redis answered the last time that nodes told each other of their tables, which is every two seconds: 1 or 0. Absent where nodes ask each other, or are not compared.",
+        samples: agreement,
     },
     Metric {
         name: "weir_packets_total",

@@ -16,7 +16,7 @@ use super::{
     services::Services,
     wanted::{Error, Inputs, Standing, Wanted, WantedVip},
 };
-use crate::config::{Announcing, Backend, Config, List, Lists, Node, Vip};
+use crate::config::{Announcing, Backend, Config, Fleet, List, Lists, Node, Vip};
 use checks::CHECKS;
 
 /// What a configuration is held against.
@@ -129,6 +129,11 @@ const ANNOUNCE: &[Field<Announcing>] = &[
     }),
 ];
 
+const FLEET: &[Field<Fleet>] = &[("fleet.peers", |fleet| {
+    let peers = fleet.peers.iter().map(ToString::to_string);
+    peers.collect::<Vec<_>>().join(" ")
+})];
+
 const ACCESS: &[Field<Lists>] = &[
     ("access.allow", |lists| list(&lists.allow)),
     ("access.deny", |lists| list(&lists.deny)),
@@ -190,6 +195,7 @@ impl Basis {
                 to: "another".to_owned(),
             });
         }
+        node.extend(differences(FLEET, &self.file.fleet, &next.fleet));
         node.extend(differences(ANNOUNCE, &self.file.announce, &next.announce));
         node.extend(differences(ACCESS, &self.file.access, &next.access));
         let before: BTreeMap<_, _> = by_name(&self.file, &now).collect();

@@ -211,6 +211,7 @@ impl<D: DataPlane> Reconciler<D> {
         self.watch();
         self.cluster.follow(self.desired.read());
         self.follow_fleet();
+        self.follow_agreement();
         self.watch_lists();
         let Prepared {
             apply, by, reply, ..

@@ -147,10 +147,12 @@ impl FleetLimits {
 }
 
 impl<D: DataPlane> Reconciler<D> {
-    /// From now on limits of the whole fleet are leased, through a task that asks by this handle.
+    /// From now on limits of the whole fleet are leased, and its nodes' tables compared, through tasks that ask by this
+    /// handle.
     pub(crate) fn lease_by(&mut self, handle: Handle) {
-        self.fleet.handle = Some(handle);
+        self.fleet.handle = Some(handle.clone());
         self.follow_fleet();
+        self.compare_by(handle);
     }
 
     /// Leases what the configuration in force wants.

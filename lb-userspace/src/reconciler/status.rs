@@ -124,6 +124,7 @@ impl<D: DataPlane> Reconciler<D> {
             pins,
             programs: programs.into_iter().map(ProgramStatus::from).collect(),
             fleet: self.fleet_status(),
+            agreement: self.agreement_status(),
             observed: self.observed_status(),
             kubernetes,
             drained: self.desired.is_node_drained(),

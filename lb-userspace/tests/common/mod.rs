@@ -2,14 +2,15 @@
 
 use lb_common::{reason::Reason, tables::Drops};
 use lb_userspace::{
+    agreement::Report,
     announce::Because,
     api::{
-        AccessCount, AccessStatus, AnnounceStatus, AnnouncementCount, AnnouncementStatus,
-        AttachMode, BackendStatus, Base, BlockList, Changed, Command, ConfigStatus, Detached,
-        DropStatus, FailureCount, FleetStatus, Handle, HealthState, HealthStatus, InterfaceState,
-        InterfaceStatus, KubernetesStatus, LimitStatus, ListStatus, MapStatus, ObjectCount,
-        ObservedStatus, PinsStatus, ProgramStatus, ReasonStatus, Refusal, ShareStatus, SlotsStatus,
-        Status, VipStatus,
+        AccessCount, AccessStatus, AgreementStatus, AnnounceStatus, AnnouncementCount,
+        AnnouncementStatus, AttachMode, BackendStatus, Base, BlockList, By, Changed, Command,
+        ConfigStatus, Detached, DropStatus, FailureCount, FleetStatus, Handle, HealthState,
+        HealthStatus, InterfaceState, InterfaceStatus, KubernetesStatus, LimitStatus, ListStatus,
+        MapStatus, NodeCounts, ObjectCount, ObservedStatus, PinsStatus, ProgramStatus,
+        ReasonStatus, Refusal, ShareStatus, SlotsStatus, Status, VipAgreement, VipStatus,
     },
     config::{ForwardMode, Protocol, TableAlgorithm},
     dataplane::ReasonCount,
@@ -35,6 +36,34 @@ fn fleet() -> FleetStatus {
             burst: 34,
             origin: "lease".to_owned(),
         }],
+    }
+}
+
+/// As of a node to which one of two others differs.
+fn agreement() -> AgreementStatus {
+    AgreementStatus {
+        by: By::Redis,
+        error: None,
+        nodes: NodeCounts {
+            agrees: 1,
+            differs: 1,
+            unreachable: 0,
+        },
+        vips: vec![VipAgreement {
+            vip: "web".to_owned(),
+            nodes: 1,
+        }],
+    }
+}
+
+/// What the node of [`status`] tells others.
+pub(crate) fn report() -> Report {
+    Report {
+        node: "lb-1".to_owned(),
+        instance: "0123456789abcdef".to_owned(),
+        version: "0.1.0".to_owned(),
+        generation: 3,
+        vips: Vec::new(),
     }
 }
 
@@ -139,6 +168,7 @@ pub(crate) fn status() -> Status {
             refused: None,
         },
         fleet: Some(fleet()),
+        agreement: Some(agreement()),
         observed: ObservedStatus {
             active: true,
             watchers: 1,
@@ -304,6 +334,8 @@ pub(crate) fn reconciler(status: Status) -> Handle {
                 Command::LimitsBasis(answer) => {
                     drop(answer.send(Err("the maps cannot be read".to_owned())));
                 }
+                Command::FleetReport(answer) => answer.send(report()).unwrap(),
+                Command::Agreement(answer) => answer.send(None).unwrap(),
                 Command::Serve(..)
                 | Command::FleetReading(_)
                 | Command::Watch(..)

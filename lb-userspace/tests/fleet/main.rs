@@ -1,4 +1,5 @@
-//! Fleet limits: the protocol in simulated time, its script against a real Redis, and nodes on a real Redis.
+//! Fleet limits: the protocol in simulated time, its script against a real Redis, and nodes on a real Redis. And the roster of
+//! nodes that compare their tables.
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 #![expect(
@@ -14,6 +15,7 @@ mod differential;
 mod live;
 mod many;
 mod node;
+mod roster;
 mod scenarios;
 mod sentinel;
 mod server;

@@ -15,8 +15,8 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{
-        Affinity, Announce, Announcing, Backend, Config, EncapSource, Flows, ForwardMode, Limits,
-        Lists, Node, OnExit, Protocol, Secret, TableAlgorithm, Vip, XdpMode,
+        Affinity, Announce, Announcing, Backend, Config, EncapSource, Fleet, Flows, ForwardMode,
+        Limits, Lists, Node, OnExit, Protocol, Secret, TableAlgorithm, Vip, XdpMode,
     },
     dataplane::{apply::apply, memory::Memory},
     model::{
@@ -219,6 +219,7 @@ pub(crate) fn config(vips: Vec<Vip>) -> Config {
             api_admin_group: None,
         },
         redis: None,
+        fleet: Fleet::default(),
         kubernetes: None,
         announce: Announcing::default(),
         vips,

@@ -450,7 +450,7 @@ fn source(like: IpAddr) -> IpAddr {
 }
 
 /// Starts a Redis that keeps nothing, and waits until it answers.
-pub(crate) fn serve(host: &Host, address: SocketAddr) -> Result<Process> {
+pub fn serve(host: &Host, address: SocketAddr) -> Result<Process> {
     let mut command: Command = host.namespace.command("redis-server");
     command.args(["--port", &address.port().to_string()]);
     command.args(["--bind", &address.ip().to_string()]);

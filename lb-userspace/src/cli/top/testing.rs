@@ -277,6 +277,7 @@ fn sample(seconds: u64) -> Sample {
         pins: Vec::new(),
         programs: Vec::new(),
         fleet: None,
+        agreement: None,
         kubernetes: None,
         observed: ObservedStatus::default(),
         drained: false,

@@ -144,6 +144,7 @@ mod tests {
     fn status() -> Status {
         Status {
             fleet: None,
+            agreement: None,
             kubernetes: None,
             ready: true,
             node: "lb-1".to_owned(),
