@@ -122,7 +122,7 @@ fn the_kernels_statistics_tell_how_often_the_programs_ran() {
     }
     drop(statistics);
     let runs = world.plane.program_runs().unwrap();
-    assert_eq!(runs.len(), 7, "{runs:?}");
+    assert_eq!(runs.len(), 6, "{runs:?}");
     let first = runs.iter().find(|program| program.program == "weir_xdp");
     let first = first.unwrap();
     assert_eq!(first.runs, 5, "{runs:?}");

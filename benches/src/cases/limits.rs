@@ -4,7 +4,7 @@ use lb_common::{
     backend::mode,
     flow::Address,
     gcra::{MAX_DEPTH, TICKS_PER_SECOND},
-    limit::{Kind, Limits, Rate},
+    limit::{Kind, Limits, Rate, rate_flags},
     vip::{VipEntry, VipKey, flags},
 };
 use lb_userspace::dataplane::{
@@ -20,6 +20,7 @@ const SOURCES: u16 = 511;
 const ALL: u16 = 512;
 const SYNS: u16 = 513;
 const OVER: u16 = 514;
+const PRECISE: u16 = 515;
 
 /// Clients differ in the low 16 bits of their addresses: prefixes of 26 bits make 1,024 sources of them.
 const PREFIX: u32 = 26;
@@ -28,12 +29,13 @@ const PREFIX: u32 = 26;
 pub(super) fn prepare(weir: &mut BpfDataPlane, first: u32) -> anyhow::Result<Vec<VipEntry>> {
     let vip_address = Address::from_v4(VIP_V4);
     let every = flags::LIMITS;
-    let vips: [(u16, &[Kind], u64, u32); 5] = [
+    let vips: [(u16, &[Kind], u64, u32); 6] = [
         (TOTAL, &[Kind::Packets], MAX_DEPTH, every),
         (SOURCES, &[Kind::PacketsPerSource], MAX_DEPTH, every),
         (ALL, &Kind::ALL, MAX_DEPTH, every | flags::SYN_LIMITS),
         (SYNS, &[Kind::NewConnections], MAX_DEPTH, flags::SYN_LIMITS),
         (OVER, &[Kind::PacketsPerSource], 0, every),
+        (PRECISE, &[Kind::PacketsPerSource], MAX_DEPTH, every),
     ];
     let mut entries = Vec::new();
     for (id, (port, kinds, depth, flags)) in (first..).zip(vips) {
@@ -63,6 +65,11 @@ pub(super) fn prepare(weir: &mut BpfDataPlane, first: u32) -> anyhow::Result<Vec
                 };
             }
         }
+        if port == PRECISE {
+            for rate in &mut limits.rates {
+                rate.flags |= rate_flags::PRECISE;
+            }
+        }
         weir.set_limits(id, &limits)?;
         entries.push(VipEntry {
             key: VipKey::new(vip_address, port.to_be_bytes(), 6),
@@ -79,6 +86,7 @@ pub(super) fn cases() -> anyhow::Result<Vec<Case>> {
     for (what, port) in [
         ("packets in total", TOTAL),
         ("packets of a source", SOURCES),
+        ("packets of a source, precise clock", PRECISE),
         ("every kind", ALL),
         ("SYNs, and this is none", SYNS),
     ] {
