@@ -38,15 +38,24 @@ const FIRST_PORT: u16 = 1000;
 const CHECKED: &str = "[vip.health]\ntype = \"tcp\"\nport = 80\ninterval = \"500ms\"\ntimeout = \"300ms\"\n\
                        rise = 1\nfall = 2\n";
 
+/// More backends than these are not checked.
+const MOST_CHECKED: u16 = 100;
+
+/// The first address of backends on the load balancer's segment, 10.77.0.100, and the length of its prefix.
+const NEAR: (u32, &str) = (u32::from_be_bytes([10, 77, 0, 100]), "24");
+
+/// The first address of backends that are not, and the prefix that is behind a router: they are one neighbour.
+const FAR: (u32, &str) = (u32::from_be_bytes([10, 96, 0, 1]), "10.96.0.0/16");
+
 /// How much there is.
 #[derive(Args, Debug, Clone)]
 pub struct Options {
     /// VIPs, each with all backends.
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=4000))]
     pub vips: u16,
-    /// Backends.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(2..=100))]
-    pub backends: u8,
+    /// Backends. More than 100 are reached by ipip through a router, and not checked.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..=10_000))]
+    pub backends: u16,
     /// The binary is built already (what xtask tells itself when it goes on as root).
     #[arg(long, hide = true)]
     pub built: bool,
@@ -92,16 +101,7 @@ fn measure(options: &Options) -> Result<()> {
     };
     let topology = Topology::build(&lab, &plan)?;
     let host = &topology.backends.first().context("one backend")?.namespace;
-    let addresses: Vec<IpAddr> = (0..options.backends)
-        .map(|number| Ipv4Addr::new(10, 77, 0, 100 + number).into())
-        .collect();
-    for address in &addresses {
-        host.ip(&format!("address add {address}/24 dev eth0"))?;
-    }
-    let config = WeirConfig {
-        vips: vips(options, &addresses),
-        ..WeirConfig::for_topology(&topology, &[])
-    };
+    let (addresses, config) = backends(&topology, options)?;
     let binary = workspace::root().join("target/release/weir");
     let mut weir = step("start weir", || {
         Weir::start_binary(binary, &lab, &topology.lb.namespace, &config, &[])
@@ -161,6 +161,10 @@ fn measure(options: &Options) -> Result<()> {
     tell("a command for one backend of all VIPs", took);
     cli(&["undrain", "--all", &first])?;
 
+    if options.backends > MOST_CHECKED {
+        weir.terminate()?;
+        return Ok(());
+    }
     let checked = text.replace(
         "forward  = \"l2\"\n",
         &format!("forward  = \"l2\"\n{CHECKED}"),
@@ -181,6 +185,32 @@ fn measure(options: &Options) -> Result<()> {
     tell("the slowest of those", slowest);
     weir.terminate()?;
     Ok(())
+}
+
+/// The backends' addresses, ways to them, and a configuration in which all VIPs have all of them.
+fn backends(topology: &Topology, options: &Options) -> Result<(Vec<IpAddr>, WeirConfig)> {
+    let host = topology.backends.first().context("one backend")?;
+    let is_near = options.backends <= MOST_CHECKED;
+    let (first, via) = if is_near { NEAR } else { FAR };
+    let addresses: Vec<IpAddr> = (0..options.backends)
+        .map(|number| Ipv4Addr::from(first + u32::from(number)).into())
+        .collect();
+    let mut config = WeirConfig {
+        vips: vips(options, &addresses),
+        ..WeirConfig::for_topology(topology, &[])
+    };
+    if is_near {
+        for address in &addresses {
+            host.namespace
+                .ip(&format!("address add {address}/{via} dev eth0"))?;
+        }
+    } else {
+        let route = format!("route add {via} via {}", host.v4);
+        topology.lb.namespace.ip(&route)?;
+        config.forward = "ipip";
+        config.encap_source = vec![topology.lb.v4];
+    }
+    Ok((addresses, config))
 }
 
 /// How long it takes from the first write to the last when a backend that all VIPs share fails its checks.

@@ -102,7 +102,7 @@ pub(super) fn later_fragment<T: Tables>(
         reason,
         hash,
         is_syn: false,
-        is_guarded: vip.is_guarded(false) | (backend == NOBODY),
+        is_guarded: vip.is_guarded(false) || backend == NOBODY,
         is_listed: vip.has_access_lists(),
         is_shared: vip.is_shared(),
     })
