@@ -109,3 +109,24 @@ impl Backend {
         self.mode != 0 && self.flags & flags::DEAD == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes as _;
+
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_its_frames_are_its_own_and_nothing_of_what_lies_beside() {
+        let backend = Backend {
+            mac_destination: [1, 2, 3, 4, 5, 6],
+            mode: 0xff,
+            flags: 0xff,
+            mac_source: [7, 8, 9, 10, 11, 12],
+            vip: 0xffff,
+            ..Backend::default()
+        };
+        let written = backend.ethernet();
+        assert_eq!(written.as_bytes(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    }
+}

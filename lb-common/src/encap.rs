@@ -39,9 +39,8 @@ pub const fn overhead(backend: &Backend) -> usize {
 }
 
 /// How many bytes outer headers take by mode and family.
-#[must_use]
 #[inline(always)]
-pub const fn overhead_of(mode: u8, is_v4: bool) -> usize {
+pub(crate) const fn overhead_of(mode: u8, is_v4: bool) -> usize {
     let ip = if is_v4 { ipv4::LEN } else { ipv6::LEN };
     match mode {
         mode::IPIP => ip,
@@ -180,7 +179,7 @@ struct Outer<I, U> {
 ///
 /// Returns `None` where the frame is too short.
 #[inline(always)]
-pub fn write_untagged<P: Packet>(
+pub(crate) fn write_untagged<P: Packet>(
     packet: &mut P,
     backend: &Backend,
     (mode, is_v4): (u8, bool),

@@ -115,8 +115,9 @@ pub struct Rate {
 pub mod rate_flags {
     /// What is over the limit is counted and goes on.
     pub const OBSERVE: u64 = 1;
-    /// The VIP's limits are held by the precise clock; set in all of its rates, or in none. The coarse clock is some 4 ms late at
-    /// most and costs nothing: it cuts so much from a burst, and changes no rate, unless the burst is as short as that.
+    /// The VIP's limits are held by the precise clock; set in all of its rates, or in none. The coarse clock costs nothing and is as
+    /// of the kernel's last tick, 1 to 10 ms ago: a burst may be shorter or longer by what comes in a tick, and no rate changes
+    /// unless the burst is as short as that.
     pub const PRECISE: u64 = 2;
 }
 

@@ -1,11 +1,12 @@
-//! What one step of the pipeline notes of a packet for the next, on one CPU: so nobody looks at its headers twice.
+//! What a step of the pipeline notes of a packet for a VIP, on one CPU: those that go on with it look at no header again.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     flow::Flow,
     parse::{FragmentOf, Ip, Parsed, Tags},
-    slot::Slot,
+    pipeline::NO_SLOT,
+    slot::{NOBODY, Slot},
 };
 
 /// A packet for a VIP, and where it is to go. Host order.
@@ -24,17 +25,17 @@ pub struct Noted {
     /// Of a fragment: its packet's identification, as it lies on the wire.
     fragment: u32,
     /// The VIP's id.
-    pub vip: u32,
+    pub(crate) vip: u32,
     /// Hash of the flow; the low 16 bits are its slot.
-    pub hash: u32,
+    pub(crate) hash: u32,
     /// The slot; where it is Stable, the backend.
-    pub slot: Slot,
+    pub(crate) slot: Slot,
     /// [`flags`].
-    pub flags: u32,
+    pub(crate) flags: u32,
 }
 
 /// Facts about a [`Noted`] packet.
-pub mod flags {
+pub(crate) mod flags {
     /// It is IPv6.
     pub(super) const V6: u32 = 1;
     /// It is a SYN.
@@ -44,18 +45,17 @@ pub mod flags {
     /// It is a later fragment.
     pub(super) const LATER: u32 = 8;
     /// It is a later fragment whose first was not seen.
-    pub const ORPHAN: u32 = 16;
+    pub(crate) const ORPHAN: u32 = 16;
     /// Access lists must judge it.
-    pub const LISTED: u32 = 32;
+    pub(crate) const LISTED: u32 = 32;
     /// Another node of the fleet may have sent it.
-    pub const SHARED: u32 = 64;
+    pub(crate) const SHARED: u32 = 64;
 }
 
 impl Noted {
     /// A packet that is not judged yet: `vip`, `hash`, `slot` and some `flags` are to be set.
-    #[must_use]
     #[inline(always)]
-    pub const fn new(parsed: &Parsed, part: Option<FragmentOf>) -> Self {
+    pub(crate) const fn new(parsed: &Parsed, part: Option<FragmentOf>) -> Self {
         let (fragment, kind) = match part {
             None => (0, 0),
             Some(part) if part.is_first => (part.id, flags::FIRST),
@@ -70,7 +70,7 @@ impl Noted {
             fragment,
             vip: 0,
             hash: 0,
-            slot: Slot::stable(crate::slot::NOBODY),
+            slot: Slot::stable(NOBODY),
             flags: kind
                 | (flags::V6 * parsed.ip.is_v6 as u32)
                 | (flags::SYN * parsed.is_syn as u32),
@@ -78,16 +78,14 @@ impl Noted {
     }
 
     /// Whether a fact holds.
-    #[must_use]
     #[inline(always)]
-    pub const fn is(&self, flag: u32) -> bool {
+    pub(crate) const fn is(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
     /// What its headers said.
-    #[must_use]
     #[inline(always)]
-    pub const fn parsed(&self) -> Parsed {
+    pub(crate) const fn parsed(&self) -> Parsed {
         Parsed {
             ip: Ip {
                 tags: Tags::unpacked(self.tags),
@@ -101,10 +99,19 @@ impl Noted {
         }
     }
 
-    /// Which part of a larger packet it is.
-    #[must_use]
+    /// Its slot, or [`NO_SLOT`] where none was looked at: a later fragment goes where its first went.
     #[inline(always)]
-    pub const fn part(&self) -> Option<FragmentOf> {
+    pub(crate) const fn slot_number(&self) -> u32 {
+        if self.is(flags::LATER) && !self.is(flags::ORPHAN) {
+            NO_SLOT
+        } else {
+            self.hash & 0xffff
+        }
+    }
+
+    /// Which part of a larger packet it is.
+    #[inline(always)]
+    pub(crate) const fn part(&self) -> Option<FragmentOf> {
         if self.is(flags::FIRST | flags::LATER) {
             Some(FragmentOf {
                 id: self.fragment,
@@ -112,6 +119,62 @@ impl Noted {
             })
         } else {
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Address;
+
+    #[test]
+    fn what_is_noted_is_found_again() {
+        let tags = Tags {
+            count: 2,
+            outer_type: 0x88a8,
+            outer: 0xffff,
+            inner: 0x8001,
+        };
+        let flow = Flow {
+            source: Address::from_v4([192, 0, 2, 1]),
+            destination: Address::from_v4([203, 0, 113, 10]),
+            source_port: [1, 2],
+            destination_port: [3, 4],
+            protocol: 6,
+        };
+        for (is_v6, is_syn) in [(false, true), (true, false)] {
+            for (tags, is_first) in [(tags, Some(true)), (Tags::NONE, Some(false)), (tags, None)] {
+                let parsed = Parsed {
+                    ip: Ip {
+                        tags,
+                        is_v6,
+                        len: 1500,
+                        frame_len: 9000,
+                    },
+                    flow,
+                    start: 62,
+                    is_syn,
+                };
+                let part = is_first.map(|is_first| FragmentOf {
+                    id: 0xabcd,
+                    is_first,
+                });
+                let noted = Noted::new(&parsed, part);
+                assert_eq!(noted.part(), part);
+                let found = noted.parsed();
+                assert_eq!(
+                    (found.ip.tags, found.ip.is_v6, found.is_syn),
+                    (tags, is_v6, is_syn)
+                );
+                assert_eq!(
+                    (found.ip.len, found.ip.frame_len, found.start),
+                    (1500, 9000, 62)
+                );
+                assert_eq!(found.flow, flow);
+                let is_known = is_first == Some(false);
+                assert_eq!(noted.slot_number() == NO_SLOT, is_known);
+            }
         }
     }
 }

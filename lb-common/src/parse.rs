@@ -58,9 +58,8 @@ impl Tags {
     };
 
     /// The tags in one word, which one store writes.
-    #[must_use]
     #[inline(always)]
-    pub const fn packed(&self) -> u64 {
+    pub(crate) const fn packed(&self) -> u64 {
         (self.count as u64)
             | ((self.outer_type as u64) << 16)
             | ((self.outer as u64) << 32)
@@ -68,9 +67,8 @@ impl Tags {
     }
 
     /// What [`Self::packed`] has packed.
-    #[must_use]
     #[inline(always)]
-    pub const fn unpacked(tags: u64) -> Self {
+    pub(crate) const fn unpacked(tags: u64) -> Self {
         Self {
             count: tags as u32 & 3,
             outer_type: (tags >> 16) as u32 & 0xffff,

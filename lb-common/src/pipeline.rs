@@ -1,7 +1,7 @@
 //! The packet's way, on one screen: parse → VIP → limits → slot → backend → forward → count.
 //!
 //! Plain packets of a flow are judged inline; whatever is unusual (tags, options, extension headers, fragments,
-//! ICMP, ARP, packets too big, VIPs with limits, slots that change hands) is judged by functions of their own, so that the common case
+//! ICMP, ARP, answers, access lists and limits, slots that change hands) is judged by functions of their own, so that the common case
 //! stays small.
 
 mod choose;
@@ -9,7 +9,7 @@ mod forward;
 mod guard;
 mod later;
 
-use choose::{choose, error_about, later_fragment};
+use choose::{Choice, choose, error_about, later_fragment};
 pub(crate) use forward::wrap;
 use forward::{forward, send};
 use later::note;
@@ -18,7 +18,7 @@ pub use later::{guard, pins};
 use crate::{
     icmp, neighbour,
     packet::Packet,
-    parse::{self, Network, Payload, Transport},
+    parse::{self, Network, Parsed, Payload, Transport},
     reason::{Reason, Verdict},
     slot::NOBODY,
     tables::{Answer, Limited, Tables},
@@ -81,7 +81,7 @@ pub enum Step {
     Message,
     /// A packet that is to be answered with an ICMP error, to [`answer`].
     Answer,
-    /// A packet of a VIP with access lists or limits, or that another node may have sent, to [`guard`].
+    /// A packet that is not plain, of a VIP with access lists or limits, or that another node may have sent, to [`guard`].
     Guard,
     /// A packet of a flow whose slot changes hands, to [`pins`].
     Pins,
@@ -112,27 +112,32 @@ pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> 
         return Step::Unusual;
     };
     let mut outcome = Outcome::UNKNOWN;
-    let sent = match choose(tables, &parsed.flow, parsed.is_syn, &mut outcome) {
-        Ok(choice) => {
-            let admitted = if choice.is_guarded {
-                guard::admit(packet, tables, &parsed, &choice, outcome.vip)
-            } else {
-                Ok(())
-            };
-            if admitted.is_ok() && !choice.slot.is_stable() {
-                note(tables, &parsed, None, &choice, &outcome);
-                return Step::Pins;
-            }
-            admitted
-                .and_then(|()| forward(packet, tables, ingress, &parsed.ip, &choice, &mut outcome))
-        }
+    let judged = match choose(tables, &parsed.flow, parsed.is_syn, &mut outcome) {
+        Ok(choice) => admitted(packet, tables, ingress, &parsed, &choice, &mut outcome),
         Err(Reason::NotVip) if icmp::is_traceroute(&parsed.flow) => return Step::Unusual,
         Err(reason) => Err(reason),
     };
-    match sent {
-        Err(Reason::TooBig) => Step::Unusual,
-        sent => end(tables, sent.map(|()| None), &mut outcome),
+    end(tables, judged, &mut outcome)
+}
+
+/// A plain packet for a VIP: judged where it must be, and sent where its slot is Stable.
+#[inline(always)]
+fn admitted<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ingress: u32,
+    parsed: &Parsed,
+    choice: &Choice,
+    outcome: &mut Outcome,
+) -> Result<Option<Step>, Reason> {
+    if choice.is_guarded {
+        guard::admit(packet, tables, parsed, choice, outcome.vip)?;
     }
+    if !choice.slot.is_stable() {
+        note(tables, parsed, None, choice, outcome);
+        return Ok(Some(Step::Pins));
+    }
+    send(packet, tables, ingress, parsed, None, choice, outcome)
 }
 
 /// The second step: tags, options, extension headers and fragments.

@@ -56,16 +56,7 @@ pub const fn tags(backend: &Backend, came_with: Tags, is_redirect: bool) -> Tags
             inner: u16::from_be_bytes(inner) as u32,
         };
     }
-    if is_redirect {
-        Tags {
-            count: 0,
-            outer_type: 0,
-            outer: 0,
-            inner: 0,
-        }
-    } else {
-        came_with
-    }
+    if is_redirect { Tags::NONE } else { came_with }
 }
 
 /// Gives the frame the Ethernet addresses of the way to `backend`, and nothing else. The TTL stays: weir stands

@@ -33,6 +33,10 @@ pub(crate) static LIMIT_SHARES: PerCpuArray<Share, { MAX_VIPS }> = PerCpuArray::
 #[btf_map]
 pub(crate) static SOURCES: LruHashMap<SourceKey, Source, 65536> = LruHashMap::new();
 
+/// What is known of a source that sends its first packet: nothing. From a map, since on the stack it would be a call of memset.
+#[btf_map]
+static NEW_SOURCE: Array<Source, 1> = Array::new();
+
 /// A TAT in a map: in a value that stays where it is while this packet is judged.
 pub(crate) struct MapTat(*mut Ticks);
 
@@ -141,7 +145,7 @@ impl LimitTables for KernelTables {
             return None;
         }
         // Where another CPU was first, its entry is found below, as this one's own is.
-        let _inserted = SOURCES.insert(key, Source::default(), IF_ABSENT);
+        let _inserted = SOURCES.insert(key, NEW_SOURCE.get(0)?, IF_ABSENT);
         SOURCES.get_ptr_mut(key).map(MapSource)
     }
 

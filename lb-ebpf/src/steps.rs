@@ -31,7 +31,7 @@ pub fn weir_xdp(ctx: XdpContext) -> u32 {
     );
     match step {
         Step::Done(outcome) => act(&ctx, &outcome),
-        Step::Guard => continue_in(&ctx, step::GUARD),
+        Step::Answer => continue_in(&ctx, step::ANSWER),
         Step::Pins => continue_in(&ctx, step::PINS),
         _ => continue_in(&ctx, step::UNUSUAL),
     }
@@ -54,7 +54,7 @@ pub fn weir_unusual(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Judges packets of VIPs with access lists or limits.
+/// Judges packets of VIPs with access lists or limits that are not plain.
 #[xdp(frags)]
 pub fn weir_guard(ctx: XdpContext) -> u32 {
     let step = pipeline::guard(

@@ -51,6 +51,9 @@ struct Maps {
     limits: Limits,
     now_ns: Cell<u64>,
     clock_reads: Cell<u32>,
+    coarse_reads: Cell<u32>,
+    /// ns of a tick of the coarse clock.
+    tick_ns: u64,
     cpu: Cell<usize>,
     totals: RefCell<HashMap<Kind, Word>>,
     credits: RefCell<HashMap<(usize, Kind), Ticks>>,
@@ -69,8 +72,9 @@ impl LimitTables for Maps {
     }
 
     fn coarse_ns(&self) -> u64 {
-        self.clock_reads.set(self.clock_reads.get() + 1);
-        self.now_ns.get()
+        self.coarse_reads.set(self.coarse_reads.get() + 1);
+        let now = self.now_ns.get();
+        now - now.checked_rem(self.tick_ns).unwrap_or(0)
     }
     fn limits(&self, _vip: u32) -> Option<&Limits> {
         Some(&self.limits)
@@ -208,8 +212,49 @@ fn limits_of_connections_count_syns_alone_and_others_read_no_clock() {
     ]);
     assert_eq!(maps.second(1, &sent(1, false)), 1_000_000);
     assert!(maps.sources.borrow().is_empty());
-    assert_eq!(maps.clock_reads.get(), 0);
+    assert_eq!(maps.clock_reads.get() + maps.coarse_reads.get(), 0);
     assert_eq!(maps.second(1, &sent(1, true)), 10);
+}
+
+#[test]
+fn limits_go_by_the_coarse_clock_unless_they_want_the_precise_one() {
+    let mut maps = maps(&[(Kind::Packets, rate(1000, 100, 0))]);
+    maps.second(1, &sent(1, false));
+    assert_eq!(
+        (maps.clock_reads.get(), maps.coarse_reads.take()),
+        (0, 1_000_000)
+    );
+    for rate in &mut maps.limits.rates {
+        rate.flags |= rate_flags::PRECISE;
+    }
+    maps.second(1, &sent(1, false));
+    assert_eq!(
+        (maps.clock_reads.get(), maps.coarse_reads.get()),
+        (1_000_000, 0)
+    );
+}
+
+/// Where 50 ms are left of the burst after one packet.
+#[test]
+fn a_coarse_clock_changes_no_rate() {
+    for tick_ms in [1, 4, 10] {
+        for kind in [Kind::Packets, Kind::PacketsPerSource] {
+            let mut maps = maps(&[(kind, rate(1000, 51, 0))]);
+            maps.tick_ns = tick_ms * 1_000_000;
+            maps.second(1, &sent(1, false));
+            let admitted = maps.second(1, &sent(1, false));
+            assert!(
+                admitted.abs_diff(1000) <= tick_ms,
+                "{kind:?} {tick_ms} ms: {admitted}"
+            );
+            // Who keeps to the rate loses nothing.
+            maps.now_ns.set(maps.now_ns.get() + 1_000_000_000);
+            for _ in 0..10_000 {
+                maps.now_ns.set(maps.now_ns.get() + 1_000_000);
+                assert!(admits(&maps, 0, &sent(1, false)), "{kind:?} {tick_ms} ms");
+            }
+        }
+    }
 }
 
 /// What a heavy source sends in vain costs the others nothing.

@@ -93,7 +93,7 @@ fn pinned<P: Packet, T: Tables>(
 #[inline(always)]
 fn found(noted: &Noted, outcome: &mut Outcome) {
     outcome.vip = noted.vip;
-    outcome.slot = noted.hash & 0xffff;
+    outcome.slot = noted.slot_number();
 }
 
 /// Sends a packet to its backend.

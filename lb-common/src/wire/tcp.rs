@@ -62,15 +62,13 @@ impl Tcp {
 }
 
 /// [`Tcp::header_len`] by [`Tcp::data_offset`].
-#[must_use]
 #[inline(always)]
-pub const fn header_len(data_offset: u8) -> usize {
+pub(crate) const fn header_len(data_offset: u8) -> usize {
     ((data_offset >> 4) as usize) << 2
 }
 
 /// [`Tcp::is_syn`] by [`Tcp::flags`].
-#[must_use]
 #[inline(always)]
-pub const fn is_syn(flags: u8) -> bool {
+pub(crate) const fn is_syn(flags: u8) -> bool {
     flags & (flags::SYN | flags::ACK | flags::FIN | flags::RST) == flags::SYN
 }

@@ -11,8 +11,8 @@ use super::{
     source::Report,
 };
 
-/// Frames may be so long, where the driver or the kernel joins several: a burst of bytes must hold one.
-const LONGEST_FRAME: u64 = 65_536;
+/// Frames may be so long, in bytes, where the driver or the kernel joins several: a burst of bytes must hold one.
+pub const LONGEST_FRAME: u64 = 65_536;
 
 /// The longest time that a burst may take at its rate.
 const LONGEST_BURST: Duration = Duration::from_hours(1);

@@ -35,6 +35,7 @@ pub use encap::DEFAULT_GUE_PORT;
 pub use endpoint::{Endpoint, Sentinel, Wrong};
 pub use error::{Errors, Finding};
 pub use health::{Health, Times};
+pub use limits::LONGEST_FRAME;
 pub use lists::{Entry, List, Lists};
 pub use load::{
     DEFAULT_API_SOCKET, DEFAULT_PIN_PATH, DEFAULT_STATE_FILE, Paths, Scope, Summary, check, paths,

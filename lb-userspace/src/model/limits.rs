@@ -9,7 +9,7 @@ use lb_common::{
     vip::flags,
 };
 
-use crate::config;
+use crate::config::{self, LONGEST_FRAME};
 
 /// What this node may let through of limits that the whole fleet keeps, by VIP and kind: thousandths of what is limited, a
 /// second, and how much of it at once. Of what is not there, all of it.
@@ -21,7 +21,8 @@ pub struct Parts {
     pub nodes: u32,
 }
 
-/// Bursts shorter than this are held by the precise clock: five ticks of the slowest kernels, twelve of the usual ones.
+/// Where less than this is left of a burst after one packet, the precise clock holds it: five ticks of the slowest kernels, twelve
+/// of the usual ones. What is left must outlast a tick, or less than the rate gets through.
 const SHORT: Ticks = TICKS_PER_SECOND / 20;
 
 /// The limits of a VIP on a node with this many CPUs; `None` where it has none.
@@ -49,8 +50,18 @@ pub fn limits(wanted: &config::Limits, vip: &str, parts: &Parts, cpus: usize) ->
     let mut rates = Kind::ALL.map(rate);
     // Leases come and go, and some are of a few packets.
     let is_cluster = wanted.by_kind.values().any(|limit| limit.is_cluster);
-    let is_short = |rate: &Rate| rate.interval != 0 && rate.depth < SHORT;
-    if is_cluster || rates.iter().any(is_short) {
+    let is_short = |(kind, rate): (Kind, &Rate)| {
+        let most = if kind == Kind::Bytes {
+            LONGEST_FRAME
+        } else {
+            1
+        };
+        let left = rate
+            .depth
+            .saturating_sub(rate.interval.saturating_mul(most));
+        rate.interval != 0 && left < SHORT
+    };
+    if is_cluster || Kind::ALL.into_iter().zip(&rates).any(is_short) {
         for rate in &mut rates {
             rate.flags |= rate_flags::PRECISE;
         }
@@ -164,7 +175,6 @@ mod tests {
         assert_eq!(rate.depth, 50 * rate.interval);
         assert_eq!(rate.batch, rate.depth / 32);
         assert_eq!(made.rate(Kind::Bytes).interval, 0);
-        assert_eq!(rate.flags, 0);
         assert!(limits(&config::Limits::default(), "web", &Parts::default(), 4).is_none());
     }
 
@@ -176,9 +186,15 @@ mod tests {
             assert!(all == [true; 5] || all == [false; 5]);
             all == [true; 5]
         };
-        let long = (Kind::Packets, limit(1000, 50));
+        let long = (Kind::Packets, limit(1000, 51));
         assert!(!is_precise(&of([long])));
-        assert!(is_precise(&of([long, (Kind::Bytes, limit(1000, 49))])));
+        assert!(is_precise(&of([(Kind::Packets, limit(1000, 50))])));
+        // A packet a second, one at once: nothing is left of it after one.
+        assert!(is_precise(&of([(Kind::PacketsPerSource, limit(1, 1))])));
+        let frame = LONGEST_FRAME;
+        let bytes = |burst| (Kind::Bytes, limit(20_000_000, burst));
+        assert!(!is_precise(&of([long, bytes(1_000_000 + frame)])));
+        assert!(is_precise(&of([long, bytes(1_000_000)])));
         let mut lease = limit(1000, 1000);
         lease.is_cluster = true;
         assert!(is_precise(&of([long, (Kind::NewConnections, lease)])));

@@ -1,7 +1,11 @@
 //! What cannot be served, frames of unusual sizes, and the rate of answers.
 
-use lb_common::{reason::Reason, tables::Node};
-use lb_userspace::dataplane::{DataPlane as _, bpf::Action};
+use lb_common::{
+    limit::{Judgement, Kind},
+    reason::Reason,
+    tables::Node,
+};
+use lb_userspace::dataplane::{DataPlane as _, Judged, bpf::Action};
 
 use super::{
     case::{Case, answers, drops, forwards},
@@ -9,10 +13,10 @@ use super::{
     extensions::{HOP_BY_HOP, PADDING},
     frame::back,
     icmp_echo::ping,
-    ip::{FAMILIES, Family, tcp, udp},
+    ip::{FAMILIES, Family, Ip, tcp, udp},
     too_big::{sized, told},
     planes::World,
-    world::{MTU, hash_keys, port},
+    world::{MTU, Plan, hash_keys, number, port},
 };
 
 /// The control bit of a SYN.
@@ -41,14 +45,10 @@ pub(crate) fn cases() -> Vec<Case> {
             Reason::Limited,
             fragment.frame(),
         ));
-        let options = match family {
-            Family::V4 => tcp(family, port::LIMITED).options(&[1, 1, 1, 0]),
-            Family::V6 => tcp(family, port::LIMITED).extension(HOP_BY_HOP, &PADDING),
-        };
         cases.push(drops(
             format!("{family:?}: options over a limit"),
             Reason::Limited,
-            options.frame(),
+            options(family, port::LIMITED).frame(),
         ));
         for port in [port::SYN_LIMITED, port::MOVING_LIMITED] {
             cases.push(drops(
@@ -107,6 +107,44 @@ pub(crate) fn cases() -> Vec<Case> {
         });
     }
     cases
+}
+
+/// Whatever the way of a packet through the program's steps.
+#[test]
+fn every_packet_is_judged_once() {
+    let mut world = World::of(&Plan::guarded());
+    for family in FAMILIES {
+        for (what, protocol, port, ip) in [
+            ("plain", 6, port::L2, tcp(family, port::L2)),
+            ("options", 6, port::L2, options(family, port::L2)),
+            ("a first fragment", 17, port::L2, udp(family, port::L2).fragment(7, 0, 8, true)),
+            ("a later one", 17, port::L2, udp(family, port::L2).fragment(7, 8, 8, false)),
+            ("encapsulated", 6, port::IPIP4, tcp(family, port::IPIP4)),
+            ("too big", 17, port::IPIP4, sized(family, port::IPIP4, MTU)),
+            ("on the move", 6, port::MOVING, tcp(family, port::MOVING)),
+        ] {
+            let vip = u32::from(number(family, protocol, port));
+            let counted = |judged: Judged| judged.count(Kind::Packets, Judgement::Allowed);
+            let on_host = counted(world.host.judged(vip).unwrap());
+            let _ = world.on_host(&ip.frame());
+            let on_host = counted(world.host.judged(vip).unwrap()) - on_host;
+            assert_eq!(on_host, 1, "{family:?}, {what}");
+            if let Some(kernel) = &mut world.kernel {
+                let before = counted(kernel.judged(vip).unwrap());
+                kernel.test_run(&ip.frame()).unwrap();
+                let in_kernel = counted(kernel.judged(vip).unwrap()) - before;
+                assert_eq!(in_kernel, 1, "{family:?}, {what}");
+            }
+        }
+    }
+}
+
+/// A packet with IPv4 options or an IPv6 extension header.
+fn options(family: Family, port: u16) -> Ip {
+    match family {
+        Family::V4 => tcp(family, port).options(&[1, 1, 1, 0]),
+        Family::V6 => tcp(family, port).extension(HOP_BY_HOP, &PADDING),
+    }
 }
 
 /// On the host there is no clock, so the limit is a matter of the real program alone.

@@ -318,10 +318,11 @@ mod tests {
     /// A map that is new in the program is recorded too, or is known to hold nothing that outlives a packet.
     #[test]
     fn every_map_of_the_object_is_pinned_or_scratch() {
-        const SCRATCH: [&str; 6] = [
+        const SCRATCH: [&str; 7] = [
             "STEPS",
             "TRACED",
             "NOTED",
+            "NEW_SOURCE",
             "ANSWER",
             "LIMIT_TATS",
             "AYA_LOGS",
