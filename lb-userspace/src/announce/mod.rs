@@ -14,5 +14,5 @@ pub(crate) mod route;
 pub mod watchdog;
 
 pub(crate) use kernel::Place;
-pub use on::{Announcement, Because, Commands, Owned};
+pub use on::{Announcement, Because, Commands, HANDOVER, Owned};
 pub(crate) use route::{Op, Publisher};

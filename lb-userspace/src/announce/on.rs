@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ impl Commands {
     }
 }
 
+/// How long a node that gives its share of the Services' addresses away answers for them on: until the others have seen that, or so long.
+pub const HANDOVER: Duration = Duration::from_secs(3);
+
 /// Addresses of Services that this node owns among the nodes of its cluster, and until when: a node that cannot renew its
 /// Lease owns nothing from then on.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -58,7 +61,7 @@ pub enum Because {
     Start,
     /// A command said so.
     Command,
-    /// It is a Service's, and one node of the cluster owns it: this one, or another.
+    /// It is a Service's, and one node of the cluster owns it: this one, or another. A drained one owns nothing.
     Owner,
     /// Too few backends pass their checks, or the node is drained: `announce.reason` of its VIPs says it.
     Withheld,
@@ -94,7 +97,7 @@ pub struct Announcement {
 }
 
 /// How each address stands that is announced by L2 at all. The first `of_file` VIPs are the configuration's own, the others are
-/// of Services. What is withheld ([`super::decide`]) is off, whoever wants it on, but for Services' own owners.
+/// of Services. What is withheld ([`super::decide`]) is off, whoever wants it on, but for Services' owners.
 #[must_use]
 pub fn announcements(
     (config, of_file): (&Config, usize),
@@ -116,7 +119,8 @@ pub fn announcements(
             } else {
                 (vip.announce_at_start, Because::Start)
             };
-            // Nobody else would announce a Service's address: its owner does, whatever this node would rather.
+            // Whether backends pass is the same on every node, so nobody would announce what a Service's owner withholds; and a
+            // drained node gives its share away, for which its owner is another then.
             let may_be_withheld = is_on && because != Because::Owner;
             let (is_on, because) = if may_be_withheld && withheld.contains(&vip.address) {
                 (false, Because::Withheld)
@@ -145,8 +149,6 @@ pub fn silent(announcements: &BTreeMap<IpAddr, Announcement>) -> BTreeSet<IpAddr
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const FIRST: &str = "203.0.113.10";

@@ -7,6 +7,10 @@
 //! - a node owns nothing once its last renewal, or its last look, is [`TERM`] old (counted from when it was sent);
 //! - a Lease is over when a node has seen it unchanged for as long as it lasts, which is longer;
 //! - a node that begins owns nothing until [`TERM`] after its Lease was there: by then everybody has seen it, or owns nothing.
+//!
+//! The one exception is meant: a node that gives its share away lets go of its Lease first, and owns on for [`HANDOVER`], until the others
+//! have looked. For so long two may answer for an address. Both forward to the same backends, and the new owner tells of itself, so either answer is
+//! a good one; none at all would be an outage for whoever asks just then.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +20,16 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::lease::{DURATION, Observed, WRITING};
+use super::lease::{DURATION, Observed, PERIOD, WRITING};
+use crate::announce::HANDOVER;
 
 /// How long after its last renewal, and its last look, a node owns what it does.
 pub const TERM: Duration = WRITING;
 
 const _: () = assert!(TERM.as_millis() < DURATION.as_millis());
+// The others look every period, and a look takes a while.
+const _: () =
+    assert!(PERIOD.as_millis() < HANDOVER.as_millis() && HANDOVER.as_millis() < TERM.as_millis());
 
 /// The node that owns an address, of those that are there: whatever their order, there is one if there is any node.
 #[must_use]
@@ -49,6 +57,8 @@ pub struct Membership {
     others: BTreeSet<String>,
     held: Option<Held>,
     looked: Option<Instant>,
+    /// Until when it owns what it did, where it has let go of its own Lease.
+    left: Option<Instant>,
 }
 
 /// This node's own Lease.
@@ -70,6 +80,7 @@ impl Membership {
             others: BTreeSet::new(),
             held: None,
             looked: None,
+            left: None,
         }
     }
 
@@ -77,6 +88,7 @@ impl Membership {
     pub fn renewed(&mut self, sent: Instant, done: Instant) {
         let is_gapless = |held: &Held| done < held.renewed + TERM;
         let before = self.held.filter(is_gapless);
+        self.left = None;
         self.held = Some(Held {
             from: before.map_or(done + TERM, |held| held.from),
             renewed: sent,
@@ -85,6 +97,13 @@ impl Membership {
 
     /// Somebody else has this node's Lease.
     pub const fn lost(&mut self) {
+        self.held = None;
+    }
+
+    /// This node's own Lease was let go of by a request that was answered at `done`.
+    pub fn released(&mut self, done: Instant) {
+        let end = self.term(done).unwrap_or(done);
+        self.left = Some(end.min(done + HANDOVER));
         self.held = None;
     }
 
@@ -113,16 +132,20 @@ impl Membership {
         self.looked = Some(sent);
     }
 
-    /// Who is there, this node included.
+    /// Who is there: this node too, unless it has given its share away.
     #[must_use]
-    pub fn nodes(&self) -> BTreeSet<String> {
-        let me = std::iter::once(self.me.clone());
+    pub fn nodes(&self, now: Instant) -> BTreeSet<String> {
+        let is_there = self.left.is_none_or(|end| now < end);
+        let me = is_there.then(|| self.me.clone());
         self.others.iter().cloned().chain(me).collect()
     }
 
     /// Until when this node owns what falls to it; `None`: nothing at all now.
     #[must_use]
     pub fn term(&self, now: Instant) -> Option<Instant> {
+        if let Some(end) = self.left {
+            return (now < end).then_some(end);
+        }
         let held = self.held.filter(|held| held.from <= now)?;
         let end = held.renewed.min(self.looked?) + TERM;
         (now < end).then_some(end)

@@ -62,7 +62,7 @@ impl Segments {
     }
 
     /// Whether something is announced because this node owns it.
-    fn is_owner(&self) -> bool {
+    pub(super) fn is_owner(&self) -> bool {
         let mut stand = self.stand.values();
         stand.any(|stands| stands.is_on && stands.because == Because::Owner)
     }
