@@ -38,18 +38,19 @@ pub const HANDOVER: Duration = Duration::from_secs(3);
 /// Addresses of Services that this node owns among the nodes of its cluster, and until when: a node that cannot renew its
 /// Lease owns nothing from then on.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Owned {
-    /// The addresses.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Until when; `None`: not at all.
-    pub until: Option<Instant>,
-}
+pub struct Owned(pub BTreeMap<IpAddr, Instant>);
 
 impl Owned {
     /// Whether an address is owned at a moment.
     #[must_use]
     pub fn has(&self, address: IpAddr, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until) && self.addresses.contains(&address)
+        self.0.get(&address).is_some_and(|until| now < *until)
+    }
+
+    /// When it owns less by time alone.
+    #[must_use]
+    pub fn ends(&self, now: Instant) -> Option<Instant> {
+        self.0.values().filter(|until| now < **until).min().copied()
     }
 }
 
@@ -225,18 +226,16 @@ mod tests {
         let second = address(SECOND);
         let mut commands = Commands::default();
         commands.set(second, true);
-        let mut owned = Owned {
-            addresses: BTreeSet::from([second]),
-            until: None,
-        };
         let of = |owned: &Owned| stands(3, &commands, owned)[1];
-        assert_eq!(of(&owned), (second, false, Because::Owner));
-        owned.until = Some(Instant::now() + Duration::from_mins(1));
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_mins(1));
+        assert_eq!(of(&Owned::default()), (second, false, Because::Owner));
+        let owned = Owned(BTreeMap::from([(second, later)]));
         assert_eq!(of(&owned), (second, true, Because::Owner));
-        owned.until = Some(Instant::now());
+        assert_eq!(owned.ends(now), Some(later));
+        let owned = Owned(BTreeMap::from([(second, now)]));
         assert_eq!(of(&owned), (second, false, Because::Owner));
-        owned.until = Some(Instant::now() + Duration::from_mins(1));
-        owned.addresses.clear();
+        assert_eq!(owned.ends(now), None);
+        let owned = Owned(BTreeMap::from([(address(FIRST), later)]));
         assert_eq!(of(&owned), (second, false, Because::Owner));
     }
 }

@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     PREFIX, digest,
     lease::{Election, Name, PATIENCE, PERIOD, observed, release, turn},
-    owners::{Membership, owner},
+    owners::Membership,
     said,
 };
 use crate::announce::Owned;
@@ -23,13 +23,12 @@ use crate::announce::Owned;
 const LONGEST_LABEL: usize = 63;
 
 /// Who shares addresses out.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Members {
-    me: String,
     /// Who is there.
     pub(super) nodes: BTreeSet<String>,
-    /// Until when this node owns what falls to it.
-    pub(super) until: Option<Instant>,
+    /// The same as this node sees it; `None`: nobody has looked.
+    membership: Option<Membership>,
     /// Whether this node has given its share away, or is about to.
     pub(super) is_leaving: bool,
     /// Why it does not know better.
@@ -39,19 +38,18 @@ pub(super) struct Members {
 impl Members {
     /// What falls to this node.
     pub(super) fn owned(&self, addresses: &BTreeSet<IpAddr>) -> Owned {
-        let is_mine = |address: &&IpAddr| {
-            let nodes = self.nodes.iter().map(String::as_str);
-            owner(nodes, **address) == Some(self.me.as_str())
-        };
-        Owned {
-            addresses: addresses.iter().filter(is_mine).copied().collect(),
-            until: self.until,
-        }
+        let now = Instant::now();
+        let membership = self.membership.iter();
+        let owned = membership.flat_map(|membership| {
+            let until = |address: &IpAddr| Some((*address, membership.owns(*address, now)?));
+            addresses.iter().filter_map(until)
+        });
+        Owned(owned.collect())
     }
 
     /// Whether there is somebody who shares addresses out and nobody who takes one.
     pub(super) fn are_none(&self) -> bool {
-        self.is_leaving && self.until.is_none() && self.nodes.is_empty()
+        self.is_leaving && self.nodes.is_empty()
     }
 }
 
@@ -136,9 +134,8 @@ pub(super) async fn keep(
         let error = round.await.err();
         let now = Instant::now();
         members.send_replace(Members {
-            me: me.clone(),
             nodes: membership.nodes(now),
-            until: membership.term(now),
+            membership: Some(membership.clone()),
             is_leaving: !is_willing,
             error,
         });

@@ -8,6 +8,9 @@
 //! - a Lease is over when a node has seen it unchanged for as long as it lasts, which is longer;
 //! - a node that begins owns nothing until [`TERM`] after its Lease was there: by then everybody has seen it, or owns nothing.
 //!
+//! From the last follows how long the owner before it may go on: a Lease that a look did not find yet belongs to nobody who owns before
+//! [`TERM`] after that look was sent. So an address that falls to a newcomer is without an owner for little more than one [`PERIOD`].
+//!
 //! The one exception is meant: a node that gives its share away lets go of its Lease first, and owns on for [`HANDOVER`], until the others
 //! have looked. For so long two may answer for an address. Both forward to the same backends, and the new owner tells of itself, so either answer is
 //! a good one; none at all would be an outage for whoever asks just then.
@@ -54,7 +57,8 @@ pub struct Membership {
     me: String,
     /// What the others' Leases said last, and since when.
     seen: BTreeMap<String, (Observed, Instant)>,
-    others: BTreeSet<String>,
+    /// The others that are there, and from when on each may own at the earliest.
+    others: BTreeMap<String, Instant>,
     held: Option<Held>,
     looked: Option<Instant>,
     /// Until when it owns what it did, where it has let go of its own Lease.
@@ -77,7 +81,7 @@ impl Membership {
         Self {
             me,
             seen: BTreeMap::new(),
-            others: BTreeSet::new(),
+            others: BTreeMap::new(),
             held: None,
             looked: None,
             left: None,
@@ -115,7 +119,9 @@ impl Membership {
         done: Instant,
     ) {
         let before = std::mem::take(&mut self.seen);
-        self.others.clear();
+        let known = std::mem::take(&mut self.others);
+        // Who was not there at the last look has come since. Without one before it may have been there for long.
+        let newcomer = self.looked.map_or(sent, |at| at + TERM);
         for lease in leases {
             let holder = lease.holder.clone();
             if holder.is_empty() || holder == self.me {
@@ -125,7 +131,8 @@ impl Membership {
             let since = same.map_or(done, |(_, since)| *since);
             let is_over = sent.saturating_duration_since(since) >= lease.lasts;
             if !is_over {
-                self.others.insert(holder.clone());
+                let from = known.get(&holder).copied().unwrap_or(newcomer);
+                self.others.insert(holder.clone(), from);
             }
             self.seen.insert(holder, (lease, since));
         }
@@ -137,7 +144,21 @@ impl Membership {
     pub fn nodes(&self, now: Instant) -> BTreeSet<String> {
         let is_there = self.left.is_none_or(|end| now < end);
         let me = is_there.then(|| self.me.clone());
-        self.others.iter().cloned().chain(me).collect()
+        self.others.keys().cloned().chain(me).collect()
+    }
+
+    /// Until when this node owns an address; `None`: not now.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr, now: Instant) -> Option<Instant> {
+        let term = self.term(now)?;
+        let me = self.me.as_str();
+        let others = self.others.iter();
+        let before_me = others.filter(|(node, _)| owner([me, node.as_str()], address) != Some(me));
+        match before_me.map(|(_, from)| *from).min() {
+            Some(from) if from <= now => None,
+            Some(from) => Some(term.min(from)),
+            None => Some(term),
+        }
     }
 
     /// Until when this node owns what falls to it; `None`: nothing at all now.

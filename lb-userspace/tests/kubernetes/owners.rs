@@ -232,13 +232,18 @@ impl World {
         self.leases.remove(&node.name);
     }
 
+    /// A node that has left takes its share again.
+    fn come(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.has_left = false;
+        node.membership.lost();
+    }
+
     /// Who announces an address now.
     fn owners(&self, address: IpAddr) -> Vec<&str> {
         let owns = |node: &&Node| {
             let is_alive = node.dead_until.is_none_or(|end| self.now >= end);
-            let nodes = node.membership.nodes(self.now);
-            let chosen = owner(nodes.iter().map(String::as_str), address);
-            is_alive && node.membership.term(self.now).is_some() && chosen == Some(&node.name)
+            is_alive && node.membership.owns(address, self.now).is_some()
         };
         let owners = self.nodes.iter().filter(owns);
         owners.map(|node| node.name.as_str()).collect()
@@ -284,7 +289,19 @@ proptest! {
             }
             world.step();
         }
+        // It comes back: never two, and nobody for no longer than a look takes to come round.
+        world.come(leaver);
+        let mut nobody = vec![Duration::ZERO; addresses.len()];
+        for _ in 0..400 {
+            world.step();
+            for (address, nobody) in addresses.iter().zip(&mut nobody) {
+                let owners = world.owners(*address).len();
+                prop_assert!(owners < 2, "{address}");
+                *nobody = if owners == 0 { *nobody + STEP } else { Duration::ZERO };
+                prop_assert!(*nobody <= PERIOD + 10 * STEP, "{address}: {nobody:?}");
+            }
+        }
         let nodes: BTreeSet<_> = world.nodes.iter().map(|node| node.membership.nodes(world.now).len()).collect();
-        prop_assert_eq!(nodes, BTreeSet::from([usize::from(count) - 1]));
+        prop_assert_eq!(nodes, BTreeSet::from([usize::from(count)]));
     }
 }
