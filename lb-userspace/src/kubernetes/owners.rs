@@ -9,11 +9,12 @@
 //! - a node that begins owns nothing until [`TERM`] after its Lease was there: by then everybody has seen it, or owns nothing.
 //!
 //! From the last follows how long the owner before it may go on: a Lease that a look did not find yet belongs to nobody who owns before
-//! [`TERM`] after that look was sent. So an address that falls to a newcomer is without an owner for little more than one [`PERIOD`].
+//! [`TERM`] after that look was sent. So an address that falls to a newcomer is without an owner for little
+//! more than the time between two looks.
 //!
-//! The one exception is meant: a node that gives its share away lets go of its Lease first, and owns on for [`HANDOVER`], until the others
-//! have looked. For so long two may answer for an address. Both forward to the same backends, and the new owner tells of itself, so either answer is
-//! a good one; none at all would be an outage for whoever asks just then.
+//! The one exception is meant: a node that gives its share away lets go of its Lease first, and owns on for [`HANDOVER`], until the
+//! others have looked. For so long two may answer for an address. Both forward to the same backends, and the new owner tells of
+//! itself, so either answer is a good one; none at all would be an outage for whoever asks just then.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
