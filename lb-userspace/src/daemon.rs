@@ -157,7 +157,8 @@ pub async fn run(config: Config, config_path: &Path, start: Start) -> anyhow::Re
     outcome.map_err(anyhow::Error::msg)
 }
 
-/// Follows the network until a command or a signal ends it. A signal first has every address withdrawn, if that is how it is to end.
+/// Follows the network until a command or a signal ends it. A signal first has every address withdrawn, if that is how it is to end,
+/// and Services handed over to the other nodes of the cluster.
 async fn until_end(
     reconciler: &mut Reconciler<BpfDataPlane>,
     commands: &mut mpsc::Receiver<Command>,
@@ -171,7 +172,7 @@ async fn until_end(
     let delay = reconciler.leave()?;
     tracing::info!(
         seconds = delay.as_secs_f64(),
-        "ending: every address is withdrawn, and what still comes is forwarded for so long; a second signal ends it now"
+        "ending: what is announced is withdrawn or handed over, and what still comes is forwarded for so long; a second signal ends it now"
     );
     tokio::select! {
         end = reconciler.run(commands) => Some(end),

@@ -3,6 +3,7 @@
 
 mod check;
 mod image;
+mod sbom;
 mod stage;
 mod tools;
 
@@ -75,7 +76,9 @@ fn make(options: &Options, out: &Path) -> Result<()> {
         image::build(out, &stage, &version, &commit)
     })?;
     if !options.no_sbom {
-        step("the list of dependencies", || sbom(out, &version))?;
+        step("the list of dependencies", || {
+            sbom::write(out, &version, &commit)
+        })?;
     }
     licences()?;
     step("checksums", || checksums(out))
@@ -147,60 +150,33 @@ fn deb(out: &Path, commit: &Commit, more: &[&str]) -> Result<()> {
 /// The binary, the units, the example, pages and completions in one folder.
 fn tarball(out: &Path, stage: &Path, version: &str, commit: &Commit) -> Result<()> {
     let name = format!("weir-{version}-x86_64-linux");
+    let more = [
+        // The time within gzip's own header is not the files'.
+        "--use-compress-program=gzip -n".to_owned(),
+        format!("--transform=s,^\\.,{name},"),
+    ];
+    pack(stage, &out.join(format!("{name}.tar.gz")), commit, &more)
+}
+
+/// A tar archive of a folder, of the same bytes whoever makes it and whenever; `more` are arguments of tar.
+fn pack(folder: &Path, archive: &Path, commit: &Commit, more: &[String]) -> Result<()> {
     let mut command = Command::new("tar");
     command
-        .args([
-            "--create",
-            // The time within gzip's own header is not the files'.
-            "--use-compress-program=gzip -n",
-            "--sort=name",
-            "--owner=0",
-            "--group=0",
-            "--numeric-owner",
-        ])
+        .args(["--create", "--sort=name", "--owner=0", "--group=0"])
+        .arg("--numeric-owner")
         .arg(format!("--mtime=@{}", commit.time))
-        .arg(format!("--transform=s,^\\.,{name},"))
+        .args(more)
         .arg("--file")
-        .arg(out.join(format!("{name}.tar.gz")))
+        .arg(archive)
         .arg("--directory")
-        .arg(stage)
+        .arg(folder)
         .arg(".");
     run_visibly(&mut command)
 }
 
-/// `CycloneDX` of what the binary is made of.
-fn sbom(out: &Path, version: &str) -> Result<()> {
-    tools::cargo_tool("cargo-cyclonedx", "0.5.9")?;
-    let name = format!("weir-{version}.cdx");
-    let mut command = workspace::cargo();
-    command
-        .args(["cyclonedx", "--format", "json", "--spec-version", "1.5"])
-        .args(["--target", TARGET, "--override-filename", &name])
-        .env("PATH", tools::path()?);
-    run_visibly(&mut command)?;
-    // It writes beside the manifest of every package.
-    let file = format!("{name}.json");
-    for package in ["lb-common", "lb-ebpf", "lb-userspace", "xtask", "benches"] {
-        let written = workspace::root().join(package).join(&file);
-        if package == "lb-userspace" {
-            fs::copy(&written, out.join(&file)).context("cargo-cyclonedx wrote nothing")?;
-        }
-        if written.exists() {
-            fs::remove_file(&written)?;
-        }
-    }
-    Ok(())
-}
-
-/// Licences, bans and sources, where cargo-deny is there; advisories want the net.
+/// Licences, bans and sources. Advisories are not looked at: they want the net, and are another day's news.
 fn licences() -> Result<()> {
-    let found = workspace::find_program("cargo-deny");
-    let found =
-        found.or_else(|| Some(tools::folder().join("cargo-deny")).filter(|path| path.is_file()));
-    let Some(deny) = found else {
-        println!("==> licences, bans and sources: not checked, cargo-deny is not installed");
-        return Ok(());
-    };
+    let deny = tools::cargo_tool("cargo-deny", "0.20.2")?;
     step("licences, bans and sources", || {
         let mut command = Command::new(deny);
         command.current_dir(workspace::root());

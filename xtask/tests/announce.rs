@@ -1,5 +1,5 @@
 //! Two nodes with the same VIPs on one segment, of which a real keepalived has one announce them: the client finds them there by ARP
-//! and neighbour discovery, and is told by gratuitous messages when they move.
+//! and neighbour discovery, and is told by gratuitous messages when they move. And one node alone, whose backends fail.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
@@ -264,20 +264,6 @@ fn answer(frame: &[u8]) -> Option<(IpAddr, bool)> {
     }
 }
 
-/// The MAC address that the client knows for a VIP, without asking anybody.
-fn known(client: &Host, vip: IpAddr) -> Option<Mac> {
-    let text = client
-        .namespace
-        .ip(&format!("-j neigh show {vip} dev eth0"))
-        .unwrap();
-    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let text = all.pointer("/0/lladdr")?.as_str()?.to_owned();
-    let bytes = text
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).unwrap());
-    bytes.collect::<Vec<_>>().try_into().ok()
-}
-
 /// Whether both VIPs are served to the client.
 fn serves(topology: &Topology) -> bool {
     VIPS.iter().all(|vip| {
@@ -319,7 +305,9 @@ impl Story<'_> {
         let client = &self.topology.client;
         let begun = Instant::now();
         until("the client to hear of it", PATIENCE, || {
-            Ok(VIPS.iter().all(|vip| known(client, *vip) == Some(node.mac)))
+            Ok(VIPS
+                .iter()
+                .all(|vip| client.knows(*vip).unwrap() == Some(node.mac)))
         })
         .unwrap_or_else(|error| panic!("{error:#}: {}", self.neighbours()));
         eprintln!(
@@ -344,7 +332,7 @@ impl Story<'_> {
         assert!(first.announces() && !second.announces());
         assert!(serves(self.topology));
         for vip in VIPS {
-            assert_eq!(known(&self.topology.client, vip), Some(first.mac));
+            assert_eq!(self.topology.client.knows(vip).unwrap(), Some(first.mac));
         }
 
         // Stopped as by systemctl.
@@ -435,11 +423,7 @@ fn keepalived_decides_which_node_announces_and_both_never_do() {
     let watcher = topology.another_host(&lab, "watcher", WATCHER).unwrap();
     // The VIPs are on the segment; what the client knows of them stays until it is told otherwise.
     for vip in VIPS {
-        let client = &topology.client.namespace;
-        client.ip(&format!("route replace {vip} dev eth0")).unwrap();
-        let family = if vip.is_ipv4() { "ipv4" } else { "ipv6" };
-        let key = format!("net/{family}/neigh/eth0/base_reachable_time_ms");
-        client.sysctl(&key, "600000").unwrap();
+        topology.client.reach_on_segment(vip).unwrap();
     }
     let config = WeirConfig {
         announce: "announce = \"l2\"\nannounce_at_start = false\n",
@@ -487,4 +471,94 @@ fn keepalived_decides_which_node_announces_and_both_never_do() {
     eprintln!("asked {} times", seen.rounds);
     assert!(seen.both.is_empty(), "both answered: {:?}", seen.both);
     assert!(seen.rounds > 20);
+}
+
+/// Which of the VIPs are found on the segment, and where.
+fn found(asker: &mut Asker<'_>) -> Vec<BTreeSet<Mac>> {
+    VIPS.iter().map(|vip| asker.who_has(*vip)).collect()
+}
+
+#[test]
+fn a_vip_is_found_on_the_segment_while_enough_backends_pass() {
+    let lab = Lab::new().unwrap();
+    let plan = Plan {
+        near: 2,
+        far: 0,
+        routed: 0,
+    };
+    let topology = Topology::build(&lab, &plan).unwrap();
+    let watcher = topology.another_host(&lab, "watcher", WATCHER).unwrap();
+    let client = &topology.client;
+    for vip in VIPS {
+        client.reach_on_segment(vip).unwrap();
+    }
+    let mut config = WeirConfig {
+        announce: "announce = \"l2\"\nmin_healthy = 2\n",
+        more: "[announce]\nhold_down = \"1s\"\n".to_owned(),
+        ..WeirConfig::for_topology(&topology, &[])
+    };
+    for vip in &mut config.vips {
+        vip.checked = Some(Topology::checked());
+    }
+    let backends = topology.backends.iter();
+    let mut checked: Vec<_> = backends
+        .map(|backend| Topology::answer_checks(backend).unwrap())
+        .collect();
+    let weir = Weir::start(&lab, &topology.lb.namespace, &config)
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    let here = BTreeSet::from([topology.lb.nic.mac_bytes().unwrap()]);
+    let mut asker = Asker::new(&watcher, topology.backends.first().unwrap());
+    let comes_to = |asker: &mut Asker<'_>, what: &str, wanted: &BTreeSet<Mac>| {
+        until(what, PATIENCE, || {
+            Ok(found(asker).iter().all(|found| found == wanted))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}"));
+    };
+    let told = || {
+        let status = weir.status().unwrap();
+        let announce = status.vip("web-v4").unwrap().announce.clone().unwrap();
+        (announce.announced, announce.reason)
+    };
+    // Before the first checks nothing is known, and nothing is withheld.
+    until("the backends to pass", PATIENCE, || {
+        Ok(told() == (true, "healthy".to_owned()))
+    })
+    .unwrap();
+    comes_to(&mut asker, "both VIPs to be found", &here);
+    assert!(serves(&topology));
+
+    // One of two backends fails its checks, and goes on serving.
+    let mut failing = checked.pop().unwrap();
+    failing.end_by(Signal::KILL, PATIENCE).unwrap();
+    comes_to(&mut asker, "nobody to answer for them", &BTreeSet::new());
+    assert_eq!(told(), (false, "too_few_healthy".to_owned()));
+    let text = weir.ask(&["announce", "-o", "json"]).unwrap();
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for one in all.as_array().unwrap() {
+        assert_eq!(one.get("on"), Some(&false.into()), "{text}");
+        assert_eq!(one.get("because"), Some(&"withheld".into()), "{text}");
+    }
+    let metrics = weir.metrics().unwrap();
+    let announced = metrics.sum("weir_vip_announced", &[]);
+    assert!(announced.unwrap().abs() < f64::EPSILON);
+    // Who knows the way is served: withheld is not refused.
+    assert!(serves(&topology));
+
+    // It passes again: the client, who believes the VIPs to be elsewhere by now and asks nobody, is told.
+    let elsewhere = watcher.namespace.ip("-br link show dev eth0").unwrap();
+    let elsewhere = elsewhere.split_whitespace().nth(2).unwrap();
+    for vip in VIPS {
+        let entry = format!("neigh replace {vip} lladdr {elsewhere} dev eth0 nud reachable");
+        client.namespace.ip(&entry).unwrap();
+    }
+    let backend = topology.backends.last().unwrap();
+    checked.push(Topology::answer_checks(backend).unwrap());
+    let learnt = until("the client to hear of it", PATIENCE, || {
+        let mut known = VIPS.iter().map(|vip| client.knows(*vip).unwrap());
+        Ok(known.all(|mac| mac.is_some_and(|mac| here.contains(&mac))))
+    });
+    learnt.unwrap_or_else(|error| panic!("{error:#}: {}", client.namespace.ip("neigh").unwrap()));
+    comes_to(&mut asker, "both VIPs to be found again", &here);
+    assert_eq!(told(), (true, "healthy".to_owned()));
+    assert!(serves(&topology));
 }

@@ -12,7 +12,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
 use xtask::{
-    lab::{Host, Lab, Namespace, Plan, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually},
+    lab::{
+        Bird, Host, Lab, Namespace, Plan, Topology, VIP_V4, VIP_V6, Weir, WeirConfig, eventually,
+        example,
+    },
     traffic::client,
     workspace,
 };
@@ -37,6 +40,7 @@ struct Finding {
     check: String,
     level: String,
     subject: String,
+    what: String,
     commands: Vec<String>,
 }
 
@@ -257,4 +261,85 @@ fn a_balancer_is_examined_before_weir_runs_on_it() {
         Ok(())
     });
     content.unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// The speaker of a node, which may export these prefixes of IPv4.
+fn speaker(lab: &Lab, topology: &Topology, router: &Host, exported: &str) -> Bird {
+    let node = &topology.lb;
+    let text = example(&[
+        ("LOCAL4", node.v4.to_string()),
+        ("LOCAL6", node.v6.to_string()),
+        ("ROUTER4", router.v4.to_string()),
+        ("ROUTER6", router.v6.to_string()),
+        ("VIPS4", exported.to_owned()),
+    ]);
+    Bird::start(lab, &node.namespace, "node-bird", &text.unwrap()).unwrap()
+}
+
+/// A router that takes what the node tells it.
+fn router_bird(lab: &Lab, topology: &Topology, router: &Host) -> Bird {
+    let session = |family: &str, here: IpAddr, there: IpAddr| {
+        format!(
+            "protocol bgp node_{family} {{ local {here} as 65000; neighbor {there} as 65001; bfd on; connect retry time 1;\n\
+             \x20 {family} {{ import all; export none; }}; }}\n"
+        )
+    };
+    let node = &topology.lb;
+    let text = format!(
+        "router id {};\nlog stderr all;\nprotocol device {{ }}\n\
+         protocol bfd {{ interface \"*\" {{ min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }}; }}\n{}{}",
+        router.v4,
+        session("ipv4", router.v4, node.v4),
+        session("ipv6", router.v6, node.v6),
+    );
+    Bird::start(lab, &router.namespace, "router-bird", &text).unwrap()
+}
+
+/// Waits until doctor finds just these ills of a check: how bad each is, and words of it.
+fn comes_to(host: &Namespace, arguments: &[&str], check: &str, expected: &[(&str, &str)]) {
+    let found = eventually(&format!("{check} to be {expected:?}"), PATIENCE, || {
+        let report = doctor(host, arguments)?;
+        let ills: Vec<_> = report.ills().collect();
+        let fits = |(ill, (level, words)): (&&Finding, &(&str, &str))| {
+            ill.check == check && ill.level == *level && ill.what.contains(words)
+        };
+        ensure!(
+            ills.len() == expected.len() && ills.iter().zip(expected).all(fits),
+            "{ills:#?}"
+        );
+        Ok(())
+    });
+    found.unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn a_node_whose_routes_nobody_tells_is_found_out() {
+    let lab = Lab::new().unwrap();
+    let topology = topology(&lab);
+    let router = topology.another_host(&lab, "router", 98).unwrap();
+    let config = WeirConfig {
+        announce: "announce = \"route\"\n",
+        ..WeirConfig::for_topology(&topology, &[])
+    };
+    let host = &topology.lb.namespace;
+    let weir = Weir::start(&lab, host, &config).unwrap_or_else(|error| panic!("{error:#}"));
+    let file = weir.config().display().to_string();
+    let arguments = ["--config", &file];
+    let nobody = "neither BIRD nor FRR";
+    comes_to(host, &arguments, "bgp", &[("warn", nobody)]);
+
+    // A rule that leads to the table; what doctor prints takes it away.
+    let _other = router_bird(&lab, &topology, &router);
+    let mut bird = speaker(&lab, &topology, &router, "[ 203.0.113.0/24{32,32} ]");
+    comes_to(host, &arguments, "bgp", &[]);
+    host.ip("rule add priority 100 table 4077").unwrap();
+    host.ip("-6 rule add priority 200 table 4077").unwrap();
+    find_and_mend(host, &arguments, &["route-rule"]);
+
+    // A speaker that keeps IPv4 to itself, as by a filter with other prefixes.
+    bird.process.end_by(Signal::TERM, PATIENCE).unwrap();
+    let mut bird = speaker(&lab, &topology, &router, "[ 198.51.100.0/24{32,32} ]");
+    let kept = "tells no neighbour of 203.0.113.10, which";
+    comes_to(host, &arguments, "bgp", &[("fail", kept)]);
+    bird.process.end_by(Signal::TERM, PATIENCE).unwrap();
 }

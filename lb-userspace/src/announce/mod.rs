@@ -13,6 +13,6 @@ pub mod on;
 pub(crate) mod route;
 pub mod watchdog;
 
-pub(crate) use kernel::Place;
-pub use on::{Announcement, Because, Commands, Owned};
+pub(crate) use kernel::{Place, Routes};
+pub use on::{Announcement, Because, Commands, HANDOVER, Owned};
 pub(crate) use route::{Op, Publisher};

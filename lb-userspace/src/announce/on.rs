@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -32,21 +32,25 @@ impl Commands {
     }
 }
 
+/// How long a node that gives its share of the Services' addresses away answers for them on: until the others have seen that, or so long.
+pub const HANDOVER: Duration = Duration::from_secs(3);
+
 /// Addresses of Services that this node owns among the nodes of its cluster, and until when: a node that cannot renew its
 /// Lease owns nothing from then on.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Owned {
-    /// The addresses.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Until when; `None`: not at all.
-    pub until: Option<Instant>,
-}
+pub struct Owned(pub BTreeMap<IpAddr, Instant>);
 
 impl Owned {
     /// Whether an address is owned at a moment.
     #[must_use]
     pub fn has(&self, address: IpAddr, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until) && self.addresses.contains(&address)
+        self.0.get(&address).is_some_and(|until| now < *until)
+    }
+
+    /// When it owns less by time alone.
+    #[must_use]
+    pub fn ends(&self, now: Instant) -> Option<Instant> {
+        self.0.values().filter(|until| now < **until).min().copied()
     }
 }
 
@@ -58,7 +62,7 @@ pub enum Because {
     Start,
     /// A command said so.
     Command,
-    /// It is a Service's, and one node of the cluster owns it: this one, or another.
+    /// It is a Service's, and one node of the cluster owns it: this one, or another. A drained one owns nothing.
     Owner,
     /// Too few backends pass their checks, or the node is drained: `announce.reason` of its VIPs says it.
     Withheld,
@@ -94,7 +98,7 @@ pub struct Announcement {
 }
 
 /// How each address stands that is announced by L2 at all. The first `of_file` VIPs are the configuration's own, the others are
-/// of Services. What is withheld ([`super::decide`]) is off, whoever wants it on, but for Services' own owners.
+/// of Services. What is withheld ([`super::decide`]) is off, whoever wants it on, but for Services' owners.
 #[must_use]
 pub fn announcements(
     (config, of_file): (&Config, usize),
@@ -116,7 +120,8 @@ pub fn announcements(
             } else {
                 (vip.announce_at_start, Because::Start)
             };
-            // Nobody else would announce a Service's address: its owner does, whatever this node would rather.
+            // Whether backends pass is the same on every node, so nobody would announce what a Service's owner withholds; and a
+            // drained node gives its share away, for which its owner is another then.
             let may_be_withheld = is_on && because != Because::Owner;
             let (is_on, because) = if may_be_withheld && withheld.contains(&vip.address) {
                 (false, Because::Withheld)
@@ -145,8 +150,6 @@ pub fn silent(announcements: &BTreeMap<IpAddr, Announcement>) -> BTreeSet<IpAddr
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const FIRST: &str = "203.0.113.10";
@@ -223,18 +226,16 @@ mod tests {
         let second = address(SECOND);
         let mut commands = Commands::default();
         commands.set(second, true);
-        let mut owned = Owned {
-            addresses: BTreeSet::from([second]),
-            until: None,
-        };
         let of = |owned: &Owned| stands(3, &commands, owned)[1];
-        assert_eq!(of(&owned), (second, false, Because::Owner));
-        owned.until = Some(Instant::now() + Duration::from_mins(1));
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_mins(1));
+        assert_eq!(of(&Owned::default()), (second, false, Because::Owner));
+        let owned = Owned(BTreeMap::from([(second, later)]));
         assert_eq!(of(&owned), (second, true, Because::Owner));
-        owned.until = Some(Instant::now());
+        assert_eq!(owned.ends(now), Some(later));
+        let owned = Owned(BTreeMap::from([(second, now)]));
         assert_eq!(of(&owned), (second, false, Because::Owner));
-        owned.until = Some(Instant::now() + Duration::from_mins(1));
-        owned.addresses.clear();
+        assert_eq!(owned.ends(now), None);
+        let owned = Owned(BTreeMap::from([(address(FIRST), later)]));
         assert_eq!(of(&owned), (second, false, Because::Owner));
     }
 }

@@ -17,7 +17,8 @@ pub struct KubernetesStatus {
     pub synced: bool,
     /// Whether this node is the one that writes statuses and Events.
     pub writer: bool,
-    /// The nodes that share the announcing of Services' addresses out, this one included; none where they are not announced.
+    /// The nodes that share the announcing of Services' addresses out: this one too, unless it has given its share away; none where
+    /// they are not announced.
     #[serde(default)]
     pub announcers: Vec<String>,
     /// What has been read.

@@ -24,7 +24,8 @@ Examples:
   weir undrain-node
 
 It holds until `weir undrain-node`: over restarts and reloads. What still comes is forwarded. Flows of slots that are
-Stable live on through the fleet's other nodes.
+Stable live on through the fleet's other nodes. Services' addresses that this node announces by L2 go to the cluster's
+other nodes within 3 s.
 
 Exit codes: 0 done, or so already; 1 failed or refused, or packets still come after --timeout; 2 usage";
 

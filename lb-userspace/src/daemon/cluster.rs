@@ -37,7 +37,11 @@ mod with {
     /// What is served already, and will be followed.
     pub(in super::super) struct Begun {
         start: kubernetes::Start,
-        file: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+        /// The addresses of the configuration's own VIPs, and whether this node announces Services.
+        node: (
+            watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+            watch::Receiver<bool>,
+        ),
         status: watch::Sender<KubernetesStatus>,
         owned: watch::Sender<Owned>,
     }
@@ -58,7 +62,7 @@ mod with {
             let services = self.start.services();
             tracing::info!(vips = services.len(), "Services of before are served");
             Begun {
-                file: reconciler.begin_with(services, (told, receiver)),
+                node: reconciler.begin_with(services, (told, receiver)),
                 start: self.start,
                 status,
                 owned,
@@ -75,11 +79,11 @@ mod with {
         ) -> JoinHandle<()> {
             let Self {
                 start,
-                file,
+                node,
                 status,
                 owned,
             } = self;
-            tokio::spawn(kubernetes::run(start, handle, file, (status, owned), stop))
+            tokio::spawn(kubernetes::run(start, handle, node, (status, owned), stop))
         }
     }
 }

@@ -196,6 +196,47 @@ pub(super) struct Balancer {
     pub(super) metrics: Option<String>,
     /// Health checks that failed, with the reason; only made where no daemon answers.
     pub(super) unhealthy: Vec<(String, String)>,
+    /// Who tells routers of VIPs; `None` where none is announced by a route.
+    pub(super) routing: Option<Routing>,
+}
+
+/// Routes of VIPs, and who may tell routers of them. Errors are in words.
+#[derive(Clone, Debug)]
+pub(super) struct Routing {
+    /// The addresses that the table has weir's routes for.
+    pub(super) routes: Result<BTreeSet<IpAddr>, String>,
+    /// Rules that lead packets to the table.
+    pub(super) rules: Result<Vec<Rule>, String>,
+    /// BGP speakers that run in this network namespace.
+    pub(super) speakers: Vec<Speaker>,
+}
+
+/// A rule of the kernel's routing policy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Rule {
+    pub(super) is_v4: bool,
+    pub(super) priority: u32,
+}
+
+/// A BGP speaker.
+#[derive(Clone, Debug)]
+pub(super) struct Speaker {
+    /// `BIRD` or `FRR`.
+    pub(super) name: &'static str,
+    /// Its sessions, as it tells them.
+    pub(super) said: Result<Vec<Session>, String>,
+}
+
+/// A BGP session.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// What the speaker calls it, or the neighbour's address.
+    pub(super) name: String,
+    pub(super) is_established: bool,
+    /// How it stands, in the speaker's words.
+    pub(super) state: String,
+    /// The addresses that the neighbour is told of.
+    pub(super) told: BTreeSet<IpAddr>,
 }
 
 /// The file system at `pin_path`.

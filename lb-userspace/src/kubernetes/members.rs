@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     PREFIX, digest,
     lease::{Election, Name, PATIENCE, PERIOD, observed, release, turn},
-    owners::{Membership, owner},
+    owners::Membership,
     said,
 };
 use crate::announce::Owned;
@@ -23,13 +23,14 @@ use crate::announce::Owned;
 const LONGEST_LABEL: usize = 63;
 
 /// Who shares addresses out.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Members {
-    me: String,
     /// Who is there.
     pub(super) nodes: BTreeSet<String>,
-    /// Until when this node owns what falls to it.
-    pub(super) until: Option<Instant>,
+    /// The same as this node sees it; `None`: nobody has looked.
+    membership: Option<Membership>,
+    /// Whether this node has given its share away, or is about to.
+    pub(super) is_leaving: bool,
     /// Why it does not know better.
     pub(super) error: Option<String>,
 }
@@ -37,15 +38,30 @@ pub(super) struct Members {
 impl Members {
     /// What falls to this node.
     pub(super) fn owned(&self, addresses: &BTreeSet<IpAddr>) -> Owned {
-        let is_mine = |address: &&IpAddr| {
-            let nodes = self.nodes.iter().map(String::as_str);
-            owner(nodes, **address) == Some(self.me.as_str())
-        };
-        Owned {
-            addresses: addresses.iter().filter(is_mine).copied().collect(),
-            until: self.until,
-        }
+        let now = Instant::now();
+        let membership = self.membership.iter();
+        let owned = membership.flat_map(|membership| {
+            let until = |address: &IpAddr| Some((*address, membership.owns(*address, now)?));
+            addresses.iter().filter_map(until)
+        });
+        Owned(owned.collect())
     }
+
+    /// Whether there is somebody who shares addresses out and nobody who takes one.
+    pub(super) fn are_none(&self) -> bool {
+        self.is_leaving && self.nodes.is_empty()
+    }
+}
+
+/// How a node stands with its share.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Share {
+    /// It takes one.
+    Taken,
+    /// It lets go of its Lease, and does not know yet whether it has.
+    Offered,
+    /// It has let go of its Lease.
+    GivenAway,
 }
 
 /// The group of nodes that share addresses out: those with the same Lease of the writer.
@@ -58,10 +74,11 @@ fn label(group: &str) -> (String, String) {
     (format!("{PREFIX}group"), value)
 }
 
-/// Holds this node's Lease and looks at all, for as long as anybody wants to know; then lets go of it.
+/// Holds this node's Lease while it is `willing` and looks at all, for as long as anybody wants to know; then lets go of it.
 pub(super) async fn keep(
     client: Client,
     (namespace, group, me): (String, String, String),
+    mut willing: watch::Receiver<bool>,
     members: watch::Sender<Members>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
@@ -79,16 +96,34 @@ pub(super) async fn keep(
     let mut membership = Membership::new(me.clone());
     let mut period = tokio::time::interval(PERIOD);
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut share = Share::Taken;
     loop {
         tokio::select! {
             _ = period.tick() => {}
+            // Whoever is to leave does so at once. Where nobody says so any more, nobody wants to know soon.
+            Ok(()) = willing.changed() => {}
             () = members.closed() => break,
         }
+        let is_willing = *willing.borrow_and_update();
         let round = async {
-            within(turn(&leases, &name, &mut election)).await?;
-            match election.renewal() {
-                Some(sent) => membership.renewed(sent, Instant::now()),
-                None => membership.lost(),
+            if is_willing {
+                if share != Share::Taken {
+                    // The others may know: it begins anew.
+                    membership.lost();
+                    share = Share::Taken;
+                }
+                within(turn(&leases, &name, &mut election)).await?;
+                match election.renewal() {
+                    Some(sent) => membership.renewed(sent, Instant::now()),
+                    None => membership.lost(),
+                }
+            } else if share != Share::GivenAway {
+                share = Share::Offered;
+                // Also one that an earlier daemon held.
+                within(release(&leases, &name.name, &me)).await?;
+                election.lost();
+                membership.released(Instant::now());
+                share = Share::GivenAway;
             }
             let sent = Instant::now();
             let listed = within(leases.list(&all)).await?;
@@ -97,10 +132,11 @@ pub(super) async fn keep(
             Ok(())
         };
         let error = round.await.err();
+        let now = Instant::now();
         members.send_replace(Members {
-            me: me.clone(),
-            nodes: membership.nodes(),
-            until: membership.term(Instant::now()),
+            nodes: membership.nodes(now),
+            membership: Some(membership.clone()),
+            is_leaving: !is_willing,
             error,
         });
     }

@@ -7,6 +7,14 @@
 //! - a node owns nothing once its last renewal, or its last look, is [`TERM`] old (counted from when it was sent);
 //! - a Lease is over when a node has seen it unchanged for as long as it lasts, which is longer;
 //! - a node that begins owns nothing until [`TERM`] after its Lease was there: by then everybody has seen it, or owns nothing.
+//!
+//! From the last follows how long the owner before it may go on: a Lease that a look did not find yet belongs to nobody who owns before
+//! [`TERM`] after that look was sent. So an address that falls to a newcomer is without an owner for little
+//! more than the time between two looks.
+//!
+//! The one exception is meant: a node that gives its share away lets go of its Lease first, and owns on for [`HANDOVER`], until the
+//! others have looked. For so long two may answer for an address. Both forward to the same backends, and the new owner tells of
+//! itself, so either answer is a good one; none at all would be an outage for whoever asks just then.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +24,16 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::lease::{DURATION, Observed, WRITING};
+use super::lease::{DURATION, Observed, PERIOD, WRITING};
+use crate::announce::HANDOVER;
 
 /// How long after its last renewal, and its last look, a node owns what it does.
 pub const TERM: Duration = WRITING;
 
 const _: () = assert!(TERM.as_millis() < DURATION.as_millis());
+// The others look every period, and a look takes a while.
+const _: () =
+    assert!(PERIOD.as_millis() < HANDOVER.as_millis() && HANDOVER.as_millis() < TERM.as_millis());
 
 /// The node that owns an address, of those that are there: whatever their order, there is one if there is any node.
 #[must_use]
@@ -46,9 +58,12 @@ pub struct Membership {
     me: String,
     /// What the others' Leases said last, and since when.
     seen: BTreeMap<String, (Observed, Instant)>,
-    others: BTreeSet<String>,
+    /// The others that are there, and from when on each may own at the earliest.
+    others: BTreeMap<String, Instant>,
     held: Option<Held>,
     looked: Option<Instant>,
+    /// Until when it owns what it did, where it has let go of its own Lease.
+    left: Option<Instant>,
 }
 
 /// This node's own Lease.
@@ -67,9 +82,10 @@ impl Membership {
         Self {
             me,
             seen: BTreeMap::new(),
-            others: BTreeSet::new(),
+            others: BTreeMap::new(),
             held: None,
             looked: None,
+            left: None,
         }
     }
 
@@ -77,6 +93,7 @@ impl Membership {
     pub fn renewed(&mut self, sent: Instant, done: Instant) {
         let is_gapless = |held: &Held| done < held.renewed + TERM;
         let before = self.held.filter(is_gapless);
+        self.left = None;
         self.held = Some(Held {
             from: before.map_or(done + TERM, |held| held.from),
             renewed: sent,
@@ -88,6 +105,13 @@ impl Membership {
         self.held = None;
     }
 
+    /// This node's own Lease was let go of by a request that was answered at `done`.
+    pub fn released(&mut self, done: Instant) {
+        let end = self.term(done).unwrap_or(done);
+        self.left = Some(end.min(done + HANDOVER));
+        self.held = None;
+    }
+
     /// A look that was sent at `sent` and answered at `done` saw these Leases.
     pub fn looked(
         &mut self,
@@ -96,7 +120,9 @@ impl Membership {
         done: Instant,
     ) {
         let before = std::mem::take(&mut self.seen);
-        self.others.clear();
+        let known = std::mem::take(&mut self.others);
+        // Who was not there at the last look has come since. Without one before it may have been there for long.
+        let newcomer = self.looked.map_or(sent, |at| at + TERM);
         for lease in leases {
             let holder = lease.holder.clone();
             if holder.is_empty() || holder == self.me {
@@ -106,23 +132,42 @@ impl Membership {
             let since = same.map_or(done, |(_, since)| *since);
             let is_over = sent.saturating_duration_since(since) >= lease.lasts;
             if !is_over {
-                self.others.insert(holder.clone());
+                let from = known.get(&holder).copied().unwrap_or(newcomer);
+                self.others.insert(holder.clone(), from);
             }
             self.seen.insert(holder, (lease, since));
         }
         self.looked = Some(sent);
     }
 
-    /// Who is there, this node included.
+    /// Who is there: this node too, unless it has given its share away.
     #[must_use]
-    pub fn nodes(&self) -> BTreeSet<String> {
-        let me = std::iter::once(self.me.clone());
-        self.others.iter().cloned().chain(me).collect()
+    pub fn nodes(&self, now: Instant) -> BTreeSet<String> {
+        let is_there = self.left.is_none_or(|end| now < end);
+        let me = is_there.then(|| self.me.clone());
+        self.others.keys().cloned().chain(me).collect()
+    }
+
+    /// Until when this node owns an address; `None`: not now.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr, now: Instant) -> Option<Instant> {
+        let term = self.term(now)?;
+        let me = self.me.as_str();
+        let others = self.others.iter();
+        let before_me = others.filter(|(node, _)| owner([me, node.as_str()], address) != Some(me));
+        match before_me.map(|(_, from)| *from).min() {
+            Some(from) if from <= now => None,
+            Some(from) => Some(term.min(from)),
+            None => Some(term),
+        }
     }
 
     /// Until when this node owns what falls to it; `None`: nothing at all now.
     #[must_use]
     pub fn term(&self, now: Instant) -> Option<Instant> {
+        if let Some(end) = self.left {
+            return (now < end).then_some(end);
+        }
         let held = self.held.filter(|held| held.from <= now)?;
         let end = held.renewed.min(self.looked?) + TERM;
         (now < end).then_some(end)

@@ -106,12 +106,15 @@ impl Start {
     }
 }
 
-/// Follows a cluster until `stop` ends. `file` has the addresses of the configuration's own VIPs; how it stands goes to `status`,
-/// what this node is to announce to `owned`.
+/// Follows a cluster until `stop` ends. `file` has the addresses of the configuration's own VIPs, `willing` whether this node takes a
+/// share of the Services' addresses to announce; how it stands goes to `status`, what this node is to announce to `owned`.
 pub async fn run(
     start: Start,
     handle: Handle,
-    file: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    (file, willing): (
+        watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+        watch::Receiver<bool>,
+    ),
     (status, owned): (watch::Sender<KubernetesStatus>, watch::Sender<Owned>),
     stop: impl Future<Output = ()>,
 ) {
@@ -140,7 +143,8 @@ pub async fn run(
             start.settings.lease.clone(),
             start.settings.node.clone(),
         );
-        let keeper = tokio::spawn(members::keep(client.clone(), group, sender));
+        let keeper = members::keep(client.clone(), group, willing, sender);
+        let keeper = tokio::spawn(keeper);
         (members, keeper)
     });
     let (members, member_keeper) = members.unzip();
@@ -436,8 +440,13 @@ impl Follower {
                 "which node announces Services cannot be agreed on: {error}"
             ))
         });
+        let abandoned = members.iter().filter(|members| members.are_none());
+        let abandoned = abandoned.map(|_| {
+            "nobody announces Services: this node gives its share away, and no other takes one"
+                .to_owned()
+        });
         let own = self.problems.iter().chain(&self.errors).cloned();
-        let own = unshared.chain(own);
+        let own = unshared.chain(abandoned).chain(own);
         let status = KubernetesStatus {
             class: self.settings.class.clone(),
             node: self.settings.node.clone(),

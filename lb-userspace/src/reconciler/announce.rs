@@ -10,7 +10,7 @@ use std::{
 use super::Reconciler;
 use crate::{
     announce::{
-        Announcement, Because, Op, Publisher,
+        Announcement, Because, HANDOVER, Op, Publisher,
         decide::{Claim, Decider, Decision, Node, Reason},
     },
     api::{Actor, AnnounceStatus, AnnouncementCount, AnnouncementStatus, Changed, Refusal, What},
@@ -27,7 +27,7 @@ pub(super) struct Announcements {
     routes: Publisher,
     decider: Decider,
     decision: Decision,
-    /// Whether the daemon is about to end, and has withdrawn everything.
+    /// Whether the daemon is about to end.
     is_ending: bool,
     /// When something changes by time alone.
     pub(super) wake: Option<Instant>,
@@ -75,12 +75,18 @@ impl<D: DataPlane> Reconciler<D> {
     /// Decides which addresses are announced, and has the network told.
     pub(super) fn announce(&mut self) {
         let now = Instant::now();
+        let settings = &self.desired.config.announce;
+        let is_ending = self.announcements.is_ending;
         let node = Node {
             is_attached: self.attachments.is_any(),
-            is_drained: self.desired.is_node_drained() || self.announcements.is_ending,
+            is_drained: self.desired.is_node_drained()
+                || (is_ending && settings.withdraw_delay.is_some()),
         };
+        // Without a daemon nobody holds its Lease, so the others take its share even where it withdraws nothing else.
+        let is_willing = node.is_attached && !node.is_drained && !is_ending;
+        self.cluster.is_willing(is_willing);
         let claims = claims(&self.desired.config.vips, &self.checked.borrow());
-        let hold_down = self.desired.config.announce.hold_down;
+        let hold_down = settings.hold_down;
         let decider = &mut self.announcements.decider;
         let decision = decider.decide(node, claims, hold_down, now);
         // A verdict that is confirmed is no other verdict, so nobody is woken by it.
@@ -138,13 +144,13 @@ impl<D: DataPlane> Reconciler<D> {
         }
     }
 
-    /// Withdraws everything because the daemon is about to end, if that is how it is to end. Returns how long it is to go on
-    /// forwarding.
+    /// Gets ready for the daemon's end: withdraws everything, if that is how it is to end, and gives the share of the Services'
+    /// addresses away. Returns how long it is to go on, if at all.
     pub(crate) fn leave(&mut self) -> Option<Duration> {
-        let delay = self.desired.config.announce.withdraw_delay?;
         self.announcements.is_ending = true;
         self.announce();
-        Some(delay)
+        let handover = self.segments.is_owner().then_some(HANDOVER);
+        self.desired.config.announce.withdraw_delay.max(handover)
     }
 
     /// Withdraws every address until [`Self::undrain_node`], or lets this node announce again.

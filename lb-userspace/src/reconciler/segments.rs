@@ -62,7 +62,7 @@ impl Segments {
     }
 
     /// Whether something is announced because this node owns it.
-    fn is_owner(&self) -> bool {
+    pub(super) fn is_owner(&self) -> bool {
         let mut stand = self.stand.values();
         stand.any(|stands| stands.is_on && stands.because == Because::Owner)
     }
@@ -70,21 +70,22 @@ impl Segments {
     /// Ends when what this node owns is not what it announces: it owns others, or its time is over.
     pub(super) async fn other_owner(&mut self) {
         loop {
+            // A Lease that is renewed says the same for longer, and changes nothing.
+            let now = Instant::now();
+            if self.is_other(&self.owned(), now) {
+                return;
+            }
             let is_owner = self.is_owner();
             let Some(owned) = &mut self.owned else {
                 return std::future::pending().await;
             };
-            let end = owned.borrow().until.filter(|_| is_owner);
+            let end = owned.borrow().ends(now).filter(|_| is_owner);
             tokio::select! {
                 changed = owned.changed() => if changed.is_err() {
                     // Nobody renews any more: what is owned ends when its time is over.
                     until(end).await;
                 },
                 () = until(end) => {}
-            }
-            // A Lease that is renewed says the same for longer, and changes nothing.
-            if self.is_other(&self.owned(), Instant::now()) {
-                return;
             }
         }
     }

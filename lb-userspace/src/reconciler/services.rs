@@ -31,6 +31,8 @@ pub(super) struct Cluster {
     looked: (mpsc::Sender<Looked>, mpsc::Receiver<Looked>),
     /// The addresses of the configuration's own VIPs.
     addresses: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    /// Whether this node takes a share of the Services' addresses to announce.
+    willing: watch::Sender<bool>,
     status: Option<watch::Receiver<KubernetesStatus>>,
 }
 
@@ -40,6 +42,7 @@ impl Cluster {
             turn: 0,
             looked: mpsc::channel(1),
             addresses: watch::channel(addresses(file)).0,
+            willing: watch::channel(false).0,
             status: None,
         }
     }
@@ -60,13 +63,22 @@ impl Cluster {
 
     /// Tells of the addresses of another configuration.
     pub(super) fn follow(&self, file: &Config) {
-        let new = addresses(file);
-        self.addresses.send_if_modified(|known| {
-            let is_other = *known != new;
-            *known = new;
-            is_other
-        });
+        tell(&self.addresses, addresses(file));
     }
+
+    /// Tells whether this node takes a share of the Services' addresses to announce.
+    pub(super) fn is_willing(&self, is_willing: bool) {
+        tell(&self.willing, is_willing);
+    }
+}
+
+/// Tells something, if it is something else than before.
+fn tell<T: PartialEq>(sender: &watch::Sender<T>, new: T) {
+    sender.send_if_modified(|known| {
+        let is_other = *known != new;
+        *known = new;
+        is_other
+    });
 }
 
 fn addresses(file: &Config) -> Arc<BTreeSet<IpAddr>> {
@@ -74,22 +86,28 @@ fn addresses(file: &Config) -> Arc<BTreeSet<IpAddr>> {
 }
 
 impl<D: DataPlane> Reconciler<D> {
+    /// Serves these from the start on. How the task that follows the cluster stands is told by `status`, what this node owns by
+    /// `owned`; what is returned tells it of the addresses of the configuration's own VIPs, and whether this node is willing to announce
+    /// Services.
     #[cfg_attr(
         not(feature = "kubernetes"),
         expect(dead_code, reason = "nobody follows a cluster")
     )]
-    /// Serves these from the start on. How the task that follows the cluster stands is told by `status`, whose owner this node is by
-    /// `owned`; it is told of the addresses of
-    /// the configuration's own VIPs by what is returned.
     pub(crate) fn begin_with(
         &mut self,
         services: Services,
         (status, owned): (watch::Receiver<KubernetesStatus>, watch::Receiver<Owned>),
-    ) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+    ) -> (
+        watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+        watch::Receiver<bool>,
+    ) {
         self.desired = self.desired.with_services(services);
         self.cluster.status = Some(status);
         self.segments.owned_by(owned);
-        self.cluster.addresses.subscribe()
+        (
+            self.cluster.addresses.subscribe(),
+            self.cluster.willing.subscribe(),
+        )
     }
 
     /// Serves other VIPs of Services, once the network has been asked for nodes that are new.

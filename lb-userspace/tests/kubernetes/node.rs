@@ -33,6 +33,7 @@ pub(crate) struct Node {
     /// What it is to announce.
     owned: watch::Receiver<Owned>,
     _file: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    willing: watch::Sender<bool>,
 }
 
 impl Node {
@@ -40,17 +41,18 @@ impl Node {
         Self::start_at(server.directory(), &server.kubeconfig(), name, more)
     }
 
-    /// One that keeps its state in a directory and finds its cluster by a file.
-    pub(crate) fn start_at(directory: &Path, kubeconfig: &Path, name: &str, more: &str) -> Self {
-        let text = format!(
-            "[node]\ninterfaces = [\"lo\"]\nseed = \"x\"\nstate_file = \"{}\"\n[kubernetes]\nnode = \"{name}\"\nkubeconfig = \"{}\"\n{more}",
-            directory.join(name).join("state.json").display(),
-            kubeconfig.display(),
-        );
-        Self::start_with(&Config::parse(&text, "weir.toml").unwrap())
+    /// One that takes no share of what is announced from the start on.
+    pub(crate) fn start_drained(server: &Server, name: &str, more: &str) -> Self {
+        let config = config(server.directory(), &server.kubeconfig(), name, more);
+        Self::start_with(&config, false)
     }
 
-    fn start_with(config: &Config) -> Self {
+    /// One that keeps its state in a directory and finds its cluster by a file.
+    pub(crate) fn start_at(directory: &Path, kubeconfig: &Path, name: &str, more: &str) -> Self {
+        Self::start_with(&config(directory, kubeconfig, name, more), true)
+    }
+
+    fn start_with(config: &Config, is_willing: bool) -> Self {
         let start = Start::new(config, false).unwrap();
         let served = Arc::new(Mutex::new(vec![shown(&start.services())]));
         let (handle, mut commands) = Handle::channel();
@@ -73,6 +75,7 @@ impl Node {
         let (sender, status) = watch::channel(unknown);
         let (announced, owned) = watch::channel(Owned::default());
         let (file, addresses) = watch::channel(Arc::default());
+        let (willing, told) = watch::channel(is_willing);
         let (stop, stopped) = oneshot::channel::<()>();
         let until = async {
             stopped.await.ok();
@@ -80,7 +83,7 @@ impl Node {
         let task = runtime.spawn(kubernetes::run(
             start,
             handle,
-            addresses,
+            (addresses, told),
             (sender, announced),
             until,
         ));
@@ -92,6 +95,7 @@ impl Node {
             runtime: Some(runtime),
             owned,
             _file: file,
+            willing,
         }
     }
 
@@ -108,6 +112,11 @@ impl Node {
     /// Which of these addresses it announces now.
     pub(crate) fn announces(&self, address: IpAddr) -> bool {
         self.owned.borrow().has(address, Instant::now())
+    }
+
+    /// Says whether it takes a share of what is announced, as a drained node does not.
+    pub(crate) fn is_willing(&self, is_willing: bool) {
+        self.willing.send_replace(is_willing);
     }
 
     pub(crate) fn status(&self) -> KubernetesStatus {
@@ -132,6 +141,15 @@ impl Drop for Node {
             runtime.shutdown_background();
         }
     }
+}
+
+fn config(directory: &Path, kubeconfig: &Path, name: &str, more: &str) -> Config {
+    let text = format!(
+        "[node]\ninterfaces = [\"lo\"]\nseed = \"x\"\nstate_file = \"{}\"\n[kubernetes]\nnode = \"{name}\"\nkubeconfig = \"{}\"\n{more}",
+        directory.join(name).join("state.json").display(),
+        kubeconfig.display(),
+    );
+    Config::parse(&text, "weir.toml").unwrap()
 }
 
 fn shown(services: &lb_userspace::model::services::Services) -> Vec<String> {

@@ -8,9 +8,12 @@ use std::{
 };
 
 use fastrand::Rng;
-use lb_userspace::kubernetes::{
-    Observed,
-    owners::{Membership, owner},
+use lb_userspace::{
+    announce::HANDOVER,
+    kubernetes::{
+        Observed,
+        owners::{Membership, owner},
+    },
 };
 use proptest::prelude::*;
 
@@ -89,6 +92,8 @@ struct Node {
     membership: Membership,
     request: Option<Request>,
     next: Instant,
+    /// Whether it has given its share away.
+    has_left: bool,
     /// Until when it has lost its memory and does nothing, as after a kill.
     dead_until: Option<Instant>,
 }
@@ -120,6 +125,7 @@ impl World {
                 name,
                 request: None,
                 next: now + PERIOD.mul_f64(rng.f64() * 4.0),
+                has_left: false,
                 dead_until: None,
             }
         });
@@ -211,18 +217,33 @@ impl World {
             }
             self.nodes[index].next = (request.sent + PERIOD).max(now);
         } else if self.nodes[index].next <= now {
-            let renewal = self.request(true);
-            self.nodes[index].request = Some(renewal);
+            // Who has left only looks.
+            let is_renewal = !self.nodes[index].has_left;
+            let request = self.request(is_renewal);
+            self.nodes[index].request = Some(request);
         }
+    }
+
+    /// A node gives its share away: its Lease is free at once.
+    fn leave(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        (node.has_left, node.request) = (true, None);
+        node.membership.released(self.now);
+        self.leases.remove(&node.name);
+    }
+
+    /// A node that has left takes its share again.
+    fn come(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.has_left = false;
+        node.membership.lost();
     }
 
     /// Who announces an address now.
     fn owners(&self, address: IpAddr) -> Vec<&str> {
         let owns = |node: &&Node| {
             let is_alive = node.dead_until.is_none_or(|end| self.now >= end);
-            let nodes = node.membership.nodes();
-            let chosen = owner(nodes.iter().map(String::as_str), address);
-            is_alive && node.membership.term(self.now).is_some() && chosen == Some(&node.name)
+            is_alive && node.membership.owns(address, self.now).is_some()
         };
         let owners = self.nodes.iter().filter(owns);
         owners.map(|node| node.name.as_str()).collect()
@@ -253,7 +274,34 @@ proptest! {
         for address in &addresses {
             prop_assert_eq!(world.owners(*address).len(), 1);
         }
-        let nodes: BTreeSet<_> = world.nodes.iter().map(|node| node.membership.nodes().len()).collect();
+        // One gives its share away: never nobody, and two only until the others have looked.
+        let leaver = usize::try_from(seed).unwrap_or(0) % world.nodes.len();
+        let name = world.nodes[leaver].name.clone();
+        world.leave(leaver);
+        let left = world.now;
+        for _ in 0..200 {
+            for address in &addresses {
+                let owners = world.owners(*address);
+                prop_assert!(!owners.is_empty());
+                let is_handed_over = world.now >= left + HANDOVER;
+                prop_assert!(owners.len() == 1 || (!is_handed_over && owners.contains(&name.as_str())));
+                prop_assert!(!is_handed_over || owners != [name.as_str()]);
+            }
+            world.step();
+        }
+        // It comes back: never two, and nobody for no longer than a look takes to come round.
+        world.come(leaver);
+        let mut nobody = vec![Duration::ZERO; addresses.len()];
+        for _ in 0..400 {
+            world.step();
+            for (address, nobody) in addresses.iter().zip(&mut nobody) {
+                let owners = world.owners(*address).len();
+                prop_assert!(owners < 2, "{address}");
+                *nobody = if owners == 0 { *nobody + STEP } else { Duration::ZERO };
+                prop_assert!(*nobody <= PERIOD + 10 * STEP, "{address}: {nobody:?}");
+            }
+        }
+        let nodes: BTreeSet<_> = world.nodes.iter().map(|node| node.membership.nodes(world.now).len()).collect();
         prop_assert_eq!(nodes, BTreeSet::from([usize::from(count)]));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::{Commit, output, tools};
+use super::{Commit, output, pack, tools};
 use crate::{progress::run_visibly, workspace};
 
 /// The end of the archive's name.
@@ -49,14 +49,17 @@ pub(super) fn build(out: &Path, stage: &Path, version: &str, commit: &Commit) ->
             .arg(workspace::root().join("deploy/container/Containerfile"))
             .arg(&context),
     )?;
-    let archive = out.join(format!("weir-{version}{END}"));
+    let layout = out.join("stage/.oci");
     run_visibly(
         Command::new(&buildah)
             .args(common)
             .args(["push", &tag])
-            .arg(format!("oci-archive:{}:{tag}", archive.display())),
+            .arg(format!("oci:{}:{tag}", layout.display())),
     )?;
-    for folder in [storage, context] {
+    // Not by buildah, which gives the files in the archive this moment's time.
+    let archive = out.join(format!("weir-{version}{END}"));
+    pack(&layout, &archive, commit, &[])?;
+    for folder in [storage, context, layout] {
         fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
     }
     Ok(())

@@ -83,6 +83,30 @@ pub struct Host {
     pub v6: IpAddr,
 }
 
+impl Host {
+    /// The MAC address that it knows for a neighbour on its segment, without asking anybody; `None` where it knows none.
+    pub fn knows(&self, neighbour: IpAddr) -> Result<Option<[u8; 6]>> {
+        let words = format!("-j neigh show {neighbour} dev eth0");
+        let all: serde_json::Value = serde_json::from_str(&self.namespace.ip(&words)?)?;
+        let Some(text) = all.pointer("/0/lladdr").and_then(|found| found.as_str()) else {
+            return Ok(None);
+        };
+        let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
+        let bytes: Vec<u8> = bytes.collect::<Result<_, _>>()?;
+        Ok(bytes.try_into().ok())
+    }
+
+    /// Lets it reach an address on its segment, and keep what it knows of its place until it is told otherwise.
+    pub fn reach_on_segment(&self, address: IpAddr) -> Result<()> {
+        self.namespace
+            .ip(&format!("route replace {address} dev eth0"))?;
+        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        let key = format!("net/{family}/neigh/eth0/base_reachable_time_ms");
+        self.namespace.sysctl(&key, "600000")?;
+        Ok(())
+    }
+}
+
 /// The whole lab, ready for a load balancer.
 #[derive(Debug)]
 pub struct Topology {

@@ -10,6 +10,7 @@
 
 #[path = "../../../lb-userspace/tests/kubernetes/cluster.rs"]
 mod cluster;
+mod handover;
 mod run;
 #[path = "../../../lb-userspace/tests/kubernetes/server.rs"]
 #[expect(dead_code, reason = "the tests of the task that follows use the rest")]

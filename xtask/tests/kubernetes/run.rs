@@ -55,6 +55,11 @@ pub(crate) enum Is {
 impl Run {
     /// A cluster without Services, and two nodes that balance. Packets reach the serving nodes by `forward`.
     pub(crate) fn start(forward: &'static str) -> Self {
+        Self::start_with(forward, "")
+    }
+
+    /// The same with more keys of `[kubernetes]`.
+    pub(crate) fn start_with(forward: &'static str, keys: &str) -> Self {
         let lab = Lab::new().unwrap();
         let plan = Plan {
             near: NODES,
@@ -89,12 +94,12 @@ impl Run {
             _observers: vec![observer],
             lab,
         };
-        run.balance(second, forward);
+        run.balance(second, forward, keys);
         run
     }
 
     /// Starts weir on both nodes.
-    fn balance(&mut self, second: Host, forward: &'static str) {
+    fn balance(&mut self, second: Host, forward: &'static str, keys: &str) {
         for number in 1..=2 {
             let host = if number == 1 {
                 &self.topology.lb
@@ -105,7 +110,7 @@ impl Run {
             let mut more = String::new();
             write!(
                 more,
-                "\n[kubernetes]\nnode = {node:?}\nforward = {forward:?}\nkubeconfig = \"{}\"\n",
+                "\n[kubernetes]\nnode = {node:?}\nforward = {forward:?}\nkubeconfig = \"{}\"\n{keys}",
                 self.server.kubeconfig().display()
             )
             .unwrap();

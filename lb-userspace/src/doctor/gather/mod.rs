@@ -3,6 +3,7 @@
 mod ethtool;
 mod host;
 mod net;
+mod routing;
 mod server;
 
 use std::{
@@ -49,7 +50,11 @@ pub(super) async fn balancer(config: &Config) -> anyhow::Result<Balancer> {
         .flat_map(|vip| &vip.backends)
         .map(|backend| backend.address)
         .collect();
-    let (ways, unhealthy) = tokio::join!(look(backends), unhealthy(config, is_away));
+    let (ways, unhealthy, routing) = tokio::join!(
+        look(backends),
+        unhealthy(config, is_away),
+        routing::routing(config)
+    );
     let ways = ways?;
     // Pins of another layout, or none: then weir's program is not on the interfaces.
     let linked = linked_interfaces(&node.pin_path).unwrap_or_default();
@@ -71,6 +76,7 @@ pub(super) async fn balancer(config: &Config) -> anyhow::Result<Balancer> {
         },
         metrics: if is_away { taken(config) } else { None },
         unhealthy,
+        routing,
     })
 }
 

@@ -1,6 +1,6 @@
 //! A load balancer as a whole.
 
-use super::{cluster, daemon, host, nic, node, ways};
+use super::{cluster, daemon, host, nic, node, routing, ways};
 use crate::{
     config::Config,
     doctor::{
@@ -23,6 +23,7 @@ pub(in crate::doctor) fn judge(facts: &Balancer, config: &Config) -> Report {
     findings.extend(ways::check(facts, config));
     findings.extend(node::check(facts, config));
     findings.extend(cluster::check(&facts.net, config));
+    findings.extend(routing::check(facts, config));
     findings.extend(daemon::check(facts));
     Report::new(Role::Balancer, findings)
 }

@@ -133,62 +133,13 @@ fn unhealthy(backend: &str, what: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::testing::{balancer, carried, level, of},
+        super::testing::{balancer, carried, level, of, status, vip},
         *,
     };
     use crate::{
-        api::{AccessStatus, AttachMode, ConfigStatus, InterfaceStatus, ObservedStatus},
+        api::{AttachMode, InterfaceStatus},
         doctor::finding::Level::{Fail, Note, Ok as Fine, Warn},
     };
-
-    fn status() -> Status {
-        Status {
-            fleet: None,
-            agreement: None,
-            kubernetes: None,
-            ready: true,
-            node: "lb-1".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: String::new(),
-            generation: 1,
-            config: ConfigStatus {
-                file: "weir.toml".into(),
-                applied: "weir.toml".into(),
-                by: "start".to_owned(),
-                time: String::new(),
-                refused: None,
-            },
-            interfaces: Vec::new(),
-            vips: Vec::new(),
-            reasons: Vec::new(),
-            access: AccessStatus::default(),
-            maps: Vec::new(),
-            pins: Vec::new(),
-            programs: Vec::new(),
-            observed: ObservedStatus::default(),
-            drained: false,
-            announcements: Vec::new(),
-            announcement_counts: Vec::new(),
-            overrides: Vec::new(),
-            problems: Vec::new(),
-        }
-    }
-
-    /// As a daemon tells it.
-    fn vip(healthy: bool, slots: u32, fails_open: bool) -> crate::api::VipStatus {
-        serde_json::from_value(serde_json::json!({
-            "id": 1, "name": "web", "address": "203.0.113.10", "port": 443, "protocol": "tcp",
-            "table": "maglev", "table_digest": "00000000", "packets": 0, "bytes": 0, "new_connections": 0,
-            "slots": {"stable": 65536, "holding": 0, "moving": 0, "settling": 0}, "seconds_left": null,
-            "pins": 0, "fails_open": fails_open, "limits": [], "leaving": [], "dropped": [], "slot_moves": 0,
-            "backends": [{
-                "id": 1, "address": "10.0.0.11", "weight": 1, "configured_weight": 1, "drained": false,
-                "forward": "l2", "slots": slots, "healthy": healthy, "pins": 0, "empty": null,
-                "resolved": true, "mac": null, "mtu": 1500, "packets": 0, "bytes": 0, "new_connections": 0,
-            }],
-        }))
-        .unwrap()
-    }
 
     fn checked(change: impl FnOnce(&mut Status)) -> Vec<Finding> {
         let mut status = status();

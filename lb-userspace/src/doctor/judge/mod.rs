@@ -6,6 +6,7 @@ mod daemon;
 mod host;
 mod nic;
 mod node;
+mod routing;
 pub(super) mod server;
 #[cfg(test)]
 mod testing;
@@ -67,7 +68,14 @@ mod tests {
             ..Default::default()
         };
         let server = server::judge(&testing::server(), &wanted);
-        let checks = ["strict-arp", "cluster-mtu"].map(str::to_owned);
+        let checks = [
+            "strict-arp",
+            "cluster-mtu",
+            "route-rule",
+            "vip-routes",
+            "bgp",
+        ];
+        let checks = checks.map(str::to_owned);
         let findings = balancer.findings.iter().chain(&server.findings);
         let found = findings.map(|finding| finding.check.clone());
         for check in found.chain(checks) {

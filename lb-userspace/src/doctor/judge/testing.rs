@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    api::ForeignProgram,
+    api::{AccessStatus, ConfigStatus, ForeignProgram, ObservedStatus, Status, VipStatus},
     config::Config,
     doctor::{
         facts::{
@@ -70,6 +70,7 @@ pub(super) fn balancer() -> Balancer {
         unwritable: Vec::new(),
         metrics: None,
         unhealthy: Vec::new(),
+        routing: None,
     }
 }
 
@@ -186,6 +187,56 @@ pub(super) fn server() -> Server {
         sockets: Vec::new(),
         is_v6_only: false,
     }
+}
+
+/// What a daemon answers with which nothing is wrong.
+pub(super) fn status() -> Status {
+    Status {
+        fleet: None,
+        agreement: None,
+        kubernetes: None,
+        ready: true,
+        node: "lb-1".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: String::new(),
+        generation: 1,
+        config: ConfigStatus {
+            file: "weir.toml".into(),
+            applied: "weir.toml".into(),
+            by: "start".to_owned(),
+            time: String::new(),
+            refused: None,
+        },
+        interfaces: Vec::new(),
+        vips: Vec::new(),
+        reasons: Vec::new(),
+        access: AccessStatus::default(),
+        maps: Vec::new(),
+        pins: Vec::new(),
+        programs: Vec::new(),
+        observed: ObservedStatus::default(),
+        drained: false,
+        announcements: Vec::new(),
+        announcement_counts: Vec::new(),
+        overrides: Vec::new(),
+        problems: Vec::new(),
+    }
+}
+
+/// A VIP, as a daemon tells it.
+pub(super) fn vip(healthy: bool, slots: u32, fails_open: bool) -> VipStatus {
+    serde_json::from_value(serde_json::json!({
+        "id": 1, "name": "web", "address": "203.0.113.10", "port": 443, "protocol": "tcp",
+        "table": "maglev", "table_digest": "00000000", "packets": 0, "bytes": 0, "new_connections": 0,
+        "slots": {"stable": 65536, "holding": 0, "moving": 0, "settling": 0}, "seconds_left": null,
+        "pins": 0, "fails_open": fails_open, "limits": [], "leaving": [], "dropped": [], "slot_moves": 0,
+        "backends": [{
+            "id": 1, "address": "10.0.0.11", "weight": 1, "configured_weight": 1, "drained": false,
+            "forward": "l2", "slots": slots, "healthy": healthy, "pins": 0, "empty": null,
+            "resolved": true, "mac": null, "mtu": 1500, "packets": 0, "bytes": 0, "new_connections": 0,
+        }],
+    }))
+    .unwrap()
 }
 
 /// The findings of a check.

@@ -1,6 +1,6 @@
 //! Announcements: by command, over restarts and reloads, and by owner.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use lb_common::{flow::Address, tables::Tables, vip::flags::ANNOUNCE_L2};
 
@@ -149,9 +149,9 @@ async fn a_service_is_announced_while_it_is_owned_and_not_a_moment_longer() {
         .await;
     let text = refusal.unwrap_err().to_string();
     assert!(text.contains("is a Service's"), "{text}");
-    let own = |left: Duration| Owned {
-        addresses: BTreeSet::from([service.parse().unwrap()]),
-        until: Some(Instant::now() + left),
+    let own = |left: Duration| {
+        let until = Instant::now() + left;
+        Owned(BTreeMap::from([(service.parse().unwrap(), until)]))
     };
     owned.send_replace(own(Duration::from_mins(1)));
     comes_to(true).await;

@@ -116,10 +116,14 @@ async fn a_start_with_them_serves_them_at_once_and_tells_of_the_files_addresses(
     let (_status, told) = watch::channel(KubernetesStatus::default());
     let (_owned, receiver) = watch::channel(Owned::default());
     let before = services(&text, &[("a.b.80-tcp", "203.0.113.20", 21)], "");
-    let mut addresses = reconciler.begin_with(before, (told, receiver));
+    let (mut addresses, willing) = reconciler.begin_with(before, (told, receiver));
     assert_eq!(addresses.borrow_and_update().len(), 1);
     reconciler.start().await.unwrap();
     let status = reconciler.status();
     assert_eq!(names(&status), ["web", "tls", "a.b.80-tcp"]);
     assert_eq!(status.kubernetes, Some(KubernetesStatus::default()));
+    // The program is attached, and nothing speaks against announcing Services, until the daemon is to end.
+    assert!(*willing.borrow());
+    assert_eq!(reconciler.leave(), None);
+    assert!(!*willing.borrow());
 }
