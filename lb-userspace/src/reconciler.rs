@@ -20,9 +20,9 @@ mod standing;
 mod status;
 mod sweep;
 mod told;
+mod watched;
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::Path,
@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     announce::on,
-    api::{Actor, Command, Detached, Events, FlowsBasis, PlanBasis, What},
+    api::{Actor, Command, Detached, Events, FlowsBasis, PlanBasis},
     config::{Config, OnExit},
     dataplane::{DataPlane, apply::apply},
     dsr::ProbePath,
@@ -45,14 +45,13 @@ use crate::{
     model::{
         ids::Ids,
         ip_address,
-        next_hop::Port,
         plan::Held,
         preview::Basis,
         services::Services,
         slots::{Settled, Slots, earlier},
         wanted::{Inputs, Wanted},
     },
-    neighbours::{Neighbours, NextHop, Problem, Snapshot},
+    neighbours::{Neighbours, Snapshot},
     service_manager::Watchdog,
     state::StateFile,
 };
@@ -526,8 +525,8 @@ impl<D: DataPlane> Reconciler<D> {
         let ports = self.ports(&snapshot);
         self.held
             .retain_ports(|ifindex| snapshot.links.contains_key(&ifindex));
-        let next_hops = usable(&snapshot);
-        let locals = locals(&snapshot);
+        let next_hops = watched::usable(&snapshot);
+        let locals = watched::locals(&snapshot);
         let health = Arc::clone(&self.checked.borrow_and_update());
         let now = Instant::now();
         let mut standing = self.keeper.stand(
@@ -615,44 +614,6 @@ impl<D: DataPlane> Reconciler<D> {
         Some(Instant::now() + Duration::from_millis(u64::from(left) + 1))
     }
 
-    /// Whoever leaves keeps next hop and health checks until it is gone.
-    fn follow_leaving(&mut self, before: &Wanted) {
-        let is_same = self
-            .wanted
-            .as_ref()
-            .is_some_and(|wanted| wanted.leaving.keys().eq(before.leaving.keys()));
-        if !is_same {
-            self.watch();
-        }
-    }
-
-    /// Has network and health checks watch whom the configuration has, and whoever is leaving.
-    fn watch(&self) {
-        self.neighbours.watch(self.watched(&self.desired));
-        let checks = checks(&self.desired.config, self.wanted.as_ref(), |_| {
-            Verdict::Unknown
-        });
-        self.health.watch(checks);
-    }
-
-    /// Whose way the network must tell: a configuration's backends and peers, and the leaving backends.
-    fn watched(&self, desired: &Desired) -> BTreeSet<IpAddr> {
-        let mut watched = self.watched_backends(desired);
-        watched.extend(&desired.config.node.peers);
-        watched
-    }
-
-    /// The same without peers, whom nothing waits for.
-    fn watched_backends(&self, desired: &Desired) -> BTreeSet<IpAddr> {
-        let mut watched = desired.watched();
-        let leaving = self
-            .wanted
-            .iter()
-            .flat_map(|wanted| wanted.leaving.values());
-        watched.extend(leaving.map(|entry| ip_address(entry.address)));
-        watched
-    }
-
     /// What a listing of the flows is made of.
     fn flows_basis(&self) -> anyhow::Result<FlowsBasis> {
         let vips = self.wanted.iter().flat_map(|wanted| &wanted.vips);
@@ -674,56 +635,6 @@ impl<D: DataPlane> Reconciler<D> {
             ids: self.ids.clone(),
         }
     }
-
-    /// Tells of the backends whose next hop has become known.
-    fn tell_next_hops(&self, before: &Wanted) {
-        let ways = |wanted: &Wanted| -> BTreeMap<u16, bool> {
-            let backends = wanted.vips.iter().flat_map(|vip| &vip.backends);
-            backends.map(|b| (b.id, b.entry.is_resolved())).collect()
-        };
-        let before = ways(before);
-        for vip in self.wanted.iter().flat_map(|wanted| &wanted.vips) {
-            for backend in &vip.backends {
-                let resolved = backend.entry.is_resolved();
-                if before.get(&backend.id).is_some_and(|was| *was != resolved) {
-                    self.events.tell(What::NextHop {
-                        vip: vip.name.clone(),
-                        backend: backend.address,
-                        resolved,
-                    });
-                }
-            }
-        }
-    }
-
-    fn ports(&self, snapshot: &Snapshot) -> Vec<Port> {
-        let port = |name: &String| {
-            let (ifindex, link) = snapshot.links.iter().find(|(_, link)| link.name == *name)?;
-            Some(Port {
-                ifindex: *ifindex,
-                mac: link.mac?,
-            })
-        };
-        self.interfaces().iter().filter_map(port).collect()
-    }
-}
-
-/// The next hops whose interface exists. The network keeps the last way to a backend; the data plane does too, and knows
-/// that frames leave by no interface that has gone.
-fn usable(snapshot: &Snapshot) -> Cow<'_, BTreeMap<IpAddr, NextHop>> {
-    let exists = |hop: &NextHop| snapshot.links.contains_key(&hop.ifindex);
-    if snapshot.next_hops.values().all(exists) {
-        return Cow::Borrowed(&snapshot.next_hops);
-    }
-    let hops = snapshot.next_hops.iter().filter(|(_, hop)| exists(hop));
-    Cow::Owned(hops.map(|(address, hop)| (*address, *hop)).collect())
-}
-
-/// The watched addresses that are this node's own.
-fn locals(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
-    let problems = snapshot.problems.iter();
-    let own = problems.filter(|(_, problem)| **problem == Problem::Local);
-    own.map(|(address, _)| *address).collect()
 }
 
 /// Waits until a time; for ever, where there is none.

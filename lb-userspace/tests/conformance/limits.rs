@@ -126,7 +126,7 @@ fn every_packet_is_judged_once() {
             let vip = u32::from(number(family, protocol, port));
             let counted = |judged: Judged| judged.count(Kind::Packets, Judgement::Allowed);
             let on_host = counted(world.host.judged(vip).unwrap());
-            let _ = world.on_host(&ip.frame());
+            drop(world.on_host(&ip.frame()));
             let on_host = counted(world.host.judged(vip).unwrap()) - on_host;
             assert_eq!(on_host, 1, "{family:?}, {what}");
             if let Some(kernel) = &mut world.kernel {

@@ -31,8 +31,9 @@ pub use self::{
 
 use super::{
     Run, attach as links,
+    inner::remove_if_there,
     object::{check_pinned, take},
-    pins, remove_if_there, test_run,
+    pins, test_run,
     value::Value,
 };
 use crate::config::XdpMode;

@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use super::{
-    ReasonCount, VIPS_PIN, counters, layout::MAPS, linked_interfaces, pins, read_pinned,
+    ReasonCount, VIPS_PIN, counters, inner::read_pinned, layout::MAPS, linked_interfaces, pins,
     value::Value,
 };
 

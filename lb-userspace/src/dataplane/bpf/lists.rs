@@ -13,7 +13,7 @@ use aya::{
 use lb_common::access::{PrefixKey, verdict};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::{ignore_absent, object::take};
+use super::{inner::ignore_absent, object::take};
 use crate::{config::Prefix, dataplane::ListPlane};
 
 /// What a key has after its number of bits.

@@ -9,7 +9,12 @@ use anyhow::Context as _;
 use aya::maps::{ArrayOfMaps, Map, MapData};
 use lb_common::slot::SlotTable;
 
-use super::{inner_map, object::Inner, pins::Pins, remove_if_there, value::Value};
+use super::{
+    inner::{inner_map, remove_if_there},
+    object::Inner,
+    pins::Pins,
+    value::Value,
+};
 use crate::model::slots::{Since, Slots};
 
 /// The outer map.

@@ -13,7 +13,12 @@ use lb_common::{
 };
 use zerocopy::FromZeros as _;
 
-use super::super::{inner_map, object::Inner, object::take, test_run::xdp, value::Value};
+use super::super::{
+    inner::inner_map,
+    object::{Inner, take},
+    test_run::xdp,
+    value::Value,
+};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-bench-classic-ebpf"));
