@@ -12,6 +12,7 @@
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 
 mod cases;
+mod counters;
 mod plots;
 mod report;
 mod steady;
@@ -22,6 +23,7 @@ use std::{path::PathBuf, str::FromStr};
 use anyhow::{Context as _, bail};
 use cases::{Case, Program, Watched};
 use clap::Parser;
+use counters::{Counters, Counts};
 use lb_userspace::dataplane::{
     Sizes,
     bpf::{
@@ -93,11 +95,12 @@ impl FromStr for Other {
     }
 }
 
-/// One line of the table: what it is, and net ns by round.
+/// One line of the table: what it is, and net ns and events a packet by round.
 struct Row<'a> {
     case: &'a Case,
     other: Option<&'a (String, Pinned)>,
     results: Vec<f64>,
+    counts: Vec<Counts>,
 }
 
 impl Row<'_> {
@@ -131,6 +134,7 @@ fn main() -> anyhow::Result<()> {
             case,
             other,
             results: Vec::new(),
+            counts: Vec::new(),
         }));
     }
 
@@ -152,27 +156,37 @@ fn main() -> anyhow::Result<()> {
         cases::pin_flows(&mut driver, &mut weir)?;
     }
 
+    let mut counters = Counters::open();
     let mut own_cost = Vec::new();
     for round in 1..=arguments.rounds {
         eprintln!("round {round} of {}", arguments.rounds);
         for row in &mut rows {
-            let own = driver.measure_floor(Floor::Empty, &row.case.sample(), arguments.packets)?;
+            let (own, own_counts) = counters.around(|| {
+                driver.measure_floor(Floor::Empty, &row.case.sample(), arguments.packets)
+            })?;
             own_cost.push(own);
             cases::arrange(&mut weir, &tables, row.case)?;
-            let gross = measure(
-                &mut driver,
-                &mut weir,
-                (classic.as_mut(), &mut observed),
-                row,
-                arguments.packets,
-            )?;
+            let (gross, counts) = counters.around(|| {
+                measure(
+                    &mut driver,
+                    &mut weir,
+                    (classic.as_mut(), &mut observed),
+                    row,
+                    arguments.packets,
+                )
+            })?;
             row.results.push(gross - own);
+            let net = counts.into_iter().zip(own_counts);
+            let net = net.map(|((event, count), (_, own))| {
+                (event, (count - own) / f64::from(arguments.packets))
+            });
+            row.counts.push(net.collect());
         }
     }
 
     let results = rows
         .into_iter()
-        .map(|row| report::Case::new(row.name(), row.results))
+        .map(|row| report::Case::new(row.name(), row.results).counted(&row.counts))
         .collect();
     let report = Report::new(
         (arguments.rounds, arguments.packets),

@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use lb_userspace::dataplane::bpf::ProgramSize;
 use serde::Serialize;
 
-use crate::targets::{self, Held};
+use crate::{
+    counters::Counts,
+    targets::{self, Held},
+};
 
 /// One run of the measurements.
 #[derive(Serialize)]
@@ -64,6 +67,16 @@ pub(crate) struct Case {
     pub(crate) min_ns: f64,
     pub(crate) max_ns: f64,
     net_ns: Vec<f64>,
+    /// Medians of what the processor counted, a packet; none where it counts nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    counted: Vec<Counted>,
+}
+
+/// Events of one kind a packet, net of the driver.
+#[derive(Serialize)]
+struct Counted {
+    event: &'static str,
+    median: f64,
 }
 
 impl Case {
@@ -78,7 +91,23 @@ impl Case {
             min_ns,
             max_ns,
             net_ns,
+            counted: Vec::new(),
         }
+    }
+
+    /// With what the processor counted, by round.
+    pub(crate) fn counted(mut self, rounds: &[Counts]) -> Self {
+        let first = rounds.iter().take(1).flatten();
+        let counted = first.enumerate().map(|(at, (event, _))| {
+            let values = rounds.iter().filter_map(|counts| counts.get(at));
+            let values: Vec<_> = values.map(|(_, count)| *count).collect();
+            Counted {
+                event,
+                median: median(&values),
+            }
+        });
+        self.counted = counted.collect();
+        self
     }
 }
 
@@ -142,6 +171,7 @@ impl Report {
                 case.name, case.median_ns, case.min_ns, case.max_ns
             );
         }
+        self.print_counted();
         println!(
             "\n{:<22} {:>12} {:>14} {:>14}",
             "program", "instructions", "verified", "bytes of code"
@@ -171,6 +201,28 @@ impl Report {
                     None => String::new(),
                 }
             );
+        }
+    }
+}
+
+impl Report {
+    /// The processor's counters, where it has any.
+    fn print_counted(&self) {
+        let Some(first) = self.cases.first().filter(|case| !case.counted.is_empty()) else {
+            println!("\nthe processor's counters: this machine has none that can be read");
+            return;
+        };
+        print!("\n{:<52}", "events a packet (median)");
+        for counted in &first.counted {
+            print!(" {:>13}", counted.event);
+        }
+        println!();
+        for case in &self.cases {
+            print!("{:<52}", case.name);
+            for counted in &case.counted {
+                print!(" {:>13.2}", counted.median);
+            }
+            println!();
         }
     }
 }
