@@ -171,8 +171,8 @@ async fn until_end(
     service_manager::stopping();
     let delay = reconciler.leave()?;
     tracing::info!(
-        seconds = delay.as_secs_f64(),
-        "ending: what is announced is withdrawn or handed over, and what still comes is forwarded for so long; a second signal ends it now"
+        at_most_seconds = delay.as_secs_f64(),
+        "ending: what is announced is withdrawn or handed over, and what still comes is forwarded until then; a second signal ends it now"
     );
     tokio::select! {
         end = reconciler.run(commands) => Some(end),

@@ -147,6 +147,8 @@ pub(crate) enum End {
     Detach(tokio::sync::oneshot::Sender<Result<Detached, String>>),
     /// Nobody can send commands any more.
     Abandoned,
+    /// What is announced has been withdrawn or handed over ([`Reconciler::leave`]).
+    Left,
 }
 
 impl<D: DataPlane> Reconciler<D> {
@@ -328,9 +330,12 @@ impl<D: DataPlane> Reconciler<D> {
     pub(crate) async fn run(&mut self, commands: &mut mpsc::Receiver<Command>) -> End {
         loop {
             let announce_at = self.announcements.wake;
+            let ends = self.ends();
             tokio::select! {
                 changed = self.snapshots.changed() => {
                     if changed.is_err() {
+                        // Nothing that follows would turn them off.
+                        self.disown();
                         self.failure = Some("the network is no longer watched: restart the daemon".to_owned());
                         return self.only_answer(commands).await;
                     }
@@ -353,6 +358,7 @@ impl<D: DataPlane> Reconciler<D> {
                 }
                 () = self.announcements.changed() => {}
                 () = until(announce_at) => self.announce(),
+                () = until(ends) => return End::Left,
                 reread = self.files.next() => self.reread(reread),
                 message = self.sweeper.next() => self.sweep(message),
                 turn = self.observers.next() => self.turn_observers(turn),

@@ -1,14 +1,11 @@
 //! Holds the reports of other nodes against this node's own. Pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{By, Heard, Report, SILENT, VipReport};
+use super::{By, Heard, MOST_FOREIGN, MOST_TOLD, Report, SILENT, VipReport, report::Key};
 use crate::config::{Affinity, Protocol};
 
 /// Whether the nodes of a fleet have the same tables, as one of them sees it.
@@ -20,8 +17,13 @@ pub struct Agreement {
     pub error: Option<String>,
     /// The nodes: this one, then the others by name.
     pub nodes: Vec<NodeAgreement>,
-    /// VIPs whose tables are not the same on all nodes that are heard of, in the order of what clients dial.
+    /// How many more nodes write into Redis, which are not compared: 64 others are.
+    pub more_nodes: u64,
+    /// VIPs whose tables are not the same on all nodes that are heard of, in the order of what clients dial: 512 at most,
+    /// and 128 of those that only other nodes have.
     pub vips: Vec<VipDifference>,
+    /// Whether there are more of them.
+    pub more_vips: bool,
 }
 
 /// A node of the fleet.
@@ -109,7 +111,7 @@ pub struct AgreementStatus {
     pub error: Option<String>,
     /// How many other nodes agree, differ and are unreachable.
     pub nodes: NodeCounts,
-    /// This node's VIPs, and others that only other nodes have, as far as nodes differ in them.
+    /// This node's VIPs, and 128 at most that only other nodes have, as far as nodes differ in them.
     pub vips: Vec<VipAgreement>,
 }
 
@@ -133,9 +135,6 @@ pub struct VipAgreement {
     pub nodes: u64,
 }
 
-/// What clients dial: by it the VIPs of several nodes are the same one.
-type Key = (IpAddr, u16, Protocol);
-
 /// Which table a node has, if it has the VIP.
 type Has<'a> = Option<(&'a str, Affinity)>;
 
@@ -152,7 +151,15 @@ struct Compared<'a> {
 #[must_use]
 pub fn compare(own: &Report, heard: &Heard, now: Instant) -> Agreement {
     let others = others(own, heard, now);
-    let vips = differences(own, &others);
+    let mut vips = Vec::new();
+    let mut is_more = false;
+    let is_cut = differences(own, &others, |vip| {
+        if vips.len() < MOST_TOLD {
+            vips.push(vip.told());
+        } else {
+            is_more = true;
+        }
+    });
     let this = NodeAgreement {
         node: own.node.clone(),
         address: None,
@@ -167,35 +174,74 @@ pub fn compare(own: &Report, heard: &Heard, now: Instant) -> Agreement {
         by: heard.by,
         error: heard.error.clone(),
         nodes: std::iter::once(this).chain(others).collect(),
-        vips: vips.into_iter().map(Compared::told).collect(),
+        more_nodes: heard.more,
+        vips,
+        more_vips: is_more || is_cut,
     }
 }
 
-/// The same in numbers.
-#[must_use]
-pub fn summary(own: &Report, heard: &Heard, now: Instant) -> AgreementStatus {
+/// The same in numbers, as of a turn.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    by: By,
+    error: Option<String>,
+    /// How each other node stood, and when it was last heard.
+    nodes: Vec<(NodeState, Option<Instant>)>,
+    vips: Vec<VipAgreement>,
+}
+
+/// Holds the reports against each other as [`compare()`] does, and keeps the numbers.
+pub(crate) fn summary(own: &Report, heard: &Heard, now: Instant) -> Summary {
     let others = others(own, heard, now);
-    let mut nodes = NodeCounts::default();
-    for other in &others {
-        match other.agreement.state {
-            NodeState::This => {}
-            NodeState::Agrees => nodes.agrees += 1,
-            NodeState::Differs => nodes.differs += 1,
-            NodeState::Unreachable => nodes.unreachable += 1,
-        }
-    }
-    let vips = differences(own, &others);
-    AgreementStatus {
+    let mut vips = Vec::new();
+    differences(own, &others, |vip| vips.push(vip.counted()));
+    let nodes = others.iter();
+    Summary {
         by: heard.by,
         error: heard.error.clone(),
-        nodes,
-        vips: vips.iter().map(Compared::counted).collect(),
+        nodes: nodes
+            .map(|other| (other.agreement.state, other.heard))
+            .collect(),
+        vips,
     }
+}
+
+impl Summary {
+    /// What a status tells of it now: a node may have become silent since. Compares nothing.
+    pub(crate) fn status(&self, now: Instant) -> AgreementStatus {
+        let mut nodes = NodeCounts::default();
+        for (state, heard) in &self.nodes {
+            match state {
+                NodeState::This => {}
+                _ if is_silent(*heard, now) => nodes.unreachable += 1,
+                NodeState::Agrees => nodes.agrees += 1,
+                NodeState::Differs => nodes.differs += 1,
+                NodeState::Unreachable => nodes.unreachable += 1,
+            }
+        }
+        let vips = if nodes.differs > 0 {
+            self.vips.clone()
+        } else {
+            Vec::new()
+        };
+        AgreementStatus {
+            by: self.by,
+            error: self.error.clone(),
+            nodes,
+            vips,
+        }
+    }
+}
+
+/// Whether a node that was last heard then is unreachable.
+fn is_silent(heard: Option<Instant>, now: Instant) -> bool {
+    heard.is_none_or(|heard| now.saturating_duration_since(heard) >= SILENT)
 }
 
 /// Another node, and what it told if that still counts.
 struct Other<'a> {
     agreement: NodeAgreement,
+    heard: Option<Instant>,
     report: Option<&'a Report>,
 }
 
@@ -208,7 +254,7 @@ fn others<'a>(own: &Report, heard: &'a Heard, now: Instant) -> Vec<Other<'a>> {
     let nodes = nodes.map(|node| {
         let age = node.heard.map(|heard| now.saturating_duration_since(heard));
         let told = node.report.as_deref();
-        let report = told.filter(|_| age.is_some_and(|age| age < SILENT));
+        let report = told.filter(|_| !is_silent(node.heard, now));
         let state = match report {
             None => NodeState::Unreachable,
             Some(report) if is_same(own, report) => NodeState::Agrees,
@@ -225,6 +271,7 @@ fn others<'a>(own: &Report, heard: &'a Heard, now: Instant) -> Vec<Other<'a>> {
                 seconds_since_report: age.map(|age| age.as_secs_f64()),
                 error: node.error.clone(),
             },
+            heard: node.heard,
             report,
         }
     });
@@ -236,55 +283,94 @@ fn others<'a>(own: &Report, heard: &'a Heard, now: Instant) -> Vec<Other<'a>> {
 
 /// Whether two nodes send every flow to the same backends. Reports list VIPs in the order of what clients dial.
 fn is_same(own: &Report, other: &Report) -> bool {
-    let decides = |vip: &VipReport| (key(vip), vip.affinity);
+    let decides = |vip: &VipReport| (vip.key(), vip.affinity);
     own.vips.len() == other.vips.len()
         && own.vips.iter().zip(&other.vips).all(|(own, other)| {
             decides(own) == decides(other) && own.table_digest == other.table_digest
         })
 }
 
-const fn key(vip: &VipReport) -> Key {
-    (vip.address, vip.port, vip.protocol)
-}
-
-fn differences<'a>(own: &'a Report, others: &[Other<'a>]) -> Vec<Compared<'a>> {
+/// Tells the VIPs whose tables differ, in the order of what clients dial, by one walk over all reports, which is in that
+/// order, too: it takes no more room for more VIPs. Answers whether there are more that only other nodes have: of these,
+/// [`MOST_FOREIGN`] are told.
+fn differences<'a>(
+    own: &'a Report,
+    others: &[Other<'a>],
+    mut tell: impl FnMut(Compared<'a>),
+) -> bool {
     let is_different = |other: &Other<'_>| other.agreement.state == NodeState::Differs;
     if !others.iter().any(is_different) {
-        return Vec::new();
+        return false;
     }
-    let reports = std::iter::once(own).chain(others.iter().filter_map(|other| other.report));
-    let by_node: Vec<(&str, BTreeMap<Key, &VipReport>)> = reports
-        .map(|report| {
-            let vips = report.vips.iter().map(|vip| (key(vip), vip));
-            (report.node.as_str(), vips.collect())
-        })
+    let mut own_left: &[VipReport] = &own.vips;
+    let reports = others.iter().filter_map(|other| other.report);
+    let mut left: Vec<(&str, &[VipReport])> = reports
+        .map(|report| (report.node.as_str(), report.vips.as_slice()))
         .collect();
-    let keys: BTreeSet<Key> = by_node
-        .iter()
-        .flat_map(|(_, vips)| vips.keys().copied())
-        .collect();
-    let compared = keys.into_iter().filter_map(|key| {
-        let vips = by_node.iter().filter_map(|(_, vips)| vips.get(&key));
-        let name = vips.clone().map(|vip| vip.name.as_str()).next()?;
-        let is_moving = vips.clone().any(|vip| !vip.stable);
-        let has = |vip: &&'a VipReport| (vip.table_digest.as_str(), vip.affinity);
-        let has = by_node
-            .iter()
-            .map(|(node, vips)| (*node, vips.get(&key).map(has)));
-        let has: Vec<_> = has.collect();
-        let (_, first) = has.first()?;
-        let is_one = has.iter().all(|(_, other)| other == first);
-        (!is_one).then_some(Compared {
-            key,
-            name,
-            has,
-            is_moving,
-        })
-    });
-    compared.collect()
+    let mut foreign = 0;
+    let mut is_more = false;
+    loop {
+        let next_own = own_left.first().map(VipReport::key);
+        let firsts = left.iter().filter_map(|(_, vips)| vips.first());
+        let next_foreign = firsts
+            .map(VipReport::key)
+            .min()
+            .filter(|key| next_own.is_none_or(|own| *key < own));
+        let next = match next_foreign {
+            Some(key) if foreign < MOST_FOREIGN => {
+                foreign += 1;
+                Some(key)
+            }
+            Some(_) => {
+                is_more = true;
+                next_own
+            }
+            None => next_own,
+        };
+        let Some(key) = next else {
+            return is_more;
+        };
+        let of_own = (own.node.as_str(), take(&mut own_left, key));
+        let of_others = left.iter_mut().map(|(node, vips)| (*node, take(vips, key)));
+        let vips: Vec<_> = std::iter::once(of_own).chain(of_others).collect();
+        if let Some(compared) = Compared::of(key, &vips) {
+            tell(compared);
+        }
+    }
 }
 
-impl Compared<'_> {
+/// Takes a VIP out of a list in the order of what clients dial, and what is before it.
+fn take<'a>(vips: &mut &'a [VipReport], key: Key) -> Option<&'a VipReport> {
+    while let Some((first, rest)) = vips.split_first().filter(|(first, _)| first.key() <= key) {
+        *vips = rest;
+        if first.key() == key {
+            return Some(first);
+        }
+    }
+    None
+}
+
+impl<'a> Compared<'a> {
+    /// What nodes have of a VIP, this one first; `None` where it is the same.
+    fn of(key: Key, vips: &[(&'a str, Option<&'a VipReport>)]) -> Option<Self> {
+        let has = |vip: &'a VipReport| (vip.table_digest.as_str(), vip.affinity);
+        let (_, first) = vips.first()?;
+        let first = first.map(has);
+        if vips.iter().all(|(_, vip)| vip.map(has) == first) {
+            return None;
+        }
+        let mut known = vips.iter().filter_map(|(_, vip)| *vip);
+        let is_moving = known.clone().any(|vip| !vip.stable);
+        let name = known.next()?.name.as_str();
+        let has = vips.iter().map(|(node, vip)| (*node, vip.map(has)));
+        Some(Self {
+            key,
+            name,
+            has: has.collect(),
+            is_moving,
+        })
+    }
+
     fn told(self) -> VipDifference {
         let (address, port, protocol) = self.key;
         // This node's table first, then in the order of the nodes.

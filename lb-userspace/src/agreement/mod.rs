@@ -3,7 +3,8 @@
 //! Every node makes a [`Report`] of itself: of each VIP what decides which backend a flow goes to. `task` brings the
 //! others' here, by `roster`, which is in Redis, or by asking `peers` at their metrics listeners. [`compare()`] holds
 //! them against this node's own, pure. Nothing is done about a difference but to tell it: no packet, table or readiness
-//! depends on what others say.
+//! depends on what others say. So reports are compared where they come in, or where somebody asks, and never by the task
+//! that owns the data plane; and whatever others tell, what is read and kept of it is bounded.
 
 mod compare;
 mod peers;
@@ -17,10 +18,10 @@ use tokio::time::Instant;
 
 pub use compare::{
     Agreement, AgreementStatus, NodeAgreement, NodeCounts, NodeState, TableOf, VipAgreement,
-    VipDifference, compare, summary,
+    VipDifference, compare,
 };
 pub use report::{Malformed, Report, VipReport};
-pub use roster::SCRIPT as ROSTER_SCRIPT;
+pub use roster::{READING as REPORT_SCRIPT, SCRIPT as ROSTER_SCRIPT};
 pub(crate) use task::{Exchange, Own, Way};
 
 /// From one exchange of reports to the next.
@@ -37,6 +38,13 @@ const MOST_NODES: usize = 64;
 
 /// The largest report that is read, in bytes: with as many VIPs as there can be it is less.
 const LARGEST: usize = 2 * 1024 * 1024;
+
+/// How many VIPs that only other nodes have are told at most: they may tell what they like.
+const MOST_FOREIGN: usize = 128;
+
+/// In how many VIPs it is told at most who has which table. Of this node's own this leaves room for three times as many as
+/// of others'.
+const MOST_TOLD: usize = 4 * MOST_FOREIGN;
 
 /// How reports are exchanged.
 #[derive(
@@ -59,6 +67,25 @@ pub struct Heard {
     pub error: Option<String>,
     /// The nodes.
     pub nodes: Vec<Node>,
+    /// How many more there are in Redis, of which nothing is read.
+    pub more: u64,
+}
+
+/// What an [`Agreement`] is made of.
+#[derive(Clone, Debug)]
+pub struct AgreementBasis {
+    /// This node's report.
+    pub own: Report,
+    /// What is known of the others.
+    pub heard: Arc<Heard>,
+}
+
+impl AgreementBasis {
+    /// Whether the nodes agree now.
+    #[must_use]
+    pub fn agreement(&self) -> Agreement {
+        compare(&self.own, &self.heard, Instant::now())
+    }
 }
 
 /// What is known of another node.
@@ -84,6 +111,7 @@ impl Heard {
             by,
             error: None,
             nodes: Vec::new(),
+            more: 0,
         }
     }
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use lb_common::vip::MAX_VIPS;
+
 use super::LARGEST;
 use crate::config::{Affinity, Protocol};
 
@@ -20,7 +22,7 @@ pub struct Report {
     pub version: String,
     /// Grows with every start, configuration and command; each node counts its own.
     pub generation: u64,
-    /// Its VIPs.
+    /// Its VIPs, in the order of what clients dial.
     pub vips: Vec<VipReport>,
 }
 
@@ -41,6 +43,15 @@ pub struct VipReport {
     pub table_digest: String,
     /// Whether all of its slots are Stable: else flows may be remembered by one node alone (docs/consistency.md).
     pub stable: bool,
+}
+
+/// What clients dial: by it the VIPs of several nodes are the same one.
+pub(super) type Key = (IpAddr, u16, Protocol);
+
+impl VipReport {
+    pub(super) const fn key(&self) -> Key {
+        (self.address, self.port, self.protocol)
+    }
 }
 
 /// A report that no weir makes.
@@ -89,6 +100,13 @@ impl Report {
         if !is_plain(&report.version) {
             return Err(Malformed::Odd("a version"));
         }
+        if report.vips.len() > MAX_VIPS {
+            return Err(Malformed::Odd("a number of VIPs"));
+        }
+        // Reports are compared in one walk over all of them, which rests on this.
+        if !report.vips.is_sorted_by(|one, next| one.key() < next.key()) {
+            return Err(Malformed::Odd("an order of VIPs"));
+        }
         if report.vips.iter().any(|vip| !is_plain(&vip.name)) {
             return Err(Malformed::Odd("a VIP's name"));
         }
@@ -105,7 +123,7 @@ fn is_plain(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic())
 }
 
-fn is_hexadecimal(text: &str, digits: usize) -> bool {
+pub(super) fn is_hexadecimal(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -152,19 +170,31 @@ mod tests {
     }
 
     #[test]
-    fn as_many_vips_as_there_can_be_are_read() {
+    fn as_many_vips_as_there_can_be_are_read_and_no_more() {
         let mut report = report();
         let vip = VipReport {
             name: "x".repeat(63),
             address: "2001:db8:1111:2222:3333:4444:5555:6666".parse().unwrap(),
-            port: 65_535,
             affinity: Affinity::Source,
             stable: false,
             ..report.vips[0].clone()
         };
-        report.vips = vec![vip; lb_common::vip::MAX_VIPS];
+        let vips = (10_000..).map(|port| VipReport {
+            port,
+            ..vip.clone()
+        });
+        report.vips = vips.take(MAX_VIPS).collect();
         let (json, _) = report.to_json();
         assert!(Report::from_json(json.as_bytes()).is_ok(), "{}", json.len());
+        report.vips.push(VipReport {
+            port: 65_535,
+            ..vip
+        });
+        let (json, _) = report.to_json();
+        assert_eq!(
+            Report::from_json(json.as_bytes()),
+            Err(Malformed::Odd("a number of VIPs"))
+        );
     }
 
     #[test]
@@ -185,6 +215,18 @@ mod tests {
             (&|r| r.instance = "lb-1".to_owned(), "an instance"),
             (&|r| r.version = escape.to_owned(), "a version"),
             (&|r| r.vips[0].name = escape.to_owned(), "a VIP's name"),
+            (
+                &|r| r.vips = [r.vips.clone(), r.vips.clone()].concat(),
+                "an order of VIPs",
+            ),
+            (
+                &|r| {
+                    let mut before = r.vips[0].clone();
+                    before.port = 80;
+                    r.vips.push(before);
+                },
+                "an order of VIPs",
+            ),
             (
                 &|r| r.vips[0].table_digest = "0badcafe0".to_owned(),
                 "a table's digest",

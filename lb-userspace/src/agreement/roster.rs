@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{By, Heard, MOST_NODES, Node, PATIENCE, PERIOD, Report};
+use super::{
+    By, Heard, LARGEST, MOST_NODES, Node, PATIENCE, PERIOD, Report, report::is_hexadecimal,
+};
 use crate::{
     config::Endpoint,
     limits::fleet::redis::{Connection, Error, Script},
@@ -12,6 +14,9 @@ use crate::{
 
 /// The script's text. It needs the right to run `GET`, `SET` and `TIME`, on keys that begin with `weir:`.
 pub const SCRIPT: &str = include_str!("roster.lua");
+
+/// The text of the script that reads a report. It needs the right to run `GET`.
+pub const READING: &str = include_str!("report.lua");
 
 /// After so long Redis forgets a node that tells nothing more: it was taken out of the fleet.
 const FORGOTTEN: Duration = Duration::from_mins(10);
@@ -24,8 +29,11 @@ pub(super) struct Roster {
     connection: Connection,
     fleet: String,
     script: Script,
+    reading: Script,
     /// By instance.
     nodes: BTreeMap<String, Entry>,
+    /// How many more there are.
+    more: u64,
     error: Option<String>,
     /// Whether it was said that Redis answers, or else that it does not.
     told: Option<bool>,
@@ -47,7 +55,9 @@ impl Roster {
             connection: Connection::new(endpoint, PATIENCE),
             fleet,
             script: Script::new(SCRIPT),
+            reading: Script::new(READING),
             nodes: BTreeMap::new(),
+            more: 0,
             error: Some("not asked yet".to_owned()),
             told: None,
         }
@@ -77,6 +87,7 @@ impl Roster {
             by: By::Redis,
             error: self.error.clone(),
             nodes: nodes.collect(),
+            more: self.more,
         }
     }
 
@@ -91,10 +102,13 @@ impl Roster {
             json,
             milliseconds(RESTARTED),
             milliseconds(FORGOTTEN),
+            MOST_NODES.to_string(),
         ];
-        let mut lines: Vec<Line> = self.connection.run(&self.script, &keys, &arguments).await?;
-        // Those that are heard of come before those that may be gone.
-        lines.sort_by_key(|(_, age, _)| *age);
+        let answer = self.connection.run(&self.script, &keys, &arguments).await?;
+        let (count, mut lines): (u64, Vec<Line>) = answer;
+        self.count(count);
+        // As the script tells them; but by the instance a key is named.
+        lines.retain(|(instance, ..)| is_hexadecimal(instance, 16));
         lines.truncate(MOST_NODES);
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.nodes);
@@ -112,20 +126,33 @@ impl Roster {
             }
             self.nodes.insert(instance, entry);
         }
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<_> = changed
-            .iter()
-            .map(|(instance, ..)| self.report_key(instance))
-            .collect();
-        let reports = self.connection.get(&keys).await?;
-        for ((instance, tag, heard), json) in changed.into_iter().zip(reports) {
+        // One after the other: they may be large. A byte more than the largest tells that one is larger.
+        let most = [(LARGEST + 1).to_string()];
+        for (instance, tag, heard) in changed {
+            if now.elapsed() >= PERIOD {
+                // The rest is for the next turn: in between, this node has to tell of itself.
+                break;
+            }
+            let key = [self.report_key(&instance)];
+            let json: Option<Vec<u8>> = self.connection.run(&self.reading, &key, &most).await?;
             if let Some(entry) = self.nodes.get_mut(&instance) {
                 entry.read(tag, heard, json.as_deref());
             }
         }
         Ok(())
+    }
+
+    /// Takes down how many other nodes there are in Redis.
+    fn count(&mut self, count: u64) {
+        let more = count.saturating_sub(MOST_NODES as u64);
+        if more > 0 && self.more == 0 {
+            tracing::warn!(
+                nodes = count,
+                most = MOST_NODES,
+                "fleet agreement: more other nodes write into Redis than are compared"
+            );
+        }
+        self.more = more;
     }
 
     /// A key of the fleet's. All are in one slot of a Redis cluster; the number is that of the values' format.

@@ -5,10 +5,15 @@ use std::{collections::BTreeSet, future::Future, net::SocketAddr, sync::Arc};
 use tokio::{
     sync::watch,
     task::AbortHandle,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{Heard, PERIOD, Report, peers::Peers, roster::Roster};
+use super::{
+    Heard, PERIOD, Report,
+    compare::{Summary, summary},
+    peers::Peers,
+    roster::Roster,
+};
 use crate::config::Endpoint;
 
 /// How the nodes hear of each other.
@@ -26,11 +31,29 @@ pub(crate) trait Own: Send + 'static {
     fn report(&self) -> impl Future<Output = Option<Report>> + Send;
 }
 
+/// What came of the last turn.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// What is known of the others.
+    pub(crate) heard: Arc<Heard>,
+    /// How they stood to this node.
+    pub(crate) summary: Summary,
+}
+
+impl View {
+    fn new(own: &Report, heard: Heard) -> Self {
+        Self {
+            summary: summary(own, &heard, Instant::now()),
+            heard: Arc::new(heard),
+        }
+    }
+}
+
 /// The running task; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// What is known of the others.
-    pub(crate) heard: watch::Receiver<Arc<Heard>>,
+    /// What came of the last turn.
+    pub(crate) view: watch::Receiver<View>,
     task: AbortHandle,
 }
 
@@ -47,9 +70,10 @@ impl Exchange {
     /// Outside a tokio runtime with I/O and time.
     pub(crate) fn start(way: Way, own: impl Own) -> Self {
         let others = Others::new(way);
-        let (sender, heard) = watch::channel(Arc::new(others.heard()));
+        // Nobody is heard yet: what this node has does not matter.
+        let (sender, view) = watch::channel(View::new(&Report::default(), others.heard()));
         let task = tokio::spawn(run(others, own, sender)).abort_handle();
-        Self { heard, task }
+        Self { view, task }
     }
 }
 
@@ -74,19 +98,22 @@ impl Others {
     }
 }
 
-async fn run(mut others: Others, own: impl Own, heard: watch::Sender<Arc<Heard>>) {
+async fn run(mut others: Others, own: impl Own, view: watch::Sender<View>) {
     let mut turns = interval(PERIOD);
     // Turns that are late make no burst.
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        match &mut others {
-            Others::Roster(roster) => match own.report().await {
-                Some(report) => roster.turn(&report).await,
-                None => return,
-            },
-            Others::Peers(peers) => peers.turn().await,
+        // Peers do not wait for a daemon that is busy with its maps.
+        if let Others::Peers(peers) = &mut others {
+            peers.turn().await;
         }
-        heard.send_replace(Arc::new(others.heard()));
+        let Some(report) = own.report().await else {
+            return;
+        };
+        if let Others::Roster(roster) = &mut others {
+            roster.turn(&report).await;
+        }
+        view.send_replace(View::new(&report, others.heard()));
     }
 }

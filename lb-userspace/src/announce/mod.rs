@@ -14,5 +14,5 @@ pub(crate) mod route;
 pub mod watchdog;
 
 pub(crate) use kernel::{Place, Routes};
-pub use on::{Announcement, Because, Commands, HANDOVER, Owned};
+pub use on::{Announcement, Because, Commands, HANDOVER, Owned, TERM};
 pub(crate) use route::{Op, Publisher};

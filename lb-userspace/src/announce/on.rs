@@ -35,22 +35,34 @@ impl Commands {
 /// How long a node that gives its share of the Services' addresses away answers for them on: until the others have seen that, or so long.
 pub const HANDOVER: Duration = Duration::from_secs(3);
 
+/// How long after its last renewal, and its last look, a node of a cluster owns what it does.
+pub const TERM: Duration = Duration::from_secs(7);
+
 /// Addresses of Services that this node owns among the nodes of its cluster, and until when: a node that cannot renew its
 /// Lease owns nothing from then on.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Owned(pub BTreeMap<IpAddr, Instant>);
+pub struct Owned {
+    /// Until when, by address.
+    pub until: BTreeMap<IpAddr, Instant>,
+    /// Whether its share is given away, or about to be: it answers on for a while, and tells nobody of itself.
+    pub is_given_away: bool,
+}
 
 impl Owned {
     /// Whether an address is owned at a moment.
     #[must_use]
     pub fn has(&self, address: IpAddr, now: Instant) -> bool {
-        self.0.get(&address).is_some_and(|until| now < *until)
+        self.until.get(&address).is_some_and(|until| now < *until)
     }
 
     /// When it owns less by time alone.
     #[must_use]
     pub fn ends(&self, now: Instant) -> Option<Instant> {
-        self.0.values().filter(|until| now < **until).min().copied()
+        self.until
+            .values()
+            .filter(|until| now < **until)
+            .min()
+            .copied()
     }
 }
 
@@ -227,15 +239,19 @@ mod tests {
         let mut commands = Commands::default();
         commands.set(second, true);
         let of = |owned: &Owned| stands(3, &commands, owned)[1];
+        let owns = |address, until| Owned {
+            until: BTreeMap::from([(address, until)]),
+            is_given_away: false,
+        };
         let (now, later) = (Instant::now(), Instant::now() + Duration::from_mins(1));
         assert_eq!(of(&Owned::default()), (second, false, Because::Owner));
-        let owned = Owned(BTreeMap::from([(second, later)]));
+        let owned = owns(second, later);
         assert_eq!(of(&owned), (second, true, Because::Owner));
         assert_eq!(owned.ends(now), Some(later));
-        let owned = Owned(BTreeMap::from([(second, now)]));
+        let owned = owns(second, now);
         assert_eq!(of(&owned), (second, false, Because::Owner));
         assert_eq!(owned.ends(now), None);
-        let owned = Owned(BTreeMap::from([(address(FIRST), later)]));
+        let owned = owns(address(FIRST), later);
         assert_eq!(of(&owned), (second, false, Because::Owner));
     }
 }

@@ -12,7 +12,7 @@ use super::{
     Status,
 };
 use crate::{
-    agreement::{Agreement, Report},
+    agreement::{Agreement, AgreementBasis, Report},
     limits::fleet::protocol::Reading,
     model::services::Services,
     observe::{Subscription, Wanted},
@@ -46,8 +46,8 @@ pub enum Command {
     FleetReading(oneshot::Sender<Reading>),
     /// Tell what other nodes of the fleet may know of this one.
     FleetReport(oneshot::Sender<Report>),
-    /// Tell whether the fleet has the same tables; `None` where nodes are not compared.
-    Agreement(oneshot::Sender<Option<Agreement>>),
+    /// Tell what the nodes of the fleet have, to compare it; `None` where nodes are not compared.
+    Agreement(oneshot::Sender<Option<AgreementBasis>>),
     /// Tell the events from now on.
     Events(oneshot::Sender<broadcast::Receiver<Event>>),
     /// Let somebody watch packets.
@@ -191,7 +191,9 @@ impl Handle {
     /// # Errors
     /// The task has ended or does not answer within `patience`.
     pub async fn agreement(&self, patience: Duration) -> Result<Option<Agreement>, HandleError> {
-        self.ask(Command::Agreement, patience).await
+        let basis = self.ask(Command::Agreement, patience).await?;
+        // Here, and not in the task that owns the data plane: how long it takes is up to what others tell.
+        Ok(basis.map(|basis| basis.agreement()))
     }
 
     /// Watches packets from now on. `Ok` has what became of it.

@@ -24,8 +24,9 @@ Nodes hear of each other every 2 s, by Redis or by asking each other's metrics l
 A difference that lasts is one of configurations, seeds, commands or health (docs/fleet.md); one that passes is a change
 on its way.
 
-Exit codes: 0 all nodes agree; 1 failed, or nodes are not compared; 2 usage; 3 degraded: some node
-differs, is unreachable, or Redis does not answer";
+Exit codes: 0 there are other nodes, and all agree; 1 failed, or nodes are not compared; 2 usage;
+3 degraded: some node differs, is unreachable or not compared, Redis does not answer, or no other
+node is heard of: a node alone agrees with nobody";
 
 /// Show whether the nodes of the fleet have the same tables, and where they differ
 #[derive(Debug, clap::Args)]
@@ -51,7 +52,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
 
 fn is_agreed(agreement: &Agreement) -> bool {
     let agrees = |node: &NodeAgreement| matches!(node.state, NodeState::This | NodeState::Agrees);
-    agreement.error.is_none() && agreement.nodes.iter().all(agrees)
+    // A node alone agrees with nobody: whoever goes on to drain it wants to know that others are there.
+    let is_alone = agreement.nodes.len() < 2;
+    let is_whole = agreement.error.is_none() && agreement.more_nodes == 0;
+    is_whole && !is_alone && agreement.nodes.iter().all(agrees)
 }
 
 fn text(agreement: &Agreement) -> String {
@@ -61,10 +65,18 @@ fn text(agreement: &Agreement) -> String {
         writeln!(text, "problem: Redis: {error}").ok();
     } else if agreement.nodes.len() == 1 {
         let help = match agreement.by {
-            By::Redis => "no other node writes into this Redis under the name of this fleet",
+            By::Redis => "no other node writes into this Redis for this fleet",
             By::Peers => "no peer is another node than this one",
         };
-        writeln!(text, "{help}").ok();
+        writeln!(text, "problem: {help}").ok();
+    }
+    if agreement.more_nodes > 0 {
+        let more = agreement.more_nodes;
+        writeln!(
+            text,
+            "problem: {more} more in Redis: only 64 others are compared"
+        )
+        .ok();
     }
     for node in &agreement.nodes {
         if let Some(error) = &node.error {
@@ -73,6 +85,9 @@ fn text(agreement: &Agreement) -> String {
     }
     for vip in &agreement.vips {
         write!(text, "\n{}", difference(vip)).ok();
+    }
+    if agreement.more_vips {
+        writeln!(text, "\nmore VIPs differ than are shown").ok();
     }
     text
 }
@@ -162,7 +177,9 @@ mod tests {
                 node("lb-1", NodeState::This),
                 node("lb-2", NodeState::Agrees),
             ],
+            more_nodes: 0,
             vips: Vec::new(),
+            more_vips: false,
         }
     }
 
@@ -240,10 +257,35 @@ mod tests {
         let mut agreement = agreement();
         agreement.by = By::Redis;
         agreement.nodes.truncate(1);
-        assert!(is_agreed(&agreement));
-        assert!(text(&agreement).contains("\nno other node writes into this Redis"));
+        assert!(!is_agreed(&agreement));
+        assert!(text(&agreement).contains("\nproblem: no other node writes into this Redis"));
         agreement.error = Some("no answer within 1s".to_owned());
         assert!(!is_agreed(&agreement));
         assert!(text(&agreement).ends_with("\nproblem: Redis: no answer within 1s\n"));
+    }
+
+    #[test]
+    fn a_node_alone_agrees_with_nobody() {
+        let mut agreement = agreement();
+        agreement.nodes.truncate(1);
+        assert!(!is_agreed(&agreement));
+        assert!(text(&agreement).ends_with("\nproblem: no peer is another node than this one\n"));
+    }
+
+    #[test]
+    fn what_is_left_out_is_told() {
+        let mut agreement = agreement();
+        agreement.by = By::Redis;
+        agreement.more_nodes = 36;
+        assert!(!is_agreed(&agreement));
+        let shown = text(&agreement);
+        let problem = "\nproblem: 36 more in Redis: only 64 others are compared\n";
+        assert!(shown.ends_with(problem), "{shown}");
+        agreement.more_vips = true;
+        let shown = text(&agreement);
+        assert!(
+            shown.ends_with("\n\nmore VIPs differ than are shown\n"),
+            "{shown}"
+        );
     }
 }

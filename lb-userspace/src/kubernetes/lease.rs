@@ -49,9 +49,9 @@ pub struct Observed {
 pub enum Step {
     /// There is none: make it.
     Create,
-    /// It is free or over: take it.
+    /// It is free or over, or this node's from before a start or a break, which others are to see: take it.
     Take,
-    /// It is this node's: renew it.
+    /// It is this node's, without a break: renew it.
     Renew,
     /// It is another's.
     Wait,
@@ -86,7 +86,9 @@ impl Election {
             self.seen = Some((observed.clone(), now));
         }
         if observed.holder == self.me {
-            return Step::Renew;
+            // A process that begins, or was cut off for too long, has lost what others think is still its own.
+            let is_gapless = self.renewed.is_some_and(|at| now < at + WRITING);
+            return if is_gapless { Step::Renew } else { Step::Take };
         }
         self.renewed = None;
         let since = self.seen.as_ref().map_or(now, |(_, since)| *since);
@@ -103,7 +105,7 @@ impl Election {
         self.renewed = Some(sent);
     }
 
-    /// Somebody else was faster.
+    /// Somebody else was faster, or it is to be taken anew.
     pub const fn lost(&mut self) {
         self.renewed = None;
     }
@@ -313,6 +315,10 @@ mod tests {
         assert!(end + PATIENCE < start + DURATION);
         assert_eq!(election.step(Some(lease("a", 1)), start), Step::Renew);
         assert_eq!(election.writes_until(), Some(end));
+        // Its time was over meanwhile: others are to see that it begins anew, as after a start.
+        assert_eq!(election.step(Some(lease("a", 1)), end), Step::Take);
+        let mut after_a_start = Election::new("a".to_owned());
+        assert_eq!(after_a_start.step(Some(lease("a", 1)), start), Step::Take);
         // Another holds it: at once no more.
         assert_eq!(election.step(Some(lease("b", 2)), start), Step::Wait);
         assert_eq!(election.writes_until(), None);

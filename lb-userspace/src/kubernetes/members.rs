@@ -44,7 +44,10 @@ impl Members {
             let until = |address: &IpAddr| Some((*address, membership.owns(*address, now)?));
             addresses.iter().filter_map(until)
         });
-        Owned(owned.collect())
+        Owned {
+            until: owned.collect(),
+            is_given_away: self.is_leaving,
+        }
     }
 
     /// Whether there is somebody who shares addresses out and nobody who takes one.
@@ -74,11 +77,12 @@ fn label(group: &str) -> (String, String) {
     (format!("{PREFIX}group"), value)
 }
 
-/// Holds this node's Lease while it is `willing` and looks at all, for as long as anybody wants to know; then lets go of it.
+/// Holds this node's Lease while it is `willing` to take a share, and able to serve one, and looks at all, for as long as anybody wants to
+/// know; then lets go of it.
 pub(super) async fn keep(
     client: Client,
     (namespace, group, me): (String, String, String),
-    mut willing: watch::Receiver<bool>,
+    (mut willing, mut able): (watch::Receiver<bool>, watch::Receiver<bool>),
     members: watch::Sender<Members>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
@@ -102,20 +106,33 @@ pub(super) async fn keep(
             _ = period.tick() => {}
             // Whoever is to leave does so at once. Where nobody says so any more, nobody wants to know soon.
             Ok(()) = willing.changed() => {}
+            Ok(()) = able.changed() => {}
             () = members.closed() => break,
         }
         let is_willing = *willing.borrow_and_update();
+        let is_taking = is_willing && *able.borrow_and_update();
+        if is_taking && share != Share::Taken {
+            // The others may know: it begins anew, and is silent before it touches the Lease.
+            membership.lost();
+            election.lost();
+            share = Share::Taken;
+        }
+        members.send_if_modified(|told| {
+            let is_other = told.is_leaving == is_willing;
+            told.is_leaving = !is_willing;
+            told.nodes = membership.nodes(Instant::now());
+            told.membership = Some(membership.clone());
+            is_other
+        });
         let round = async {
-            if is_willing {
-                if share != Share::Taken {
-                    // The others may know: it begins anew.
-                    membership.lost();
-                    share = Share::Taken;
-                }
+            if is_taking {
                 within(turn(&leases, &name, &mut election)).await?;
                 match election.renewal() {
-                    Some(sent) => membership.renewed(sent, Instant::now()),
-                    None => membership.lost(),
+                    Some(sent) if membership.renewed(sent, Instant::now()) => {}
+                    _ => {
+                        election.lost();
+                        membership.lost();
+                    }
                 }
             } else if share != Share::GivenAway {
                 share = Share::Offered;
@@ -131,7 +148,14 @@ pub(super) async fn keep(
             membership.looked(of_group.map(observed), sent, Instant::now());
             Ok(())
         };
-        let error = round.await.err();
+        let error = tokio::select! {
+            done = round => done.err(),
+            // Whoever is to leave does not wait for slow answers. What was asked for may be done all the same, and is looked at again.
+            Ok(()) = willing.changed() => {
+                willing.mark_changed();
+                continue;
+            }
+        };
         let now = Instant::now();
         members.send_replace(Members {
             nodes: membership.nodes(now),

@@ -10,7 +10,8 @@
 //!
 //! From the last follows how long the owner before it may go on: a Lease that a look did not find yet belongs to nobody who owns before
 //! [`TERM`] after that look was sent. So an address that falls to a newcomer is without an owner for little
-//! more than the time between two looks.
+//! more than the time between two looks. A node that takes its own Lease anew, after a restart, a break or a release, is a newcomer too,
+//! and the Lease's number of transitions tells so to those who saw nothing of what was in between.
 //!
 //! The one exception is meant: a node that gives its share away lets go of its Lease first, and owns on for [`HANDOVER`], until the
 //! others have looked. For so long two may answer for an address. Both forward to the same backends, and the new owner tells of
@@ -19,17 +20,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use sha2::{Digest as _, Sha256};
 
 use super::lease::{DURATION, Observed, PERIOD, WRITING};
-use crate::announce::HANDOVER;
+use crate::announce::{HANDOVER, TERM};
 
-/// How long after its last renewal, and its last look, a node owns what it does.
-pub const TERM: Duration = WRITING;
-
+// By the time a Lease is taken and not renewed ([`super::Step`]), its holder owns nothing.
+const _: () = assert!(TERM.as_millis() == WRITING.as_millis());
 const _: () = assert!(TERM.as_millis() < DURATION.as_millis());
 // The others look every period, and a look takes a while.
 const _: () =
@@ -62,8 +62,17 @@ pub struct Membership {
     others: BTreeMap<String, Instant>,
     held: Option<Held>,
     looked: Option<Instant>,
-    /// Until when it owns what it did, where it has let go of its own Lease.
-    left: Option<Instant>,
+    /// What it owns on, where it has let go of its own Lease.
+    left: Option<Left>,
+}
+
+/// What a node that has let go of its Lease owns on.
+#[derive(Clone, Debug)]
+struct Left {
+    /// Until when.
+    end: Instant,
+    /// The others as they were then: what falls to it since they left, too, is not taken for so short a time.
+    others: BTreeMap<String, Instant>,
 }
 
 /// This node's own Lease.
@@ -89,26 +98,38 @@ impl Membership {
         }
     }
 
-    /// A request that was sent at `sent` and answered at `done` made or renewed this node's own Lease.
-    pub fn renewed(&mut self, sent: Instant, done: Instant) {
-        let is_gapless = |held: &Held| done < held.renewed + TERM;
-        let before = self.held.filter(is_gapless);
+    /// A request that was sent at `sent` and answered at `done` took or renewed this node's own Lease. Whether that holds: a renewal
+    /// that took until the one before it was over does not, since others would not see that this node begins anew. It is to take the
+    /// Lease then.
+    #[must_use]
+    pub fn renewed(&mut self, sent: Instant, done: Instant) -> bool {
         self.left = None;
+        // As for [`super::Step`]: once the last renewal is over, the Lease is taken and not renewed.
+        let renewal = self.held.filter(|held| sent < held.renewed + TERM);
+        if renewal.is_some_and(|held| done >= held.renewed + TERM) {
+            self.held = None;
+            return false;
+        }
         self.held = Some(Held {
-            from: before.map_or(done + TERM, |held| held.from),
+            from: renewal.map_or(done + TERM, |held| held.from),
             renewed: sent,
         });
+        true
     }
 
-    /// Somebody else has this node's Lease.
-    pub const fn lost(&mut self) {
+    /// Somebody else has this node's Lease, or it is to be taken anew: it owns nothing at once.
+    pub fn lost(&mut self) {
         self.held = None;
+        self.left = None;
     }
 
     /// This node's own Lease was let go of by a request that was answered at `done`.
     pub fn released(&mut self, done: Instant) {
         let end = self.term(done).unwrap_or(done);
-        self.left = Some(end.min(done + HANDOVER));
+        self.left = Some(Left {
+            end: end.min(done + HANDOVER),
+            others: self.others.clone(),
+        });
         self.held = None;
     }
 
@@ -132,7 +153,12 @@ impl Membership {
             let since = same.map_or(done, |(_, since)| *since);
             let is_over = sent.saturating_duration_since(since) >= lease.lasts;
             if !is_over {
-                let from = known.get(&holder).copied().unwrap_or(newcomer);
+                // One that has taken its Lease since was away in between: it waits as who comes for the first time does.
+                let is_new = before
+                    .get(&holder)
+                    .is_some_and(|(seen, _)| seen.transitions < lease.transitions);
+                let known = known.get(&holder).filter(|_| !is_new);
+                let from = known.copied().unwrap_or(newcomer);
                 self.others.insert(holder.clone(), from);
             }
             self.seen.insert(holder, (lease, since));
@@ -143,7 +169,7 @@ impl Membership {
     /// Who is there: this node too, unless it has given its share away.
     #[must_use]
     pub fn nodes(&self, now: Instant) -> BTreeSet<String> {
-        let is_there = self.left.is_none_or(|end| now < end);
+        let is_there = self.left.as_ref().is_none_or(|left| now < left.end);
         let me = is_there.then(|| self.me.clone());
         self.others.keys().cloned().chain(me).collect()
     }
@@ -153,7 +179,8 @@ impl Membership {
     pub fn owns(&self, address: IpAddr, now: Instant) -> Option<Instant> {
         let term = self.term(now)?;
         let me = self.me.as_str();
-        let others = self.others.iter();
+        let others = self.left.as_ref().map_or(&self.others, |left| &left.others);
+        let others = others.iter();
         let before_me = others.filter(|(node, _)| owner([me, node.as_str()], address) != Some(me));
         match before_me.map(|(_, from)| *from).min() {
             Some(from) if from <= now => None,
@@ -165,8 +192,8 @@ impl Membership {
     /// Until when this node owns what falls to it; `None`: nothing at all now.
     #[must_use]
     pub fn term(&self, now: Instant) -> Option<Instant> {
-        if let Some(end) = self.left {
-            return (now < end).then_some(end);
+        if let Some(left) = &self.left {
+            return (now < left.end).then_some(left.end);
         }
         let held = self.held.filter(|held| held.from <= now)?;
         let end = held.renewed.min(self.looked?) + TERM;

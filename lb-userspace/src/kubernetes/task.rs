@@ -136,6 +136,7 @@ pub async fn run(
     };
     let namespace = start.settings.namespace.clone().unwrap_or(namespace);
     let (standing_sender, standing) = watch::channel(Standing::default());
+    let (able, is_able) = watch::channel(false);
     let members = (start.settings.announce == Announce::L2).then(|| {
         let (sender, members) = watch::channel(Members::default());
         let group = (
@@ -143,7 +144,7 @@ pub async fn run(
             start.settings.lease.clone(),
             start.settings.node.clone(),
         );
-        let keeper = members::keep(client.clone(), group, willing, sender);
+        let keeper = members::keep(client.clone(), group, (willing, is_able), sender);
         let keeper = tokio::spawn(keeper);
         (members, keeper)
     });
@@ -173,6 +174,7 @@ pub async fn run(
         standing,
         addresses: start.services.iter().map(|vip| vip.address).collect(),
         members,
+        able,
         owned,
         file,
         handle,
@@ -250,6 +252,8 @@ struct Follower {
     addresses: BTreeSet<IpAddr>,
     /// Who shares them out, where they are announced.
     members: Option<watch::Receiver<Members>>,
+    /// Whether it serves what is there: before, nobody would answer for its share.
+    able: watch::Sender<bool>,
     owned: watch::Sender<Owned>,
     file: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     handle: Handle,
@@ -347,6 +351,8 @@ impl Follower {
                 self.sent = Some((served, outcome.peers.clone()));
                 let vips = outcome.made.iter();
                 self.addresses = vips.map(|made| made.vip.address).collect();
+                self.able
+                    .send_if_modified(|is_able| !std::mem::replace(is_able, true));
                 self.own();
             }
             Ok(Err(error)) => self.fail(error),

@@ -3,6 +3,7 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,9 +11,7 @@ use tokio::time::Instant;
 
 use super::Reconciler;
 use crate::{
-    agreement::{
-        Agreement, AgreementStatus, Exchange, Own, Report, VipReport, Way, compare, summary,
-    },
+    agreement::{AgreementBasis, AgreementStatus, Exchange, Own, Report, VipReport, Way},
     api::{Handle, HandleError},
     config::{self, Config},
     dataplane::DataPlane,
@@ -119,17 +118,18 @@ impl<D: DataPlane> Reconciler<D> {
         }
     }
 
-    /// Whether the fleet has the same tables; `None` where nodes are not compared.
-    pub(super) fn agreement(&self) -> Option<Agreement> {
+    /// What whoever wants to know whether the fleet has the same tables compares; `None` where nodes are not compared.
+    pub(super) fn agreement(&self) -> Option<AgreementBasis> {
         let (.., exchange) = self.agreement.running.as_ref()?;
-        let heard = exchange.heard.borrow();
-        Some(compare(&self.fleet_report(), &heard, Instant::now()))
+        Some(AgreementBasis {
+            own: self.fleet_report(),
+            heard: Arc::clone(&exchange.view.borrow().heard),
+        })
     }
 
-    /// The same in numbers.
+    /// In numbers, what came of the last exchange of reports: nothing is compared here, whatever others tell.
     pub(super) fn agreement_status(&self) -> Option<AgreementStatus> {
         let (.., exchange) = self.agreement.running.as_ref()?;
-        let heard = exchange.heard.borrow();
-        Some(summary(&self.fleet_report(), &heard, Instant::now()))
+        Some(exchange.view.borrow().summary.status(Instant::now()))
     }
 }

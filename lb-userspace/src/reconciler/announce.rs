@@ -10,7 +10,7 @@ use std::{
 use super::Reconciler;
 use crate::{
     announce::{
-        Announcement, Because, HANDOVER, Op, Publisher,
+        Announcement, Because, Op, Publisher, TERM,
         decide::{Claim, Decider, Decision, Node, Reason},
     },
     api::{Actor, AnnounceStatus, AnnouncementCount, AnnouncementStatus, Changed, Refusal, What},
@@ -29,6 +29,8 @@ pub(super) struct Announcements {
     decision: Decision,
     /// Whether the daemon is about to end.
     is_ending: bool,
+    /// When it ends then: at the earliest, and at the latest.
+    ends: Option<(Instant, Instant)>,
     /// When something changes by time alone.
     pub(super) wake: Option<Instant>,
 }
@@ -40,6 +42,7 @@ impl Default for Announcements {
             decider: Decider::default(),
             decision: Decision::default(),
             is_ending: false,
+            ends: None,
             wake: None,
         }
     }
@@ -83,7 +86,8 @@ impl<D: DataPlane> Reconciler<D> {
                 || (is_ending && settings.withdraw_delay.is_some()),
         };
         // Without a daemon nobody holds its Lease, so the others take its share even where it withdraws nothing else.
-        let is_willing = node.is_attached && !node.is_drained && !is_ending;
+        let is_able = node.is_attached && self.segments.follows_owners();
+        let is_willing = is_able && !node.is_drained && !is_ending;
         self.cluster.is_willing(is_willing);
         let claims = claims(&self.desired.config.vips, &self.checked.borrow());
         let hold_down = settings.hold_down;
@@ -145,12 +149,27 @@ impl<D: DataPlane> Reconciler<D> {
     }
 
     /// Gets ready for the daemon's end: withdraws everything, if that is how it is to end, and gives the share of the Services'
-    /// addresses away. Returns how long it is to go on, if at all.
+    /// addresses away. Returns how long it is to go on at most, if at all; [`Self::run`] ends before, once others have the share.
     pub(crate) fn leave(&mut self) -> Option<Duration> {
         self.announcements.is_ending = true;
         self.announce();
-        let handover = self.segments.is_owner().then_some(HANDOVER);
-        self.desired.config.announce.withdraw_delay.max(handover)
+        let withdraw_delay = self.desired.config.announce.withdraw_delay;
+        let term = self.segments.is_owner().then_some(TERM);
+        let most = withdraw_delay.max(term)?;
+        let now = Instant::now();
+        let least = now + withdraw_delay.unwrap_or_default();
+        self.announcements.ends = Some((least, now + most));
+        Some(most)
+    }
+
+    /// When a daemon that is about to end has nothing left to wait for, as it looks now.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        let (least, most) = self.announcements.ends?;
+        Some(if self.segments.is_owner() {
+            most
+        } else {
+            least
+        })
     }
 
     /// Withdraws every address until [`Self::undrain_node`], or lets this node announce again.

@@ -32,6 +32,8 @@ pub(super) struct Segments {
     told: BTreeMap<IpAddr, bool>,
     /// Addresses of Services that this node is to announce, where it follows a cluster.
     owned: Option<watch::Receiver<Owned>>,
+    /// Whether its share was being given away when the segments were last told.
+    is_given_away: bool,
 }
 
 impl Segments {
@@ -46,6 +48,7 @@ impl Segments {
             turns: BTreeMap::new(),
             told: BTreeMap::new(),
             owned: None,
+            is_given_away: false,
         }
     }
 
@@ -67,12 +70,18 @@ impl Segments {
         stand.any(|stands| stands.is_on && stands.because == Because::Owner)
     }
 
-    /// Ends when what this node owns is not what it announces: it owns others, or its time is over.
+    /// Whether it follows who owns addresses of Services.
+    pub(super) const fn follows_owners(&self) -> bool {
+        self.owned.is_some()
+    }
+
+    /// Ends when what this node owns is not what it announces: it owns others, its time is over, or it begins to give them away.
     pub(super) async fn other_owner(&mut self) {
         loop {
             // A Lease that is renewed says the same for longer, and changes nothing.
             let now = Instant::now();
-            if self.is_other(&self.owned(), now) {
+            let owned = self.owned();
+            if self.is_other(&owned, now) || owned.is_given_away != self.is_given_away {
                 return;
             }
             let is_owner = self.is_owner();
@@ -126,16 +135,26 @@ impl Segments {
         self.tell(interfaces);
     }
 
-    fn tell(&self, interfaces: BTreeMap<u32, Interface>) {
-        let on = self.stand.iter().filter(|(_, stands)| stands.is_on);
-        let addresses = on.map(|(address, _)| {
+    fn tell(&mut self, interfaces: BTreeMap<u32, Interface>) {
+        self.is_given_away = self.owned().is_given_away;
+        self.announcer.want(Wanted {
+            addresses: self.to_tell(),
+            interfaces,
+        });
+    }
+
+    /// The addresses that segments are told of, unasked.
+    fn to_tell(&self) -> BTreeMap<IpAddr, u64> {
+        // Whoever hears of an address that is given away would look for it here when it is gone.
+        let is_kept =
+            |stands: &Announcement| !self.is_given_away || stands.because != Because::Owner;
+        let told = self.stand.iter();
+        let told = told.filter(|(_, stands)| stands.is_on && is_kept(stands));
+        let told = told.map(|(address, _)| {
             let turn = self.turns.get(address).copied();
             (*address, turn.unwrap_or_default())
         });
-        self.announcer.want(Wanted {
-            addresses: addresses.collect(),
-            interfaces,
-        });
+        told.collect()
     }
 
     /// Every address, for the status.
@@ -215,8 +234,7 @@ impl<D: DataPlane> Reconciler<D> {
             if is_on {
                 // Whoever says so again may know of somebody who has not heard it.
                 *self.segments.turns.entry(address).or_default() += 1;
-                let snapshot = self.snapshots.borrow();
-                let interfaces = self.segments_of(&snapshot);
+                let interfaces = self.segments_of(&self.snapshots.borrow());
                 self.segments.tell(interfaces);
             }
             return Ok(Changed {
@@ -270,8 +288,45 @@ impl<D: DataPlane> Reconciler<D> {
     /// No node may answer for what another may own by then: of Services nothing is announced any more.
     pub(super) fn disown(&mut self) {
         self.segments.owned = None;
+        // Others take over what nobody here turns on any more.
+        self.cluster.is_willing(false);
         if self.segments.is_owner() {
             self.follow("end");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn segments_are_not_told_of_what_is_given_away() {
+        let [own, file] = ["203.0.113.20", "203.0.113.10"].map(|text| text.parse().unwrap());
+        let stands = |because| Announcement {
+            by: Announce::L2,
+            is_on: true,
+            because,
+            vips: Vec::new(),
+        };
+        let stand = BTreeMap::from([
+            (own, stands(Because::Owner)),
+            (file, stands(Because::Start)),
+        ]);
+        let (sender, owned) = watch::channel(Owned {
+            until: BTreeMap::from([(own, Instant::now() + crate::announce::TERM)]),
+            is_given_away: false,
+        });
+        let mut segments = Segments::start();
+        segments.owned_by(owned);
+        segments.follow(stand.clone(), BTreeMap::new());
+        let told = |segments: &Segments| segments.to_tell().into_keys().collect::<Vec<_>>();
+        assert_eq!(told(&segments), [file, own]);
+        sender.send_modify(|owned| owned.is_given_away = true);
+        // It is woken, though it answers for the same.
+        segments.other_owner().await;
+        segments.follow(stand, BTreeMap::new());
+        assert_eq!(told(&segments), [file]);
+        assert!(segments.is_owner());
     }
 }

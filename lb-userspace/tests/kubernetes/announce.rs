@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_userspace::announce::HANDOVER;
+use lb_userspace::announce::{HANDOVER, TERM};
 use serde_json::json;
 
 use crate::{
@@ -205,6 +205,73 @@ async fn a_node_that_is_drained_gives_its_share_away_without_a_gap() {
         !both.iter().any(|node| is_problem(node))
     })
     .await;
+    first.end().await;
+    second.end().await;
+}
+
+#[tokio::test]
+async fn who_is_back_before_the_others_look_is_missed_for_no_longer_than_a_look() {
+    const GAP: Duration = Duration::from_secs(2).saturating_add(SLACK);
+    let (server, addresses) = many().await;
+    let first = Node::start(&server, "lb-1", ANNOUNCED);
+    let second = Node::start(&server, "lb-2", ANNOUNCED);
+    let are_shared = |shares: &[usize]| {
+        shares.iter().sum::<usize>() == 16 && shares.iter().all(|share| *share > 0)
+    };
+    // Until the one that is back has been replaced, and until it announces again.
+    let comes_back = async |second: &Node, how: &str| {
+        let both = [&first, second];
+        let (away, _) = watched(&both, &addresses, |shares| shares == [16, 0]).await;
+        let (back, two) = watched(&both, &addresses, are_shared).await;
+        eprintln!("{how}: {away:?}, then {back:?} with nobody");
+        assert!(away <= GAP && back <= GAP, "{how}: {away:?}, {back:?}");
+        assert_eq!(two, Duration::ZERO, "{how}");
+    };
+    watched(&[&first, &second], &addresses, are_shared).await;
+
+    second.is_willing(false);
+    let lease = || server.get("leases", "weir", "weir-node-lb-2").unwrap();
+    until("it lets go", PATIENCE, || {
+        lease()["spec"]["holderIdentity"] == json!("")
+    })
+    .await;
+    second.is_willing(true);
+    comes_back(&second, "drained for a moment").await;
+
+    second.kill();
+    let second = Node::start(&server, "lb-2", ANNOUNCED);
+    comes_back(&second, "killed and started again").await;
+    first.end().await;
+    second.end().await;
+}
+
+#[tokio::test]
+async fn who_cannot_serve_yet_takes_no_share() {
+    let (server, addresses) = many().await;
+    let first = Node::start(&server, "lb-1", ANNOUNCED);
+    until("the one node announces everything", PATIENCE, || {
+        shares(&[&first], &addresses) == [16]
+    })
+    .await;
+    server.lose("nodes");
+    let second = Node::start(&server, "lb-2", ANNOUNCED);
+    until("it cannot read everything", PATIENCE, || {
+        let problems = second.status().problems;
+        problems
+            .iter()
+            .any(|text| text.contains("nodes cannot be read"))
+    })
+    .await;
+    // Longer than the first would wait for one that comes.
+    let begun = Instant::now();
+    let (nobody, _) = watched(&[&first, &second], &addresses, |_| {
+        begun.elapsed() > TERM + SLACK
+    })
+    .await;
+    assert_eq!(nobody, Duration::ZERO);
+    assert_eq!(shares(&[&first, &second], &addresses), [16, 0]);
+    assert!(server.get("leases", "weir", "weir-node-lb-2").is_none());
+    assert!(!second.status().synced);
     first.end().await;
     second.end().await;
 }

@@ -9,9 +9,9 @@ use std::{
 
 use fastrand::Rng;
 use lb_userspace::{
-    announce::HANDOVER,
+    announce::{HANDOVER, TERM},
     kubernetes::{
-        Observed,
+        Election, Observed, Step,
         owners::{Membership, owner},
     },
 };
@@ -68,6 +68,80 @@ fn addresses_are_shared_out_evenly() {
     assert!(counts.values().all(|count| *count > 60), "{counts:?}");
 }
 
+/// A node's Lease as another sees it.
+fn lease(holder: &str, renewed: i64, transitions: i32) -> Observed {
+    Observed {
+        holder: holder.to_owned(),
+        renewed: Some(renewed),
+        lasts: LASTS,
+        transitions,
+    }
+}
+
+/// Node a, that has been there for 8 s beside b, and an address of each.
+fn beside_another(start: Instant) -> (Membership, IpAddr, IpAddr) {
+    let mut a = Membership::new("a".to_owned());
+    for (turn, second) in (0..).zip([0, 2, 4, 6, 8]) {
+        let now = start + Duration::from_secs(second);
+        assert!(a.renewed(now, now));
+        a.looked([lease("b", turn, 0)], now, now);
+    }
+    let of = |node| {
+        let mut all = addresses(16).into_iter();
+        let is_own = |address: &IpAddr| owner(["a", "b"], *address) == Some(node);
+        all.find(is_own).unwrap()
+    };
+    let (own, other) = (of("a"), of("b"));
+    let now = start + Duration::from_secs(8);
+    assert!(a.owns(own, now).is_some());
+    assert_eq!(a.owns(other, now), None);
+    (a, own, other)
+}
+
+#[test]
+fn who_leaves_takes_nothing_of_another_that_leaves_meanwhile() {
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    let (mut a, own, other) = beside_another(start);
+    a.released(at(8));
+    a.looked([], at(9), at(9));
+    assert_eq!(a.owns(own, at(9)), Some(at(8) + HANDOVER));
+    assert_eq!(a.owns(other, at(9)), None);
+    assert_eq!(a.owns(own, at(8) + HANDOVER), None);
+}
+
+#[test]
+fn who_takes_its_lease_anew_is_a_newcomer_to_those_who_saw_no_release() {
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    let (mut a, own, other) = beside_another(start);
+    assert!(a.renewed(at(10), at(10)));
+    a.looked([lease("b", 10, 1)], at(10), at(10));
+    assert_eq!(a.owns(other, at(10)), Some(at(8) + TERM));
+    assert_eq!(a.owns(own, at(10)), Some(at(10) + TERM));
+    // One that only renews is known, and so is one whose Lease was made anew.
+    for (second, transitions) in [(12, 1), (14, 0)] {
+        assert!(a.renewed(at(second), at(second)));
+        let seen = lease("b", i64::try_from(second).unwrap(), transitions);
+        a.looked([seen], at(second), at(second));
+    }
+    assert_eq!(a.owns(other, at(8) + TERM), None);
+}
+
+#[test]
+fn a_renewal_that_came_too_late_is_none() {
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    let (mut a, own, _) = beside_another(start);
+    assert!(!a.renewed(at(14), at(16)));
+    assert!(a.renewed(at(17), at(17)));
+    a.looked([lease("b", 1, 0)], at(17), at(17));
+    assert_eq!(a.owns(own, at(23)), None);
+    assert!(a.renewed(at(19), at(19)));
+    a.looked([lease("b", 2, 0)], at(19), at(19));
+    assert!(a.owns(own, at(24)).is_some());
+}
+
 /// How long a Lease lasts.
 const LASTS: Duration = Duration::from_secs(10);
 const PERIOD: Duration = Duration::from_secs(2);
@@ -90,12 +164,22 @@ struct Request {
 struct Node {
     name: String,
     membership: Membership,
+    election: Election,
     request: Option<Request>,
     next: Instant,
     /// Whether it has given its share away.
     has_left: bool,
     /// Until when it has lost its memory and does nothing, as after a kill.
     dead_until: Option<Instant>,
+}
+
+impl Node {
+    /// Loses its memory, as by a kill.
+    fn die(&mut self, until: Instant) {
+        self.membership = Membership::new(self.name.clone());
+        self.election = Election::new(self.name.clone());
+        (self.dead_until, self.request, self.next) = (Some(until), None, until);
+    }
 }
 
 /// How bad a time the nodes have.
@@ -122,6 +206,7 @@ impl World {
             let name = format!("lb-{n}");
             Node {
                 membership: Membership::new(name.clone()),
+                election: Election::new(name.clone()),
                 name,
                 request: None,
                 next: now + PERIOD.mul_f64(rng.f64() * 4.0),
@@ -180,23 +265,22 @@ impl World {
         if self.rng.f64() < self.trouble.killed {
             let dead = Duration::from_secs(30).mul_f64(self.rng.f64());
             let node = &mut self.nodes[index];
-            node.membership = Membership::new(node.name.clone());
-            (node.dead_until, node.request, node.next) = (Some(now + dead), None, now + dead);
+            node.die(now + dead);
             return;
         }
         if let Some(mut request) = self.nodes[index].request.take() {
             if request.arrives.is_some_and(|at| at <= now) {
                 request.arrives = None;
                 if request.is_renewal {
-                    let name = self.nodes[index].name.clone();
-                    let before = self.leases.get(&name).and_then(|lease| lease.renewed);
-                    let lease = Observed {
-                        holder: name.clone(),
-                        renewed: Some(before.unwrap_or(0) + 1),
-                        lasts: LASTS,
-                        transitions: 0,
-                    };
-                    self.leases.insert(name, lease);
+                    let node = &mut self.nodes[index];
+                    let before = self.leases.get(&node.name).cloned();
+                    let step = node.election.step(before.clone(), request.sent);
+                    let (renewed, transitions) = before.map_or((0, 0), |before| {
+                        (before.renewed.unwrap_or(0), before.transitions)
+                    });
+                    let taken = i32::from(step == Step::Take);
+                    let after = lease(&node.name, renewed + 1, transitions + taken);
+                    self.leases.insert(node.name.clone(), after);
                 } else {
                     request.listed = self.leases.values().cloned().collect();
                 }
@@ -206,14 +290,18 @@ impl World {
                 return;
             }
             if request.is_answered {
-                let membership = &mut self.nodes[index].membership;
+                let node = &mut self.nodes[index];
                 if request.is_renewal {
-                    membership.renewed(request.sent, now);
+                    if node.membership.renewed(request.sent, now) {
+                        node.election.renewed(request.sent);
+                    } else {
+                        node.election.lost();
+                    }
                     let look = self.request(false);
                     self.nodes[index].request = Some(look);
                     return;
                 }
-                membership.looked(request.listed, request.sent, now);
+                node.membership.looked(request.listed, request.sent, now);
             }
             self.nodes[index].next = (request.sent + PERIOD).max(now);
         } else if self.nodes[index].next <= now {
@@ -228,15 +316,40 @@ impl World {
     fn leave(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         (node.has_left, node.request) = (true, None);
+        node.election.lost();
         node.membership.released(self.now);
-        self.leases.remove(&node.name);
+        let lease = self.leases.get_mut(&node.name);
+        lease.unwrap().holder.clear();
     }
 
     /// A node that has left takes its share again.
     fn come(&mut self, index: usize) {
         let node = &mut self.nodes[index];
-        node.has_left = false;
+        (node.has_left, node.request, node.next) = (false, None, self.now);
+        node.election.lost();
         node.membership.lost();
+    }
+
+    /// From now on, which is when a node came back: never two, and nobody for no longer than a look takes to come round.
+    fn settles(&mut self, addresses: &[IpAddr]) -> Result<(), TestCaseError> {
+        let mut nobody = vec![Duration::ZERO; addresses.len()];
+        for _ in 0..400 {
+            self.step();
+            for (address, nobody) in addresses.iter().zip(&mut nobody) {
+                let owners = self.owners(*address).len();
+                prop_assert!(owners < 2, "{address}");
+                *nobody = if owners == 0 {
+                    *nobody + STEP
+                } else {
+                    Duration::ZERO
+                };
+                prop_assert!(*nobody <= PERIOD + 10 * STEP, "{address}: {nobody:?}");
+            }
+        }
+        for address in addresses {
+            prop_assert_eq!(self.owners(*address).len(), 1);
+        }
+        Ok(())
     }
 
     /// Who announces an address now.
@@ -256,6 +369,8 @@ proptest! {
     #[test]
     fn never_two_announce_one_address(
         seed: u64, count in 2..5_u8, slow in 0.0..0.8_f64, lost in 0.0..0.6_f64, killed in 0.0..0.002_f64,
+        // Some before the others look again, and some after.
+        away in prop_oneof![0..40_u32, 40..200_u32], down in prop_oneof![0..40_u32, 40..100_u32],
     ) {
         let mut world = World::new(seed, count, Trouble { slow, lost, killed });
         let addresses = addresses(2);
@@ -279,7 +394,7 @@ proptest! {
         let name = world.nodes[leaver].name.clone();
         world.leave(leaver);
         let left = world.now;
-        for _ in 0..200 {
+        for _ in 0..away {
             for address in &addresses {
                 let owners = world.owners(*address);
                 prop_assert!(!owners.is_empty());
@@ -289,18 +404,18 @@ proptest! {
             }
             world.step();
         }
-        // It comes back: never two, and nobody for no longer than a look takes to come round.
         world.come(leaver);
-        let mut nobody = vec![Duration::ZERO; addresses.len()];
-        for _ in 0..400 {
+        world.settles(&addresses)?;
+        // It is killed and started again. Its program answers meanwhile, until the start silences it.
+        let up = world.now + down * STEP;
+        world.nodes[leaver].die(up);
+        while world.now < up {
             world.step();
-            for (address, nobody) in addresses.iter().zip(&mut nobody) {
-                let owners = world.owners(*address).len();
-                prop_assert!(owners < 2, "{address}");
-                *nobody = if owners == 0 { *nobody + STEP } else { Duration::ZERO };
-                prop_assert!(*nobody <= PERIOD + 10 * STEP, "{address}: {nobody:?}");
+            for address in &addresses {
+                prop_assert!(world.owners(*address).len() < 2, "{address}");
             }
         }
+        world.settles(&addresses)?;
         let nodes: BTreeSet<_> = world.nodes.iter().map(|node| node.membership.nodes(world.now).len()).collect();
         prop_assert_eq!(nodes, BTreeSet::from([usize::from(count)]));
     }

@@ -74,7 +74,7 @@ fn nodes_with_equal_tables_agree_whatever_else_they_tell() {
         ]
     );
     assert_eq!(agreement.vips, []);
-    let counts = summary(&own, &known, now);
+    let counts = summary(&own, &known, now).status(now);
     assert_eq!((counts.nodes.agrees, counts.vips.len()), (2, 0));
     // Nobody else: nothing differs.
     assert_eq!(compare(&own, &heard(vec![]), now).nodes.len(), 1);
@@ -143,7 +143,7 @@ fn a_difference_names_the_vip_and_who_has_which_table() {
             ),
         ]
     );
-    let counts = summary(&own, &known, now);
+    let counts = summary(&own, &known, now).status(now);
     let counted: Vec<_> = counts
         .vips
         .iter()
@@ -199,7 +199,8 @@ fn who_is_silent_is_unreachable_and_differs_in_nothing() {
     assert_eq!(agreement.nodes[2].seconds_since_report, Some(7.0));
     assert_eq!(agreement.nodes[2].generation, Some(2));
     assert_eq!(agreement.vips, []);
-    assert_eq!(summary(&own, &known, now).nodes.unreachable, 2);
+    let counts = summary(&own, &known, now).status(now);
+    assert_eq!(counts.nodes.unreachable, 2);
 }
 
 #[test]
@@ -217,4 +218,83 @@ fn a_node_that_hears_itself_is_no_other() {
         states(&agreement),
         [("lb-1", NodeState::This), ("lb-1", NodeState::Agrees)]
     );
+}
+
+#[test]
+fn what_a_status_tells_of_a_turn_grows_old() {
+    let now = Instant::now();
+    let own = report(1, &[vip("web", 443, "00000002")]);
+    let nodes = vec![
+        node(report(2, &own.vips), now),
+        node(report(3, &[vip("web", 443, "0badcaf0")]), now),
+    ];
+    let summary = summary(&own, &heard(nodes), now);
+    let told = summary.status(now + Duration::from_secs(5));
+    assert_eq!((told.nodes.agrees, told.nodes.differs), (1, 1));
+    assert_eq!(told.vips.len(), 1);
+    let told = summary.status(now + STALE);
+    assert_eq!(told.nodes.unreachable, 2);
+    assert_eq!(told.vips, []);
+}
+
+/// A liar, or many, cannot make the daemon tell more than so much.
+#[test]
+fn of_vips_that_only_others_have_no_more_than_some_are_told() {
+    let now = Instant::now();
+    let ports = |from: u16, vips: u16, digest: &str| -> Vec<_> {
+        let ports = from..from + vips;
+        ports.map(|port| vip("x", port, digest)).collect()
+    };
+    // This node's come last in the order, behind what 50 others tell.
+    let own = report(1, &ports(60_000, 4_096, "00000001"));
+    let liars = (0..50).map(|number| {
+        let mut vips = ports(1 + u16::from(number) * 1_000, 1_000, "0badcaf0");
+        vips.extend(ports(60_000, 3_000, "0badcaf0"));
+        node(report(number + 2, &vips), now)
+    });
+    let known = heard(liars.collect());
+    let agreement = compare(&own, &known, now);
+    assert!(agreement.more_vips);
+    assert_eq!(agreement.vips.len(), MOST_TOLD);
+    let is_own = |vip: &&VipDifference| vip.port >= 60_000;
+    let own_told = agreement.vips.iter().filter(is_own).count();
+    assert_eq!(own_told, MOST_TOLD - MOST_FOREIGN);
+    // The last ones are as true as the first.
+    let last = agreement.vips.last().unwrap();
+    let of_last = tables(last);
+    let of_last: Vec<_> = of_last
+        .iter()
+        .map(|(digest, nodes)| (*digest, nodes.len()))
+        .collect();
+    assert_eq!(of_last, [(Some("00000001"), 1), (Some("0badcaf0"), 50)]);
+    // Of each of this node's VIPs it is counted.
+    let counts = summary(&own, &known, now).status(now);
+    assert_eq!(counts.vips.len(), MOST_FOREIGN + 4_096);
+    assert!(
+        counts
+            .vips
+            .iter()
+            .skip(MOST_FOREIGN)
+            .all(|vip| vip.nodes == 50)
+    );
+}
+
+#[test]
+fn as_many_as_are_told_are_not_more() {
+    let now = Instant::now();
+    let vips: Vec<_> = (1..=128).map(|port| vip("x", port, "0badcaf0")).collect();
+    let own = report(1, &[vip("web", 443, "00000002")]);
+    let other = Report {
+        vips: [vips, own.vips.clone()].concat(),
+        ..report(2, &[])
+    };
+    let agreement = compare(&own, &heard(vec![node(other.clone(), now)]), now);
+    assert_eq!(agreement.vips.len(), MOST_FOREIGN);
+    assert!(!agreement.more_vips);
+    // Behind this node's last one, too, one more is told to be there.
+    let mut more = other;
+    more.vips.push(vip("x", 444, "0badcaf0"));
+    let agreement = compare(&own, &heard(vec![node(more, now)]), now);
+    assert_eq!(agreement.vips.len(), MOST_FOREIGN);
+    assert!(agreement.more_vips);
 }

@@ -1,16 +1,21 @@
 //! When what is told: knows neither I/O nor a clock.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use super::{Interface, Wanted};
+use crate::announce::HANDOVER;
 
 /// How often an address is told fast, and how fast.
 const FAST: u32 = 3;
 const FAST_GAP: Duration = Duration::from_millis(250);
+
+/// After how long it is told once more: whoever had the address before may have answered until then, and been believed last.
+const SETTLED: Duration = HANDOVER.saturating_add(Duration::from_secs(1));
 
 /// How often it is told from then on.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -69,7 +74,11 @@ impl Schedule {
         let due = self.0.iter_mut().filter(|(_, next)| next.at <= now);
         let due = due.take(most).map(|(due, next)| {
             next.told = next.told.saturating_add(1);
-            let gap = if next.told < FAST { FAST_GAP } else { PERIOD };
+            let gap = match next.told.cmp(&FAST) {
+                Ordering::Less => FAST_GAP,
+                Ordering::Equal => SETTLED.saturating_sub(FAST_GAP * (FAST - 1)),
+                Ordering::Greater => PERIOD,
+            };
             next.at = now + gap;
             due.clone()
         });
@@ -134,20 +143,20 @@ mod tests {
     }
 
     #[test]
-    fn three_times_fast_and_then_every_thirty_seconds() {
+    fn three_times_fast_once_more_after_a_handover_and_then_every_thirty_seconds() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         assert_eq!(schedule.next(), None);
         schedule.want(&wanted(Some(1), &[(A, 1)]), start);
         assert_eq!(
-            told(&mut schedule, start, 0, 61_000),
-            at(&[0, 250, 500, 30_500, 60_500], A)
+            told(&mut schedule, start, 0, 65_000),
+            at(&[0, 250, 500, 4000, 34_000, 64_000], A)
         );
         // The same once more changes nothing; another address is told fast beside it.
         let later = start + Duration::from_secs(70);
         schedule.want(&wanted(Some(1), &[(A, 1), (B, 1)]), later);
         assert_eq!(
             told(&mut schedule, start, 70_000, 80_000),
-            at(&[70_000, 70_250, 70_500], B)
+            at(&[70_000, 70_250, 70_500, 74_000], B)
         );
     }
 
@@ -182,7 +191,7 @@ mod tests {
         }
         assert_eq!(
             told(&mut schedule, start, 0, 10_000),
-            at(&[1000, 1250, 1500], A)
+            at(&[1000, 1250, 1500, 5000], A)
         );
     }
 

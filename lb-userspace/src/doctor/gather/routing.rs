@@ -96,6 +96,17 @@ async fn speakers() -> Vec<Speaker> {
     speakers
 }
 
+/// The users that BGP speakers run as. What others call their processes says nothing, and their arguments are not followed.
+fn users() -> Vec<u32> {
+    let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let known = known.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let is_speakers = matches!(fields.next()?, "bird" | "frr");
+        is_speakers.then(|| fields.nth(1)?.parse().ok())?
+    });
+    std::iter::once(0).chain(known).collect()
+}
+
 /// The processes of BGP speakers in this network namespace: program and arguments.
 fn running() -> Vec<(String, Vec<String>)> {
     let Ok(processes) = all_processes() else {
@@ -112,10 +123,12 @@ fn running() -> Vec<(String, Vec<String>)> {
         )
     };
     let own = Process::myself().ok().and_then(|me| network(&me));
+    let users = users();
     let found = processes.flatten().filter_map(|process| {
         let program = process.stat().ok()?.comm;
         let is_speaker = matches!(program.as_str(), "bird" | "bgpd");
         (is_speaker && network(&process) == own).then_some(())?;
+        users.contains(&process.uid().ok()?).then_some(())?;
         Some((program, process.cmdline().ok()?))
     });
     found.collect()
@@ -164,18 +177,27 @@ fn bird_sessions(text: &str) -> Vec<Session> {
     let sessions = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         let name = words.next()?;
-        (words.next()? == "BGP").then_some(())?;
+        (words.next()? == "BGP" && is_plain(name)).then_some(())?;
         let words: Vec<_> = words.skip(1).collect();
         let is_time = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
         let state = words.iter().copied().filter(|word| !is_time(word));
         Some(Session {
             name: name.to_owned(),
             is_established: words.contains(&"Established"),
-            state: state.collect::<Vec<_>>().join(" "),
+            state: state
+                .collect::<Vec<_>>()
+                .join(" ")
+                .replace(|c: char| c.is_control(), ""),
             told: BTreeSet::new(),
         })
     });
     sessions.collect()
+}
+
+/// Whether a session's name is one: a word that goes back into a question as it is.
+fn is_plain(name: &str) -> bool {
+    let is_of_names = |c: char| c.is_ascii_alphanumeric() || "_.:%-".contains(c);
+    !name.is_empty() && name.chars().all(is_of_names)
 }
 
 /// The addresses that routes of `show route` are for, where they are for one address.
@@ -234,10 +256,13 @@ fn frr_sessions(text: &str) -> anyhow::Result<Vec<(&'static str, Session)>> {
     for (key, family) in [("ipv4Unicast", "ipv4"), ("ipv6Unicast", "ipv6")] {
         let peers = families.get(key).map(|family| &family.peers);
         for (name, peer) in peers.into_iter().flatten() {
+            if !is_plain(name) {
+                continue;
+            }
             let session = Session {
                 name: name.clone(),
                 is_established: peer.state == "Established",
-                state: peer.state.clone(),
+                state: peer.state.chars().filter(|c| !c.is_control()).collect(),
                 told: BTreeSet::new(),
             };
             sessions.push((family, session));
@@ -321,6 +346,12 @@ mod tests {
             ]
         );
         assert!(frr_sessions("{}").unwrap().is_empty());
+        // What would be a second command, and what would be the terminal's.
+        let text = r#"{"ipv4Unicast": {"peers": {"x\nstart-shell": {"state": "Established"},
+            "192.0.2.1": {"state": "\u001b[2JActive"}}}}"#;
+        let sessions = frr_sessions(text).unwrap();
+        let told: Vec<_> = sessions.iter().map(|(_, session)| session).collect();
+        assert_eq!((told.len(), told[0].state.as_str()), (1, "[2JActive"));
         let text = r#"{"bgpTableVersion": 1, "advertisedRoutes": {
             "203.0.113.10/32": {"addrPrefix": "203.0.113.10", "prefixLen": 32}, "198.51.100.0/24": {}}}"#;
         assert_eq!(

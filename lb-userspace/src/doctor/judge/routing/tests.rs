@@ -133,6 +133,38 @@ fn without_a_speaker_or_a_session_nobody_is_told() {
     assert_eq!(level(&findings, "bgp"), Level::Warn);
 }
 
+/// As docs/fleet.md has it for FRR before 10.
+#[test]
+fn two_speakers_may_share_the_families() {
+    const V6: &str = "2001:db8::10";
+    let beside = |sessions: Result<Vec<Session>, String>| {
+        let findings = checked(|facts, config| {
+            let mut second = config.vips[0].clone();
+            second.address = address(V6);
+            config.vips.push(second);
+            let routing = routing(facts);
+            routing.routes = Ok([address(VIP), address(V6)].into());
+            routing.speakers.push(Speaker {
+                name: "FRR",
+                said: sessions,
+            });
+        });
+        let found = of(&findings, "bgp");
+        found
+            .iter()
+            .map(|finding| finding.level)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        beside(Ok(vec![session("router6", true, &[V6])])),
+        [Level::Ok, Level::Ok]
+    );
+    // Nobody tells of it.
+    assert_eq!(beside(Ok(Vec::new())), [Level::Fail, Level::Note]);
+    // Perhaps the one that does not answer does.
+    assert_eq!(beside(Err("no".to_owned())), [Level::Ok, Level::Warn]);
+}
+
 #[test]
 fn a_speaker_that_keeps_routes_to_itself_is_found() {
     let kept = |name: &'static str, table: u32, vip: &str| {

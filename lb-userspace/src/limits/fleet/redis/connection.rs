@@ -9,7 +9,7 @@ use ::redis::{
     Client, ConnectionAddr, FromRedisValue, RedisError, RedisResult, ServerErrorKind, TlsMode,
     ToRedisArgs,
     aio::{ConnectionManager, ConnectionManagerConfig},
-    cmd, pipe,
+    cmd,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 use tokio::time::{error::Elapsed, timeout};
@@ -68,20 +68,6 @@ impl Connection {
         arguments: &[impl ToRedisArgs],
     ) -> Result<T, Error> {
         let result = timeout(self.timeout, self.exchange(script, keys, arguments)).await;
-        self.judge(result)
-    }
-
-    /// The values of keys, in their order, within the timeout.
-    pub(crate) async fn get(&mut self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, Error> {
-        let result = timeout(self.timeout, async {
-            let mut connection = self.connected().await?;
-            let mut gets = pipe();
-            for key in keys {
-                gets.get(key);
-            }
-            gets.query_async(&mut connection).await
-        });
-        let result = result.await;
         self.judge(result)
     }
 
