@@ -171,7 +171,7 @@ async fn until_end(
     service_manager::stopping();
     let delay = reconciler.leave()?;
     tracing::info!(
-        at_most_seconds = delay.as_secs_f64(),
+        seconds = delay.as_secs_f64(),
         "ending: what is announced is withdrawn or handed over, and what still comes is forwarded until then; a second signal ends it now"
     );
     tokio::select! {

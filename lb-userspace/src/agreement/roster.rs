@@ -148,7 +148,6 @@ impl Roster {
         if more > 0 && self.more == 0 {
             tracing::warn!(
                 nodes = count,
-                most = MOST_NODES,
                 "fleet agreement: more other nodes write into Redis than are compared"
             );
         }
