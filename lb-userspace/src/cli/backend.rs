@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use anyhow::ensure;
 use serde::Serialize;
 
-use super::{Outcome, change::converse, output, status::Form, table};
+use super::{Outcome, change::converse, output, status::Form, text};
 use crate::{
     api::{BackendStatus, LeavingStatus, Status, client::Client},
     config::DEFAULT_API_SOCKET,
@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
             "no VIP has a backend {address}: `weir backend list` lists all"
         );
     }
-    output::listing(options.output, &rows, || table::backend_rows(&rows))?;
+    output::listing(options.output, &rows, || text::backend_rows(&rows))?;
     Ok(Outcome::Done)
 }
 

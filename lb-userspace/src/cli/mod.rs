@@ -30,6 +30,7 @@ mod plan;
 mod run;
 mod status;
 mod table;
+mod text;
 mod top;
 mod trace;
 mod vip;

@@ -119,7 +119,7 @@ fn table(plan: &Plan) -> String {
         writeln!(
             text,
             "by command, whatever the file says: {}",
-            super::table::command(command)
+            super::text::command(command)
         )
         .ok();
     }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::bail;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Outcome, change::converse, events, left::LeftStatus, output, table};
+use super::{Outcome, change::converse, events, left::LeftStatus, output, table, text};
 use crate::{
     api::{
         Event, InterfaceState, InterfaceStatus, Status,
@@ -79,7 +79,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         Err(error @ ClientError::Away { .. }) => return without_daemon(args, &error.to_string()),
         Err(error) => return Err(error.into()),
     };
-    output::listing(args.output, &status, || table::status(&status))?;
+    output::listing(args.output, &status, || text::status(&status))?;
     Ok(if is_well(&status) {
         Outcome::Done
     } else {
@@ -121,7 +121,7 @@ async fn watch(args: &Args) -> anyhow::Result<Outcome> {
         let clear = if is_terminal { CLEAR } else { "" };
         match args.output {
             Form::Table => {
-                let text = table::status(&status);
+                let text = text::status(&status);
                 output::data(format_args!("{clear}{text}{}\n", told(&last)))?;
             }
             // A line each, as of events.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::{Outcome, change::converse, output, status::Form, table};
+use super::{Outcome, change::converse, output, status::Form, text};
 use crate::{api::client::Client, config::DEFAULT_API_SOCKET};
 
 const EXAMPLES: &str = "\
@@ -50,13 +50,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     let (Verb::List(options) | Verb::Show { options, .. }) = &args.verb;
     let vips = converse(Client::new(&options.socket).status())??.vips;
     match &args.verb {
-        Verb::List(_) => output::listing(options.output, &vips, || table::vips(&vips))?,
+        Verb::List(_) => output::listing(options.output, &vips, || text::vips(&vips))?,
         Verb::Show { name, .. } => {
             let vip = vips.iter().find(|vip| vip.name == *name);
             let vip = vip.with_context(|| {
                 format!("there is no VIP {name}: `weir vip list` lists those that there are")
             })?;
-            output::listing(options.output, vip, || table::vip(vip))?;
+            output::listing(options.output, vip, || text::vip(vip))?;
         }
     }
     Ok(Outcome::Done)
