@@ -101,8 +101,7 @@ fn hash<P: Packet, T: CheckTables>(
     Ok(node.hash_keys.hash(&Flow {
         source: payload.source,
         destination: payload.destination,
-        source_port: [0; 2],
-        destination_port: [0; 2],
+        ports: 0,
         protocol: u32::from(payload.protocol),
     }))
 }

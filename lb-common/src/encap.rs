@@ -11,7 +11,10 @@
 //! - The GUE checksum is zero: RFC 768 allows it over IPv4, and RFC 6935 over IPv6 for tunnels whose inner packet
 //!   has a checksum of its own.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    byteorder::little_endian::{U16, U32, U64},
+};
 
 use crate::{
     backend::{Backend, mode},
@@ -21,10 +24,7 @@ use crate::{
     parse::Ip,
     rewrite::Link,
     wire::{
-        ethernet,
-        ipv4::{self, Ipv4},
-        ipv6::{self, Ipv6},
-        protocol,
+        ethernet, ipv4, ipv6, protocol,
         udp::{self, Udp},
     },
 };
@@ -104,38 +104,36 @@ const fn outer_protocol(mode: u8, is_inner_v6: bool) -> u8 {
 #[derive(Clone, Copy, Debug)]
 pub struct Inner {
     dscp_ecn: u8,
-    /// Identification and flags of an outer IPv4 header.
-    id: u16,
-    flags: u16,
+    /// Identification, flags and offset of an outer IPv4 header as they lie, in one little-endian word.
+    id_flags: u32,
 }
 
-/// Reads what the outer header takes from the inner one. `hash` is the flow's.
-///
-/// Returns `None` where the frame is too short.
-#[must_use]
-#[inline(always)]
-pub fn inner<P: Packet>(packet: &P, ip: &Ip, hash: u32) -> Option<Inner> {
-    let offset = ip.tags.ip_offset();
-    if ip.is_v6 {
-        let header = packet.at::<Ipv6>(offset)?;
-        return Some(Inner {
-            dscp_ecn: header.traffic_class(),
-            id: 0,
-            flags: ipv4::DONT_FRAGMENT,
-        });
+/// [`Inner::id_flags`] of a packet that nobody may fragment.
+const WHOLE: u32 = (ipv4::DONT_FRAGMENT.to_be() as u32) << 16;
+
+impl Inner {
+    /// What the outer header takes from [`Ip::head`]. `hash` is the flow's.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(ip: &Ip, hash: u32) -> Self {
+        if ip.is_v6 {
+            // Version (4 bits), then the traffic class, over the first two bytes.
+            return Self {
+                dscp_ecn: ((ip.head << 4) | (ip.head >> 12 & 0xf)) as u8,
+                id_flags: WHOLE,
+            };
+        }
+        let id_flags = (ip.head >> 32) as u32;
+        Self {
+            dscp_ecn: (ip.head >> 8) as u8,
+            id_flags: if id_flags & WHOLE != 0 {
+                WHOLE
+            } else {
+                let id = u16::from_be(id_flags as u16).wrapping_add((hash >> 16) as u16);
+                id.to_be() as u32
+            },
+        }
     }
-    let header = packet.at::<Ipv4>(offset)?;
-    let flags = header.flags_fragment.get() & ipv4::DONT_FRAGMENT;
-    let id = if flags == 0 {
-        header.id.get().wrapping_add((hash >> 16) as u16)
-    } else {
-        0
-    };
-    Some(Inner {
-        dscp_ecn: header.dscp_ecn,
-        id,
-        flags,
-    })
 }
 
 /// Writes the outer headers at `offset`, where there is room for [`overhead`] bytes before the inner packet.
@@ -153,10 +151,10 @@ pub fn write<P: Packet>(
     let protocol = outer_protocol(backend.mode, ip.is_v6);
     let len = outer_len(ip, overhead(backend));
     let udp_at = if backend.address.is_v4() {
-        *packet.at_mut::<Ipv4>(offset)? = ipv4(backend, inner, len, protocol);
+        *packet.at_mut::<OuterV4>(offset)? = ipv4(backend, inner, len, protocol);
         offset.wrapping_add(ipv4::LEN)
     } else {
-        *packet.at_mut::<Ipv6>(offset)? = ipv6(backend, inner, len, protocol, hash);
+        *packet.at_mut::<OuterV6>(offset)? = ipv6(backend, inner, len, protocol, hash);
         offset.wrapping_add(ipv6::LEN)
     };
     if backend.mode == mode::GUE {
@@ -199,28 +197,28 @@ pub(crate) fn write_untagged<P: Packet>(
     );
     match (is_v4, mode == mode::GUE) {
         (true, false) => {
-            *packet.at_mut::<Outer<Ipv4, ()>>(0)? = Outer {
+            *packet.at_mut::<Outer<OuterV4, ()>>(0)? = Outer {
                 link,
                 ip: ipv4(backend, inner, len, protocol),
                 udp: (),
             };
         }
         (true, true) => {
-            *packet.at_mut::<Outer<Ipv4, Udp>>(0)? = Outer {
+            *packet.at_mut::<Outer<OuterV4, Udp>>(0)? = Outer {
                 link,
                 ip: ipv4(backend, inner, len, protocol),
                 udp: gue(backend, ip, hash),
             };
         }
         (false, false) => {
-            *packet.at_mut::<Outer<Ipv6, ()>>(0)? = Outer {
+            *packet.at_mut::<Outer<OuterV6, ()>>(0)? = Outer {
                 link,
                 ip: ipv6(backend, inner, len, protocol, hash),
                 udp: (),
             };
         }
         (false, true) => {
-            *packet.at_mut::<Outer<Ipv6, Udp>>(0)? = Outer {
+            *packet.at_mut::<Outer<OuterV6, Udp>>(0)? = Outer {
                 link,
                 ip: ipv6(backend, inner, len, protocol, hash),
                 udp: gue(backend, ip, hash),
@@ -236,38 +234,62 @@ const fn outer_len(ip: &Ip, overhead: usize) -> u32 {
     ip.len.wrapping_add(overhead as u32)
 }
 
+/// An IPv4 header in words, so that each is one store: what of it depends on the packet lies in the first.
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct OuterV4 {
+    head: U64,
+    ttl: u8,
+    protocol: u8,
+    checksum: U16,
+    source: U32,
+    destination: U32,
+}
+
+const _: () = assert!(size_of::<OuterV4>() == ipv4::LEN);
+
 #[inline(always)]
-fn ipv4(backend: &Backend, inner: &Inner, len: u32, protocol: u8) -> Ipv4 {
-    let sum = u32::from(backend.outer_sum)
-        .wrapping_add(u32::from(inner.dscp_ecn))
+fn ipv4(backend: &Backend, inner: &Inner, len: u32, protocol: u8) -> OuterV4 {
+    let dscp_ecn = u32::from(inner.dscp_ecn) << 8;
+    let len = u32::from((len as u16).to_be());
+    // Of the words as they lie: a sum does not depend on the order of bytes, if it is the same for all (RFC 1071, section 2).
+    let sum = u32::from(backend.outer_sum.to_be())
+        .wrapping_add(dscp_ecn)
         .wrapping_add(len)
-        .wrapping_add(u32::from(inner.id))
-        .wrapping_add(u32::from(inner.flags));
-    Ipv4 {
-        version_ihl: 0x45,
-        dscp_ecn: inner.dscp_ecn,
-        total_len: (len as u16).into(),
-        id: inner.id.into(),
-        flags_fragment: inner.flags.into(),
+        .wrapping_add(inner.id_flags & 0xffff)
+        .wrapping_add(inner.id_flags >> 16);
+    let first = 0x45 | dscp_ecn | (len << 16);
+    OuterV4 {
+        head: (u64::from(first) | (u64::from(inner.id_flags) << 32)).into(),
         ttl: TTL,
         protocol,
-        checksum: checksum::finish(sum),
-        source: backend.source.v4_octets(),
-        destination: backend.address.v4_octets(),
+        checksum: (!checksum::fold(sum)).into(),
+        source: backend.source.v4_word().into(),
+        destination: backend.address.v4_word().into(),
     }
 }
 
+/// An IPv6 header in words, as [`OuterV4`] is.
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+struct OuterV6 {
+    head: U64,
+    source: [U64; 2],
+    destination: [U64; 2],
+}
+
+const _: () = assert!(size_of::<OuterV6>() == ipv6::LEN);
+
 #[inline(always)]
-fn ipv6(backend: &Backend, inner: &Inner, len: u32, protocol: u8, hash: u32) -> Ipv6 {
+fn ipv6(backend: &Backend, inner: &Inner, len: u32, protocol: u8, hash: u32) -> OuterV6 {
     // The flow label is the hash's low 20 bits; the upper ones choose no slot but the GUE port.
-    let head = 0x6000_0000 | (u32::from(inner.dscp_ecn) << 20) | (hash & 0x000f_ffff);
-    Ipv6 {
-        version_class_label: head.to_be_bytes(),
-        payload_len: (len.wrapping_sub(ipv6::LEN as u32) as u16).into(),
-        next_header: protocol,
-        hop_limit: TTL,
-        source: backend.source.octets(),
-        destination: backend.address.octets(),
+    let first = 0x6000_0000 | (u32::from(inner.dscp_ecn) << 20) | (hash & 0x000f_ffff);
+    let payload_len = (len.wrapping_sub(ipv6::LEN as u32) as u16).to_be();
+    let second = u32::from(payload_len) | (u32::from(protocol) << 16) | (u32::from(TTL) << 24);
+    OuterV6 {
+        head: (u64::from(first.to_be()) | (u64::from(second) << 32)).into(),
+        source: [backend.source.high.into(), backend.source.low.into()],
+        destination: [backend.address.high.into(), backend.address.low.into()],
     }
 }
 

@@ -25,11 +25,10 @@ impl Address {
     #[must_use]
     #[inline(always)]
     pub const fn from_v4(octets: [u8; 4]) -> Self {
-        let [m0, m1, m2, m3] = MAPPED;
-        let [a, b, c, d] = octets;
+        // As a word, not as bytes, for the reason that `is_v4` has.
         Self {
             high: 0,
-            low: u64::from_ne_bytes([m0, m1, m2, m3, a, b, c, d]),
+            low: ((u32::from_le_bytes(octets) as u64) << 32) | u32::from_le_bytes(MAPPED) as u64,
         }
     }
 
@@ -58,7 +57,13 @@ impl Address {
     #[must_use]
     #[inline(always)]
     pub const fn v4_octets(self) -> [u8; 4] {
-        ((self.low >> 32) as u32).to_le_bytes()
+        self.v4_word().to_le_bytes()
+    }
+
+    /// [`Self::v4_octets`] as a little-endian word.
+    #[inline(always)]
+    pub(crate) const fn v4_word(self) -> u32 {
+        (self.low >> 32) as u32
     }
 
     /// The four 32-bit words, each read as little-endian (weir runs on little-endian machines only).
@@ -81,15 +86,37 @@ pub struct Flow {
     pub source: Address,
     /// The VIP's address.
     pub destination: Address,
-    /// The client's port, network order.
-    pub source_port: [u8; 2],
-    /// The VIP's port, network order.
-    pub destination_port: [u8; 2],
+    /// Both ports as they lie in the packet, the client's in the low half: one word, for the reason that [`Address::is_v4`] has.
+    pub ports: u32,
     /// IP protocol number ([`crate::wire::protocol`]), as wide as the room that is left. Host order.
     pub protocol: u32,
 }
 
 const _: () = assert!(size_of::<Flow>() == 40);
+
+impl Flow {
+    /// [`Self::ports`] of the client's port and the VIP's, each in network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ports(source: [u8; 2], destination: [u8; 2]) -> u32 {
+        let ([s0, s1], [d0, d1]) = (source, destination);
+        u32::from_le_bytes([s0, s1, d0, d1])
+    }
+
+    /// The client's port, network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn source_port(&self) -> [u8; 2] {
+        (self.ports as u16).to_le_bytes()
+    }
+
+    /// The VIP's port, network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn destination_port(&self) -> [u8; 2] {
+        ((self.ports >> 16) as u16).to_le_bytes()
+    }
+}
 
 /// How many keys the flow hash takes: one to add and one for each 32-bit word of an IPv6 flow.
 pub const HASH_KEYS: usize = 11;
@@ -123,11 +150,8 @@ impl HashKeys {
         let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10] = self.keys;
         let [s0, s1, s2, s3] = flow.source.words();
         let [d0, d1, d2, d3] = flow.destination.words();
-        let [sp0, sp1] = flow.source_port;
-        let [dp0, dp1] = flow.destination_port;
-        let ports = u32::from_le_bytes([sp0, sp1, dp0, dp1]);
         let mut sum = k0
-            .wrapping_add(k1.wrapping_mul(ports as u64))
+            .wrapping_add(k1.wrapping_mul(flow.ports as u64))
             .wrapping_add(k2.wrapping_mul(flow.protocol as u64))
             .wrapping_add(k3.wrapping_mul(s3 as u64))
             .wrapping_add(k4.wrapping_mul(d3 as u64));
@@ -180,8 +204,7 @@ mod tests {
         Flow {
             source,
             destination: Address::from_v4([203, 0, 113, 10]),
-            source_port: port.to_be_bytes(),
-            destination_port: 443u16.to_be_bytes(),
+            ports: Flow::ports(port.to_be_bytes(), 443u16.to_be_bytes()),
             protocol: 6,
         }
     }

@@ -4,7 +4,10 @@
 //! [`Tables::admits`]. Errors are never sent about ICMP errors, later fragments, or to senders that are no
 //! single host.
 
-use zerocopy::byteorder::{big_endian, little_endian::U64};
+use zerocopy::byteorder::{
+    big_endian,
+    little_endian::{U32, U64},
+};
 
 use crate::{
     checksum,
@@ -285,12 +288,11 @@ fn quoted_flow<P: Packet>(
     if kind != protocol::TCP && kind != protocol::UDP {
         return Err(Reason::IcmpOther);
     }
-    let [s0, s1, d0, d1] = *packet.at::<[u8; 4]>(offset).ok_or(Reason::MalformedIcmp)?;
+    let ports = packet.at::<U32>(offset).ok_or(Reason::MalformedIcmp)?;
     Ok(Flow {
         source: destination,
         destination: source,
-        source_port: [d0, d1],
-        destination_port: [s0, s1],
+        ports: ports.get().rotate_left(16),
         protocol: u32::from(kind),
     })
 }
@@ -364,7 +366,7 @@ const TRACEROUTE_PORTS: u16 = 256;
 /// Whether a packet that is for no VIP may be a probe of traceroute.
 #[inline(always)]
 pub(crate) const fn is_traceroute(flow: &Flow) -> bool {
-    let port = u16::from_be_bytes(flow.destination_port).wrapping_sub(TRACEROUTE_FIRST);
+    let port = u16::from_be_bytes(flow.destination_port()).wrapping_sub(TRACEROUTE_FIRST);
     flow.protocol == protocol::UDP as u32 && port < TRACEROUTE_PORTS
 }
 

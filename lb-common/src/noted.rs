@@ -14,6 +14,8 @@ use crate::{
 #[repr(C)]
 pub struct Noted {
     flow: Flow,
+    /// [`Ip::head`].
+    head: u64,
     /// [`Tags::packed`].
     tags: u64,
     /// Length of the IP packet, in bytes.
@@ -32,6 +34,10 @@ pub struct Noted {
     pub(crate) slot: Slot,
     /// [`flags`].
     pub(crate) flags: u32,
+    /// [`crate::vip::flags`] of the VIP.
+    pub(crate) vip_flags: u32,
+    /// Zero.
+    reserved: u32,
 }
 
 /// Facts about a [`Noted`] packet.
@@ -46,10 +52,8 @@ pub(crate) mod flags {
     pub(super) const LATER: u32 = 8;
     /// It is a later fragment whose first was not seen.
     pub(crate) const ORPHAN: u32 = 16;
-    /// Access lists must judge it.
-    pub(crate) const LISTED: u32 = 32;
-    /// Another node of the fleet may have sent it.
-    pub(crate) const SHARED: u32 = 64;
+    /// Whatever guards its VIP has judged it.
+    pub(crate) const JUDGED: u32 = 32;
 }
 
 impl Noted {
@@ -63,12 +67,15 @@ impl Noted {
         };
         Self {
             flow: parsed.flow,
+            head: parsed.ip.head,
             tags: parsed.ip.tags.packed(),
             len: parsed.ip.len,
             frame_len: parsed.ip.frame_len,
             start: parsed.start as u32,
             fragment,
             vip: 0,
+            vip_flags: 0,
+            reserved: 0,
             hash: 0,
             slot: Slot::stable(NOBODY),
             flags: kind
@@ -89,6 +96,7 @@ impl Noted {
         Parsed {
             ip: Ip {
                 tags: Tags::unpacked(self.tags),
+                head: self.head,
                 is_v6: self.is(flags::V6),
                 len: self.len,
                 frame_len: self.frame_len,
@@ -139,8 +147,7 @@ mod tests {
         let flow = Flow {
             source: Address::from_v4([192, 0, 2, 1]),
             destination: Address::from_v4([203, 0, 113, 10]),
-            source_port: [1, 2],
-            destination_port: [3, 4],
+            ports: Flow::ports([1, 2], [3, 4]),
             protocol: 6,
         };
         for (is_v6, is_syn) in [(false, true), (true, false)] {
@@ -148,6 +155,7 @@ mod tests {
                 let parsed = Parsed {
                     ip: Ip {
                         tags,
+                        head: 0x4500_0102_0304_0506,
                         is_v6,
                         len: 1500,
                         frame_len: 9000,
@@ -168,8 +176,8 @@ mod tests {
                     (tags, is_v6, is_syn)
                 );
                 assert_eq!(
-                    (found.ip.len, found.ip.frame_len, found.start),
-                    (1500, 9000, 62)
+                    (found.ip.len, found.ip.frame_len, found.start, found.ip.head),
+                    (1500, 9000, 62, 0x4500_0102_0304_0506)
                 );
                 assert_eq!(found.flow, flow);
                 let is_known = is_first == Some(false);

@@ -10,12 +10,15 @@
 
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
-    byteorder::{little_endian::U32, network_endian::U16},
+    byteorder::{
+        little_endian::{U32, U64},
+        network_endian::U16,
+    },
 };
 
 use crate::{
     flow::{Address, Flow},
-    packet::Packet,
+    packet::{Header, Packet},
     reason::Reason,
     wire::{
         ethernet::{self, Ethernet},
@@ -90,12 +93,21 @@ impl Tags {
 pub struct Ip {
     /// The frame's tags.
     pub tags: Tags,
+    /// The first eight bytes of its header as they lie, in one little-endian word: all that outer headers take from it.
+    pub head: u64,
     /// Whether the packet is IPv6.
     pub is_v6: bool,
     /// Length of the packet with its header, in bytes.
     pub len: u32,
     /// Length of the whole frame, in bytes, without the FCS.
     pub frame_len: u32,
+}
+
+/// [`Ip::head`] of a header.
+#[inline(always)]
+fn head<H: Header>(header: &H) -> u64 {
+    // Every header is longer, which the compiler knows.
+    U64::ref_from_prefix(header.as_bytes()).map_or(0, |(head, _)| head.get())
 }
 
 /// A packet of a flow.
@@ -147,46 +159,61 @@ struct FrameV6 {
     segment: Segment,
 }
 
-/// Parses a plain TCP or UDP packet. `None` says nothing about the packet but that it is not plain; nor is a frame too short for
-/// a TCP header.
+/// Parses a plain packet of either family. [`plain_v4`] and [`plain_v6`] are for whoever goes on apart.
 #[inline(always)]
 pub fn plain<P: Packet>(packet: &P) -> Option<Parsed> {
-    let frame = packet.at::<FrameV4>(0)?;
-    match frame.ethernet.ether_type.get() {
-        ethernet::IPV4 => {
-            let ip = &frame.ip;
-            // Version 4 and no options.
-            if ip.version_ihl != 0x45 || ip.is_fragment() {
-                return None;
-            }
-            let len = u32::from(ip.total_len.get());
-            let payload = Payload {
-                source: Address::from_v4(ip.source),
-                destination: Address::from_v4(ip.destination),
-                protocol: ip.protocol,
-                start: const { ethernet::LEN + ipv4::LEN },
-                len: len.checked_sub(ipv4::LEN as u32)?,
-            };
-            payload.plain(packet, &frame.segment, false, len)
-        }
-        ethernet::IPV6 => {
-            let frame = packet.at::<FrameV6>(0)?;
-            let ip = &frame.ip;
-            let payload = Payload {
-                source: Address::from_v6(ip.source),
-                destination: Address::from_v6(ip.destination),
-                protocol: ip.next_header,
-                start: const { ethernet::LEN + ipv6::LEN },
-                len: u32::from(ip.payload_len.get()),
-            };
-            if ip.version() != 6 || payload.has_mapped_address() {
-                return None;
-            }
-            let len = payload.len.wrapping_add(ipv6::LEN as u32);
-            payload.plain(packet, &frame.segment, true, len)
-        }
+    match ether_type(packet)? {
+        ethernet::IPV4 => plain_v4(packet),
+        ethernet::IPV6 => plain_v6(packet),
         _ => None,
     }
+}
+
+/// The EtherType of a frame that is long enough for a plain packet.
+#[inline(always)]
+pub fn ether_type<P: Packet>(packet: &P) -> Option<u16> {
+    let frame = packet.at::<FrameV4>(0)?;
+    Some(frame.ethernet.ether_type.get())
+}
+
+/// Parses a plain TCP or UDP packet in a frame whose EtherType is IPv4's. `None` says nothing about the packet but that it is not
+/// plain; nor is a frame too short for a TCP header.
+#[inline(always)]
+pub fn plain_v4<P: Packet>(packet: &P) -> Option<Parsed> {
+    let frame = packet.at::<FrameV4>(0)?;
+    let ip = &frame.ip;
+    // Version 4 and no options.
+    if ip.version_ihl != 0x45 || ip.is_fragment() {
+        return None;
+    }
+    let len = u32::from(ip.total_len.get());
+    let payload = Payload {
+        source: Address::from_v4(ip.source),
+        destination: Address::from_v4(ip.destination),
+        protocol: ip.protocol,
+        start: const { ethernet::LEN + ipv4::LEN },
+        len: len.checked_sub(ipv4::LEN as u32)?,
+    };
+    payload.plain(packet, &frame.segment, head(ip), false, len)
+}
+
+/// [`plain_v4`], of IPv6.
+#[inline(always)]
+pub fn plain_v6<P: Packet>(packet: &P) -> Option<Parsed> {
+    let frame = packet.at::<FrameV6>(0)?;
+    let ip = &frame.ip;
+    let payload = Payload {
+        source: Address::from_v6(ip.source),
+        destination: Address::from_v6(ip.destination),
+        protocol: ip.next_header,
+        start: const { ethernet::LEN + ipv6::LEN },
+        len: u32::from(ip.payload_len.get()),
+    };
+    if ip.version() != 6 || payload.has_mapped_address() {
+        return None;
+    }
+    let len = payload.len.wrapping_add(ipv6::LEN as u32);
+    payload.plain(packet, &frame.segment, head(ip), true, len)
 }
 
 /// Parses Ethernet and up to two VLAN tags. Returns the tags and the EtherType of what follows.
@@ -284,6 +311,7 @@ fn network_v4<P: Packet>(packet: &P, tags: Tags) -> Result<Network, Reason> {
     Ok(Network {
         ip: Ip {
             tags,
+            head: head(ip),
             is_v6: false,
             len,
             frame_len: 0,
@@ -320,6 +348,7 @@ fn network_v6<P: Packet>(packet: &P, tags: Tags) -> Result<Network, Reason> {
     let mut network = Network {
         ip: Ip {
             tags,
+            head: head(ip),
             is_v6: true,
             len,
             frame_len: 0,
@@ -422,17 +451,15 @@ pub struct Payload {
 /// Ports of a payload, and whether it is a SYN.
 #[derive(Clone, Copy, Debug)]
 pub struct Transport {
-    /// Source and destination port, in network order.
-    source_port: [u8; 2],
-    destination_port: [u8; 2],
+    /// [`Flow::ports`].
+    ports: u32,
     is_syn: bool,
 }
 
 impl Transport {
     /// Of a fragment without a transport header: a flow's packet by its addresses and protocol alone.
     pub const UNKNOWN: Self = Self {
-        source_port: [0; 2],
-        destination_port: [0; 2],
+        ports: 0,
         is_syn: false,
     };
 }
@@ -457,8 +484,7 @@ impl Payload {
                     return Err(Reason::MalformedTransport);
                 }
                 Ok(Transport {
-                    source_port: tcp.source_port,
-                    destination_port: tcp.destination_port,
+                    ports: Flow::ports(tcp.source_port, tcp.destination_port),
                     is_syn: tcp.is_syn(),
                 })
             }
@@ -472,8 +498,7 @@ impl Payload {
                     return Err(Reason::MalformedTransport);
                 }
                 Ok(Transport {
-                    source_port: udp.source_port,
-                    destination_port: udp.destination_port,
+                    ports: Flow::ports(udp.source_port, udp.destination_port),
                     is_syn: false,
                 })
             }
@@ -490,8 +515,7 @@ impl Payload {
             flow: Flow {
                 source: self.source,
                 destination: self.destination,
-                source_port: transport.source_port,
-                destination_port: transport.destination_port,
+                ports: transport.ports,
                 protocol: self.protocol as u32,
             },
             start: self.start,
@@ -505,6 +529,7 @@ impl Payload {
         &self,
         packet: &P,
         segment: &Segment,
+        head: u64,
         is_v6: bool,
         len: u32,
     ) -> Option<Parsed> {
@@ -528,15 +553,13 @@ impl Payload {
         let frame_len = frame_len(packet, ethernet::LEN, len).ok()?;
         let ip = Ip {
             tags: Tags::NONE,
+            head,
             is_v6,
             len,
             frame_len,
         };
-        let ports = segment.ports.get();
         let transport = Transport {
-            // Two halves of one load.
-            source_port: (ports as u16).to_le_bytes(),
-            destination_port: ((ports >> 16) as u16).to_le_bytes(),
+            ports: segment.ports.get(),
             is_syn,
         };
         Some(self.parsed(ip, &transport))

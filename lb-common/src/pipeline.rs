@@ -9,11 +9,11 @@ mod forward;
 mod guard;
 mod later;
 
-use choose::{Choice, choose, error_about, later_fragment};
+use choose::{choose, error_about, later_fragment};
 pub(crate) use forward::wrap;
 use forward::{forward, send};
-use later::note;
 pub use later::{guard, pins};
+use later::{note, note_judged};
 
 use crate::{
     icmp, neighbour,
@@ -73,6 +73,8 @@ impl Outcome {
 #[must_use]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
+    /// Nothing: the packet is on its way to a backend, and has been counted.
+    Sent(Outcome),
     /// Nothing: the outcome has been counted.
     Done(Outcome),
     /// Whatever is not plain, to [`unusual`].
@@ -81,7 +83,8 @@ pub enum Step {
     Message,
     /// A packet that is to be answered with an ICMP error, to [`answer`].
     Answer,
-    /// A packet that is not plain, of a VIP with access lists or limits, or that another node may have sent, to [`guard`].
+    /// A packet that is not plain, of a VIP with access lists or limits, or that another node may have sent, to [`guard`]; and a
+    /// plain one that has been judged, but cannot be sent.
     Guard,
     /// A packet of a flow whose slot changes hands, to [`pins`].
     Pins,
@@ -95,7 +98,7 @@ pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Ou
     let mut step = plain(packet, tables, ingress);
     loop {
         step = match step {
-            Step::Done(outcome) => return outcome,
+            Step::Sent(outcome) | Step::Done(outcome) => return outcome,
             Step::Unusual => unusual(packet, tables, ingress),
             Step::Message => Step::Done(message(packet, tables, ingress)),
             Step::Answer => Step::Done(answer(packet, tables)),
@@ -106,38 +109,62 @@ pub fn run<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Ou
 }
 
 /// The first step: plain packets that are to be forwarded or to pass.
+///
+/// Each family has a way of its own, so that whatever depends on the family is settled when the program is compiled.
 #[inline(always)]
 pub fn plain<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Step {
-    let Some(parsed) = parse::plain(packet) else {
-        return Step::Unusual;
-    };
-    let mut outcome = Outcome::UNKNOWN;
-    let judged = match choose(tables, &parsed.flow, parsed.is_syn, &mut outcome) {
-        Ok(choice) => admitted(packet, tables, ingress, &parsed, &choice, &mut outcome),
-        Err(Reason::NotVip) if icmp::is_traceroute(&parsed.flow) => return Step::Unusual,
-        Err(reason) => Err(reason),
-    };
-    end(tables, judged, &mut outcome)
+    match parse::ether_type(packet) {
+        Some(ethernet::IPV4) => whole(packet, tables, ingress, parse::plain_v4),
+        Some(ethernet::IPV6) => whole(packet, tables, ingress, parse::plain_v6),
+        _ => Step::Unusual,
+    }
 }
 
-/// A plain packet for a VIP: judged where it must be, and sent where its slot is Stable.
+/// A plain packet of either family: judged where it must be, and sent where its slot is Stable.
+///
+/// What cannot be sent is left to a later step, which finds the same reason: so the way of what can knows of none.
 #[inline(always)]
-fn admitted<P: Packet, T: Tables>(
+fn whole<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     ingress: u32,
-    parsed: &Parsed,
-    choice: &Choice,
-    outcome: &mut Outcome,
-) -> Result<Option<Step>, Reason> {
-    if choice.is_guarded {
-        guard::admit(packet, tables, parsed, choice, outcome.vip)?;
+    parse: impl Fn(&P) -> Option<Parsed>,
+) -> Step {
+    let Some(parsed) = parse(packet) else {
+        return Step::Unusual;
+    };
+    let mut outcome = Outcome::UNKNOWN;
+    let choice = match choose(tables, &parsed.flow, parsed.is_syn, &mut outcome) {
+        Ok(choice) => choice,
+        Err(Reason::NotVip) if !icmp::is_traceroute(&parsed.flow) => {
+            return end(tables, Err(Reason::NotVip), &mut outcome);
+        }
+        Err(_) => return Step::Unusual,
+    };
+    if !choice.is_plain() {
+        if choice.is_guarded()
+            && let Err(reason) = guard::admit(packet, tables, &parsed, &choice, outcome.vip)
+        {
+            return end(tables, Err(reason), &mut outcome);
+        }
+        if !choice.slot.is_stable() {
+            note(tables, &parsed, None, &choice, &outcome);
+            return Step::Pins;
+        }
     }
-    if !choice.slot.is_stable() {
-        note(tables, parsed, None, choice, outcome);
-        return Ok(Some(Step::Pins));
+    match forward(packet, tables, ingress, &parsed.ip, &choice, &mut outcome) {
+        Ok(()) => end(tables, Ok(None), &mut outcome),
+        // Has been counted as forwarded.
+        Err(Reason::Local) => end(tables, Err(Reason::Local), &mut outcome),
+        // Parsed again, so that what of it is noted need not be kept for this by all packets.
+        Err(_) => match parse(packet) {
+            Some(parsed) => {
+                note_judged(tables, &parsed, &choice, &outcome);
+                Step::Guard
+            }
+            None => Step::Unusual,
+        },
     }
-    send(packet, tables, ingress, parsed, None, choice, outcome)
 }
 
 /// The second step: tags, options, extension headers and fragments.
@@ -158,12 +185,17 @@ pub fn unusual<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -
 #[inline(always)]
 fn end<T: Tables>(tables: &T, judged: Result<Option<Step>, Reason>, outcome: &mut Outcome) -> Step {
     match judged {
-        Ok(Some(step)) => return step,
-        Ok(None) => {}
-        Err(reason) => stop(tables, reason, outcome),
+        Ok(Some(step)) => step,
+        Ok(None) => {
+            tables.count_outcome(outcome);
+            Step::Sent(*outcome)
+        }
+        Err(reason) => {
+            stop(tables, reason, outcome);
+            tables.count_outcome(outcome);
+            Step::Done(*outcome)
+        }
     }
-    tables.count_outcome(outcome);
-    Step::Done(*outcome)
 }
 
 /// Ends a packet's way before a backend; what is dropped is counted for its VIP, which packets that are forwarded pay

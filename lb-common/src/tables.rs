@@ -127,7 +127,9 @@ impl Counters {
     pub const fn add(&mut self, bytes: u64, is_syn: bool) {
         self.packets = self.packets.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(bytes);
-        self.new_connections = self.new_connections.wrapping_add(is_syn as u64);
+        if is_syn {
+            self.new_connections = self.new_connections.wrapping_add(1);
+        }
     }
 }
 

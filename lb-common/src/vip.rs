@@ -82,28 +82,53 @@ impl VipKey {
         }
     }
 
-    /// The same VIP with every port.
-    #[must_use]
     #[inline(always)]
-    pub const fn any_port(self) -> Self {
+    const fn words(&self) -> Words {
+        let [p0, p1] = self.port;
+        Words {
+            address: self.address,
+            selector: u32::from_le_bytes([p0, p1, self.protocol, self.kind]),
+        }
+    }
+}
+
+/// A [`VipKey`] as the integers that are compared.
+#[derive(Clone, Copy)]
+struct Words {
+    address: Address,
+    /// From the low end: port as it lies in memory (16 bits), protocol (8), kind (8).
+    selector: u32,
+}
+
+impl Words {
+    /// Of the VIP that a flow goes to. From words, since bytes that were taken to pieces stay so in BPF.
+    #[inline(always)]
+    const fn of_flow(flow: &Flow) -> Self {
+        // Without the mask, which costs nothing where the protocol is a byte, both are made one load across the words of a
+        // flow on the stack, which the kernel refuses.
+        let protocol = flow.protocol & 0xff;
         Self {
-            port: [0; 2],
+            address: flow.destination,
+            selector: (flow.ports >> 16) | (protocol << 16) | ((kind::VIP as u32) << 24),
+        }
+    }
+
+    /// The same VIP with every port.
+    #[inline(always)]
+    const fn any_port(self) -> Self {
+        Self {
+            selector: self.selector & 0xffff_0000,
             ..self
         }
     }
 
     #[inline(always)]
-    const fn selector(self) -> u64 {
-        let [p0, p1] = self.port;
-        u64::from_ne_bytes([p0, p1, self.protocol, self.kind, 0, 0, 0, 0])
-    }
-
-    #[inline(always)]
-    const fn equals(&self, other: &Self) -> bool {
+    const fn equal(self, key: &VipKey) -> bool {
+        let key = key.words();
         // The low half first: it tells nearly all keys apart, also those of IPv4, whose high halves are all the same.
-        self.address.low == other.address.low
-            && self.selector() == other.selector()
-            && self.address.high == other.address.high
+        key.address.low == self.address.low
+            && key.selector == self.selector
+            && key.address.high == self.address.high
     }
 }
 
@@ -122,30 +147,6 @@ pub struct VipEntry {
 }
 
 impl VipEntry {
-    /// Whether a packet must pass access lists or limits, or may be another node's. `is_syn`: whether it asks for a new connection.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_guarded(&self, is_syn: bool) -> bool {
-        // SYN_LIMITS counts for a SYN alone; no branch for packets of VIPs without any of it.
-        let always = flags::ACCESS | flags::LIMITS | flags::SHARED;
-        let asked = always | (flags::SYN_LIMITS * is_syn as u32);
-        self.flags & asked != 0
-    }
-
-    /// Whether access lists or blocks concern its packets.
-    #[must_use]
-    #[inline(always)]
-    pub const fn has_access_lists(&self) -> bool {
-        self.flags & flags::ACCESS != 0
-    }
-
-    /// Whether other nodes of the fleet may send its packets here.
-    #[must_use]
-    #[inline(always)]
-    pub const fn is_shared(&self) -> bool {
-        self.flags & flags::SHARED != 0
-    }
-
     /// Hash of a flow of this VIP; the low 16 bits are its slot.
     #[must_use]
     #[inline(always)]
@@ -155,8 +156,7 @@ impl VipEntry {
         }
         // The source address alone, so that all flows of a client reach one backend.
         keys.hash(&Flow {
-            source_port: [0; 2],
-            destination_port: [0; 2],
+            ports: 0,
             protocol: 0,
             ..*flow
         })
@@ -178,6 +178,9 @@ pub mod flags {
     /// Other nodes that balance it may send its packets here, since this node serves it as well: those are not balanced
     /// again ([`crate::tables::Tables::is_peer`]).
     pub const SHARED: u32 = 32;
+
+    /// All for which packets must be judged before they go on; [`SYN_LIMITS`] counts for a SYN alone.
+    pub(crate) const GUARDS: u32 = ACCESS | LIMITS | SYN_LIMITS | SHARED;
 }
 
 /// Two entries: one cache line.
@@ -210,23 +213,24 @@ impl VipTable {
     #[must_use]
     #[inline(always)]
     pub fn find_address(&self, address: Address) -> Option<&VipEntry> {
-        self.get(&VipKey::of_address(address))
+        self.get(VipKey::of_address(address).words())
     }
 
     /// Finds the VIP of a packet whose port is not known: the first one of its address and protocol.
     #[must_use]
     #[inline(always)]
     pub fn find_without_port(&self, address: Address, protocol: u8) -> Option<&VipEntry> {
-        self.get(&VipKey::without_port(address, protocol))
+        self.get(VipKey::without_port(address, protocol).words())
     }
 
-    /// Finds the VIP of a packet: its own port first, then every port.
+    /// Finds the VIP that a flow's packets go to: its own port first, then every port.
     #[must_use]
     #[inline(always)]
-    pub fn find(&self, key: &VipKey) -> Option<&VipEntry> {
+    pub fn find(&self, flow: &Flow) -> Option<&VipEntry> {
+        let key = Words::of_flow(flow);
         match self.get(key) {
             Some(entry) => Some(entry),
-            None if self.any_port != 0 => self.get(&key.any_port()),
+            None if self.any_port != 0 => self.get(key.any_port()),
             None => None,
         }
     }
@@ -238,36 +242,36 @@ impl VipTable {
     }
 
     #[inline(always)]
-    fn get(&self, key: &VipKey) -> Option<&VipEntry> {
+    fn get(&self, key: Words) -> Option<&VipEntry> {
         let (first, second) = self.choices(key);
         let bucket = self.buckets.get(first)?;
         let [a, b] = &bucket.entries;
-        if a.key.equals(key) {
+        if key.equal(&a.key) {
             return Some(a);
         }
-        if b.key.equals(key) {
+        if key.equal(&b.key) {
             return Some(b);
         }
         let bucket = self.buckets.get(second)?;
         let [a, b] = &bucket.entries;
-        if a.key.equals(key) {
+        if key.equal(&a.key) {
             return Some(a);
         }
-        if b.key.equals(key) {
+        if key.equal(&b.key) {
             return Some(b);
         }
         None
     }
 
     #[inline(always)]
-    fn choices(&self, key: &VipKey) -> (usize, usize) {
+    fn choices(&self, key: Words) -> (usize, usize) {
         let [a, b, c] = self.multipliers;
         let sum = key
             .address
             .high
             .wrapping_mul(a)
             .wrapping_add(key.address.low.wrapping_mul(b))
-            .wrapping_add(key.selector().wrapping_mul(c));
+            .wrapping_add(u64::from(key.selector).wrapping_mul(c));
         let sum = sum ^ (sum >> 29);
         (
             (sum >> 51) as usize & (BUCKETS - 1),
@@ -319,7 +323,7 @@ impl VipTable {
     /// Makes the VIP findable by less than its whole key. The first VIP of several that share `key` stands
     /// for all; an address is announced where one of its VIPs is.
     fn derive(&mut self, key: VipKey, vip: &VipEntry) -> Result<(), Full> {
-        let (first, second) = self.choices(&key);
+        let (first, second) = self.choices(key.words());
         for at in [first, second] {
             let Some(bucket) = self.buckets.get_mut(at) else {
                 continue;
@@ -336,7 +340,7 @@ impl VipTable {
 
     /// Places one entry, moving others to their second bucket where needed.
     fn place(&mut self, mut entry: VipEntry) -> Result<(), Full> {
-        let (first, second) = self.choices(&entry.key);
+        let (first, second) = self.choices(entry.key.words());
         let mut at = first;
         for candidate in [first, second] {
             if self.put(candidate, entry) {
@@ -351,7 +355,7 @@ impl VipTable {
                 .and_then(|bucket| bucket.entries.get_mut(victim))
                 .ok_or(Full)?;
             core::mem::swap(slot, &mut entry);
-            let (first, second) = self.choices(&entry.key);
+            let (first, second) = self.choices(entry.key.words());
             at = if at == first { second } else { first };
             if self.put(at, entry) {
                 return Ok(());
@@ -398,6 +402,16 @@ mod tests {
         }
     }
 
+    /// A flow to a VIP.
+    fn to(vip: &VipEntry) -> Flow {
+        Flow {
+            source: Address::from_v4([192, 0, 2, 1]),
+            destination: vip.key.address,
+            ports: Flow::ports([1, 2], vip.key.port),
+            protocol: u32::from(vip.key.protocol),
+        }
+    }
+
     fn table(vips: &[VipEntry]) -> Box<VipTable> {
         let mut table = VipTable::new_box_zeroed().unwrap();
         table.build(vips).unwrap();
@@ -409,11 +423,11 @@ mod tests {
         let vips: Vec<_> = (0..4096).map(|i| vip(i, 443)).collect();
         let table = table(&vips);
         for entry in &vips {
-            assert_eq!(table.find(&entry.key), Some(entry));
+            assert_eq!(table.find(&to(entry)), Some(entry));
         }
         for i in 0..4096 {
-            assert_eq!(table.find(&vip(i, 80).key), None);
-            assert_eq!(table.find(&vip(i + 4096, 443).key), None);
+            assert_eq!(table.find(&to(&vip(i, 80))), None);
+            assert_eq!(table.find(&to(&vip(i + 4096, 443))), None);
         }
     }
 
@@ -422,19 +436,19 @@ mod tests {
         let own = vip(1, 443);
         let every = VipEntry { id: 7, ..vip(1, 0) };
         let table = table(&[every, own]);
-        assert_eq!(table.find(&own.key).map(|e| e.id), Some(1));
-        assert_eq!(table.find(&vip(1, 8080).key).map(|e| e.id), Some(7));
-        let udp = VipKey::new(own.key.address, own.key.port, 17);
+        assert_eq!(table.find(&to(&own)).map(|e| e.id), Some(1));
+        assert_eq!(table.find(&to(&vip(1, 8080))).map(|e| e.id), Some(7));
+        let udp = Flow {
+            protocol: 17,
+            ..to(&own)
+        };
         assert_eq!(table.find(&udp), None);
     }
 
     #[test]
     fn an_empty_table_finds_nothing_not_even_the_zero_key() {
         let table = table(&[]);
-        assert_eq!(
-            table.find(&VipKey::new(Address::default(), [0; 2], 0)),
-            None
-        );
+        assert_eq!(table.find(&to(&VipEntry::default())), None);
     }
 
     #[test]

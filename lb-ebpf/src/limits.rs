@@ -109,8 +109,12 @@ impl Known for MapSource {
         unsafe {
             let source = self.0;
             (*source).packets = (*source).packets.wrapping_add(1);
-            (*source).new_connections = (*source).new_connections.wrapping_add(u64::from(is_syn));
-            (*source).over = (*source).over.wrapping_add(u64::from(is_over));
+            if is_syn {
+                (*source).new_connections = (*source).new_connections.wrapping_add(1);
+            }
+            if is_over {
+                (*source).over = (*source).over.wrapping_add(1);
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ impl<'a> XdpPacket<'a> {
     fn pointer(&self, offset: usize, size: usize) -> Option<usize> {
         // This very form (start + offset + size > end) is the one that the verifier understands.
         let start = self.ctx.data().wrapping_add(offset);
+        // SAFETY: the kernel hands out no packet at address 0. Without the promise every reference is held against 0.
+        unsafe { core::hint::assert_unchecked(start != 0) };
         if start.wrapping_add(size) > self.ctx.data_end() {
             None
         } else {

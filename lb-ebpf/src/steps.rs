@@ -22,6 +22,7 @@ use crate::{
 
 /// Judges every packet that arrives on an interface. Built for frames of several buffers.
 #[xdp(frags)]
+#[inline(always)]
 pub fn weir_xdp(ctx: XdpContext) -> u32 {
     observer::begin(&ctx);
     let step = pipeline::plain(
@@ -30,8 +31,9 @@ pub fn weir_xdp(ctx: XdpContext) -> u32 {
         ingress_ifindex(ctx.ctx),
     );
     match step {
+        Step::Sent(outcome) => leave(&ctx, &outcome),
         Step::Done(outcome) => act(&ctx, &outcome),
-        Step::Answer => continue_in(&ctx, step::ANSWER),
+        Step::Guard => continue_in(&ctx, step::GUARD),
         Step::Pins => continue_in(&ctx, step::PINS),
         _ => continue_in(&ctx, step::UNUSUAL),
     }
@@ -46,6 +48,7 @@ pub fn weir_unusual(ctx: XdpContext) -> u32 {
         ingress_ifindex(ctx.ctx),
     );
     match step {
+        Step::Sent(outcome) => leave(&ctx, &outcome),
         Step::Done(outcome) => act(&ctx, &outcome),
         Step::Answer => continue_in(&ctx, step::ANSWER),
         Step::Guard => continue_in(&ctx, step::GUARD),
@@ -63,6 +66,7 @@ pub fn weir_guard(ctx: XdpContext) -> u32 {
         ingress_ifindex(ctx.ctx),
     );
     match step {
+        Step::Sent(outcome) => leave(&ctx, &outcome),
         Step::Done(outcome) => act(&ctx, &outcome),
         Step::Pins => continue_in(&ctx, step::PINS),
         _ => continue_in(&ctx, step::ANSWER),
@@ -78,6 +82,7 @@ pub fn weir_pins(ctx: XdpContext) -> u32 {
         ingress_ifindex(ctx.ctx),
     );
     match step {
+        Step::Sent(outcome) => leave(&ctx, &outcome),
         Step::Done(outcome) => act(&ctx, &outcome),
         _ => continue_in(&ctx, step::ANSWER),
     }
@@ -118,8 +123,24 @@ fn act(ctx: &XdpContext, outcome: &Outcome) -> u32 {
             log_drop(ctx, outcome.reason);
             xdp_action::XDP_DROP
         }
-        Verdict::Forward if outcome.is_redirect => redirect(outcome.ifindex),
-        Verdict::Tx | Verdict::Forward => xdp_action::XDP_TX,
+        Verdict::Tx => xdp_action::XDP_TX,
+        Verdict::Forward => way(outcome),
+    }
+}
+
+/// Lets a packet go that is on its way to a backend.
+#[inline(always)]
+fn leave(ctx: &XdpContext, outcome: &Outcome) -> u32 {
+    observer::end(ctx, outcome);
+    way(outcome)
+}
+
+#[inline(always)]
+fn way(outcome: &Outcome) -> u32 {
+    if outcome.is_redirect {
+        redirect(outcome.ifindex)
+    } else {
+        xdp_action::XDP_TX
     }
 }
 

@@ -10,16 +10,12 @@ use crate::{
     reason::Reason,
     slot::{NOBODY, Slot},
     tables::Tables,
-    vip::{VipEntry, VipKey},
+    vip::{VipEntry, flags},
     wire::ethernet::Ethernet,
 };
 
 /// Where a packet is to go, before it goes there.
 #[derive(Clone, Copy)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts that have nothing to do with each other"
-)]
 pub(super) struct Choice {
     /// The backend, where the slot is Stable; [`NOBODY`] where the VIP has none.
     pub(super) slot: Slot,
@@ -28,19 +24,35 @@ pub(super) struct Choice {
     /// Hash of the flow.
     pub(super) hash: u32,
     pub(super) is_syn: bool,
-    /// Whether access lists or limits must judge the packet first, or another node may have sent it.
-    pub(super) is_guarded: bool,
-    /// Whether access lists must.
-    pub(super) is_listed: bool,
-    /// Whether the packet may have been sent here by another node of the fleet.
-    pub(super) is_shared: bool,
+    /// [`flags`] of the VIP.
+    pub(super) vip_flags: u32,
 }
 
 impl Choice {
+    /// Whether there is nobody and nothing to ask: a Stable slot of a VIP without guards. By one comparison: a packet of which
+    /// this is false may need no step all the same.
+    #[inline(always)]
+    pub(super) const fn is_plain(&self) -> bool {
+        let Slot { current, previous } = self.slot;
+        (self.vip_flags & flags::GUARDS) | (current ^ previous) as u32 == 0 && current != NOBODY
+    }
+
+    /// Whether access lists or limits must judge the packet first, or another node may have sent it.
+    #[inline(always)]
+    pub(super) const fn is_guarded(&self) -> bool {
+        let guards = if self.is_syn {
+            flags::GUARDS
+        } else {
+            flags::GUARDS & !flags::SYN_LIMITS
+        };
+        // Where there is nobody, it may be a peer's, who knows of backends.
+        self.vip_flags & guards != 0 || self.slot.is_nobodys()
+    }
+
     /// The step that a packet must take before it can go there.
     #[inline(always)]
     pub(super) const fn step(&self) -> Option<Step> {
-        if self.is_guarded {
+        if self.is_guarded() {
             Some(Step::Guard)
         } else if self.slot.is_stable() {
             None
@@ -59,8 +71,7 @@ pub(super) fn choose<T: Tables>(
     outcome: &mut Outcome,
 ) -> Result<Choice, Reason> {
     let vips = tables.vips().ok_or(Reason::NotVip)?;
-    let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
-    let vip = vips.find(&key).ok_or(Reason::NotVip)?;
+    let vip = vips.find(flow).ok_or(Reason::NotVip)?;
     let hash = hash(tables, flow, vip)?;
     let slot = slot(tables, vip, hash, outcome)?;
     Ok(Choice {
@@ -68,10 +79,7 @@ pub(super) fn choose<T: Tables>(
         reason: Reason::Forwarded,
         hash,
         is_syn,
-        // Where there is nobody, it may be a peer's, who knows of backends.
-        is_guarded: vip.is_guarded(is_syn) | slot.is_nobodys(),
-        is_listed: vip.has_access_lists(),
-        is_shared: vip.is_shared(),
+        vip_flags: vip.flags,
     })
 }
 
@@ -102,9 +110,7 @@ pub(super) fn later_fragment<T: Tables>(
         reason,
         hash,
         is_syn: false,
-        is_guarded: vip.is_guarded(false) || backend == NOBODY,
-        is_listed: vip.has_access_lists(),
-        is_shared: vip.is_shared(),
+        vip_flags: vip.flags,
     })
 }
 
@@ -117,10 +123,9 @@ pub(super) fn error_about<P: Packet, T: Tables>(
     outcome: &mut Outcome,
 ) -> Result<Choice, Reason> {
     let vips = tables.vips().ok_or(Reason::NotVip)?;
-    let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
-    let vip = vips.find(&key).ok_or(Reason::IcmpOther)?;
+    let vip = vips.find(flow).ok_or(Reason::IcmpOther)?;
     outcome.vip = vip.id;
-    if vip.is_shared() && is_peers(packet, tables) {
+    if vip.flags & flags::SHARED != 0 && is_peers(packet, tables) {
         return Err(Reason::Peer);
     }
     let hash = hash(tables, flow, vip)?;
@@ -128,7 +133,7 @@ pub(super) fn error_about<P: Packet, T: Tables>(
     if slot.is_nobodys() {
         return Err(Reason::NoBackend);
     }
-    if vip.has_access_lists()
+    if vip.flags & flags::ACCESS != 0
         && let Access::Denied = access::judge(tables, vip.id, flow.source)
     {
         return Err(Reason::Denied);
@@ -147,9 +152,8 @@ pub(super) fn error_about<P: Packet, T: Tables>(
         reason: Reason::IcmpError,
         hash,
         is_syn: false,
-        is_guarded: false,
-        is_listed: false,
-        is_shared: false,
+        // It has been judged by now.
+        vip_flags: 0,
     })
 }
 

@@ -6,7 +6,7 @@ use crate::{
         self, Backend,
         mode::{GUE, IPIP},
     },
-    encap,
+    encap::{self, Inner},
     fragment::FragmentKey,
     packet::Packet,
     parse::{FragmentOf, Ip, Parsed, Tags},
@@ -63,10 +63,10 @@ pub(super) fn forward<P: Packet, T: Tables>(
     let id = choice.slot.current;
     let backend = tables.backend(id).ok_or(Reason::TableMissing)?;
     outcome.backend = id;
-    if backend.mode == 0 {
-        return Err(Reason::TableMissing);
-    }
     if !backend.is_resolved() {
+        if backend.mode == 0 {
+            return Err(Reason::TableMissing);
+        }
         if !backend.is_local() {
             return Err(Reason::NoNextHop);
         }
@@ -122,11 +122,7 @@ fn push<P: Packet>(
 ) -> Result<(), Reason> {
     let overhead = encap::overhead_of(mode, is_v4) as u32;
     fits(ip, backend, overhead, outcome)?;
-    let untagged = Ip {
-        tags: Tags::NONE,
-        ..*ip
-    };
-    let inner = encap::inner(packet, &untagged, hash).ok_or(Reason::Truncated)?;
+    let inner = Inner::new(ip, hash);
     if !packet.adjust_head(overhead.cast_signed().wrapping_neg()) {
         return Err(Reason::NoHeadroom);
     }
@@ -158,7 +154,7 @@ pub(crate) fn wrap<P: Packet>(
     if overhead != 0 {
         fits(ip, backend, overhead as u32, outcome)?;
     }
-    let inner = encap::inner(packet, ip, hash).ok_or(Reason::Truncated)?;
+    let inner = Inner::new(ip, hash);
     let grow = tags
         .ip_offset()
         .wrapping_add(overhead)

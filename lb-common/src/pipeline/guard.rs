@@ -10,16 +10,15 @@ use crate::{
     parse::Parsed,
     reason::Reason,
     tables::Tables,
+    vip::flags,
 };
 
 /// A packet that is judged.
 struct Asked {
     sent: Sent,
     vip: u32,
-    /// Whether access lists must judge it.
-    is_listed: bool,
-    /// Whether another node of the fleet may have sent it.
-    may_be_peers: bool,
+    /// [`flags`] of the VIP.
+    vip_flags: u32,
     /// Whether nobody serves its slot.
     is_nobodys: bool,
 }
@@ -33,7 +32,6 @@ pub(super) fn admit<P: Packet, T: Tables>(
     choice: &Choice,
     vip: u32,
 ) -> Result<(), Reason> {
-    let is_nobodys = choice.slot.is_nobodys();
     let asked = Asked {
         sent: Sent {
             source: parsed.flow.source,
@@ -41,10 +39,8 @@ pub(super) fn admit<P: Packet, T: Tables>(
             is_syn: choice.is_syn,
         },
         vip,
-        is_listed: choice.is_listed,
-        // Who sent it has judged it: also where this node's view is another one, down to nobody who serves.
-        may_be_peers: choice.is_shared | is_nobodys,
-        is_nobodys,
+        vip_flags: choice.vip_flags,
+        is_nobodys: choice.slot.is_nobodys(),
     };
     match judge(packet, tables, &asked) {
         Reason::Forwarded => Ok(()),
@@ -55,18 +51,21 @@ pub(super) fn admit<P: Packet, T: Tables>(
 /// The reason to go no further, or [`Reason::Forwarded`]. A plain number is what functions of BPF return.
 #[inline(never)]
 fn judge<P: Packet, T: Tables>(packet: &P, tables: &T, asked: &Asked) -> Reason {
-    if asked.may_be_peers && is_peers(packet, tables) {
+    // Who sent it has judged it: also where this node's view is another one, down to nobody who serves.
+    if (asked.vip_flags & flags::SHARED != 0 || asked.is_nobodys) && is_peers(packet, tables) {
         return Reason::Peer;
     }
     if asked.is_nobodys {
         return Reason::NoBackend;
     }
-    if asked.is_listed
+    if asked.vip_flags & flags::ACCESS != 0
         && let Access::Denied = access::judge(tables, asked.vip, asked.sent.source)
     {
         return Reason::Denied;
     }
-    if !limit::admits(tables, asked.vip, &asked.sent) {
+    if asked.vip_flags & (flags::LIMITS | flags::SYN_LIMITS) != 0
+        && !limit::admits(tables, asked.vip, &asked.sent)
+    {
         return Reason::Limited;
     }
     Reason::Forwarded

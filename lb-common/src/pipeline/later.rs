@@ -21,19 +21,35 @@ pub(super) fn note<T: Tables>(
     choice: &Choice,
     outcome: &Outcome,
 ) {
+    tables.note(&noted(parsed, part, choice, outcome));
+}
+
+/// Notes a plain packet that has been judged.
+#[inline(always)]
+pub(super) fn note_judged<T: Tables>(
+    tables: &T,
+    parsed: &Parsed,
+    choice: &Choice,
+    outcome: &Outcome,
+) {
+    let mut noted = noted(parsed, None, choice, outcome);
+    noted.flags |= flags::JUDGED;
+    tables.note(&noted);
+}
+
+#[inline(always)]
+fn noted(parsed: &Parsed, part: Option<FragmentOf>, choice: &Choice, outcome: &Outcome) -> Noted {
     let mut noted = Noted::new(parsed, part);
     noted.vip = outcome.vip;
     noted.hash = choice.hash;
     noted.slot = choice.slot;
-    noted.flags |= (flags::ORPHAN
-        * u32::from(choice.reason as u32 == Reason::FragmentOrphan as u32))
-        | (flags::LISTED * u32::from(choice.is_listed))
-        | (flags::SHARED * u32::from(choice.is_shared));
-    tables.note(&noted);
+    noted.vip_flags = choice.vip_flags;
+    noted.flags |= flags::ORPHAN * u32::from(choice.reason as u32 == Reason::FragmentOrphan as u32);
+    noted
 }
 
 /// The step for packets that are not plain, of VIPs with access lists or limits, or that other nodes of the fleet may send: judges
-/// them before they may be remembered or forwarded.
+/// them, unless that has been done, before they may be remembered or forwarded.
 #[inline(always)]
 pub fn guard<P: Packet, T: Tables>(packet: &mut P, tables: &T, ingress: u32) -> Step {
     let mut outcome = Outcome::UNKNOWN;
@@ -53,7 +69,9 @@ fn guarded<P: Packet, T: Tables>(
     outcome: &mut Outcome,
 ) -> Result<Option<Step>, Reason> {
     found(noted, outcome);
-    admit(packet, tables, &noted.parsed(), &choice(noted), noted.vip)?;
+    if !noted.is(flags::JUDGED) {
+        admit(packet, tables, &noted.parsed(), &choice(noted), noted.vip)?;
+    }
     if !noted.slot.is_stable() {
         return Ok(Some(Step::Pins));
     }
@@ -121,7 +139,7 @@ fn go_on<P: Packet, T: Tables>(
     )
 }
 
-/// What was chosen for a noted packet, which nothing guards any more.
+/// What was chosen for a noted packet.
 #[inline(always)]
 fn choice(noted: &Noted) -> Choice {
     Choice {
@@ -133,9 +151,7 @@ fn choice(noted: &Noted) -> Choice {
         },
         hash: noted.hash,
         is_syn: noted.parsed().is_syn,
-        is_guarded: false,
-        is_listed: noted.is(flags::LISTED),
-        is_shared: noted.is(flags::SHARED),
+        vip_flags: noted.vip_flags,
     }
 }
 

@@ -30,7 +30,7 @@ use lb_common::{
     parse, rewrite,
     slot::SlotTable,
     tables::Counters,
-    vip::{MAX_VIPS, VipKey, VipTable},
+    vip::{MAX_VIPS, VipTable},
 };
 
 use crate::packet::XdpPacket;
@@ -72,8 +72,7 @@ fn forward(ctx: &XdpContext) -> Option<u32> {
     let mut packet = XdpPacket::new(ctx);
     let parsed = parse::plain(&packet)?;
     let flow = &parsed.flow;
-    let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
-    let vip = VIPS.get_value(0, &0)?.find(&key)?.id;
+    let vip = VIPS.get_value(0, &0)?.find(flow)?.id;
     // SAFETY: the value is copied at once.
     let known = unsafe { FLOWS.get(flow) }.copied();
     let id = if let Some(id) = known {

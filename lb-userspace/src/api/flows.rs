@@ -196,8 +196,8 @@ impl Known<'_> {
             } else {
                 Protocol::Tcp
             },
-            client: ends(flow.source, flow.source_port),
-            dialled: ends(flow.destination, flow.destination_port),
+            client: ends(flow.source, flow.source_port()),
+            dialled: ends(flow.destination, flow.destination_port()),
             backend: ip_address(backend.address),
             backend_id: pin.backend,
             kind: kind.as_str().to_owned(),

@@ -1,11 +1,6 @@
 //! Where a flow belongs: its VIP, and its slot there.
 
-use lb_common::{
-    flow::Flow,
-    pin::Idle,
-    slot::Slot,
-    vip::{VipEntry, VipKey},
-};
+use lb_common::{flow::Flow, pin::Idle, slot::Slot, vip::VipEntry};
 
 use super::{plan::Held, slots::Slots};
 
@@ -25,8 +20,7 @@ impl<'a> Place<'a> {
     /// Where a flow belongs; `None` where it is no VIP's.
     #[must_use]
     pub fn of(flow: &Flow, held: &'a Held) -> Option<Self> {
-        let key = VipKey::new(flow.destination, flow.destination_port, flow.protocol as u8);
-        let vip = held.vips()?.table.find(&key)?;
+        let vip = held.vips()?.table.find(flow)?;
         Some(Self {
             vip,
             slots: held.slots(vip.id)?,

@@ -233,8 +233,7 @@ pub(crate) fn hash(ip: &Ip, source_port: u16, destination_port: u16) -> u32 {
     hash_keys().hash(&Flow {
         source: address(ip.source),
         destination: address(ip.destination),
-        source_port: source_port.to_be_bytes(),
-        destination_port: destination_port.to_be_bytes(),
+        ports: Flow::ports(source_port.to_be_bytes(), destination_port.to_be_bytes()),
         protocol: u32::from(ip.protocol),
     })
 }

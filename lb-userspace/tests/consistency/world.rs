@@ -198,8 +198,7 @@ fn key(flow: usize) -> Flow {
     Flow {
         source: Address::from_v4([192, 0, 2, flow as u8]),
         destination: Address::from_v4([203, 0, 113, 1]),
-        source_port: [1, 1],
-        destination_port: [0, 80],
+        ports: Flow::ports([1, 1], [0, 80]),
         protocol: 6,
     }
 }
