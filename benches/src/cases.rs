@@ -234,6 +234,7 @@ pub(crate) fn prepare(
         alike: sizes::prepare_vips(weir)?,
     };
     weir.set_vips(&tables.usual)?;
+    anyhow::ensure!(weir.keep_marks()?, "fresh maps have pins");
     Ok((cases()?, tables))
 }
 
@@ -322,11 +323,12 @@ pub(crate) fn arrange(weir: &mut BpfDataPlane, tables: &Tables, case: &Case) -> 
 }
 
 fn write_budget(weir: &mut BpfDataPlane, budget: Budget) -> anyhow::Result<()> {
+    // The longest that a limit counts (lb_common::gcra): one pin in that time, or as many as come, whatever was paid before.
+    const HOUR_NS: u64 = 3_600_000_000_000;
     let usual = Node::new(hash_keys());
-    let pin_interval_ns = match budget {
-        Budget::Endless => 0,
-        // None before the clock has run for ages.
-        Budget::None | Budget::Messages => u64::MAX / 4,
+    let (pin_interval_ns, pin_tolerance_ns) = match budget {
+        Budget::Endless => (0, HOUR_NS),
+        Budget::None | Budget::Messages => (HOUR_NS, 0),
     };
     let icmp_interval_ns = match budget {
         Budget::Messages => 0,
@@ -335,7 +337,7 @@ fn write_budget(weir: &mut BpfDataPlane, budget: Budget) -> anyhow::Result<()> {
     weir.set_node(&Node {
         icmp_interval_ns,
         pin_interval_ns,
-        pin_tolerance_ns: 0,
+        pin_tolerance_ns,
         ..usual
     })
 }

@@ -38,6 +38,8 @@ pub mod slot;
 
 pub mod pin;
 
+pub mod marks;
+
 pub mod fragment;
 
 pub mod backend;

@@ -222,13 +222,15 @@ pub enum Inserted {
 pub trait Pins {
     /// ns of the coarse monotonic clock.
     fn now_ns(&self) -> u64;
+    /// Whether the flow of a hash may have a pin that is not [`Kind::Syn`] ([`crate::marks`]).
+    fn is_marked(&self, hash: u32) -> bool;
     /// A flow's pin.
     fn find(&self, kind: Kind, flow: &Flow) -> Option<Pin>;
     /// Writes a pin anew in place, if it is still there.
     fn refresh(&self, kind: Kind, flow: &Flow, pin: &Pin);
     /// Makes a pin, now, if the flow has none of this kind. [`Kind::Old`] has a budget a CPU and second, so that a flood
-    /// of bare ACKs costs no more than that.
-    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin, now_ns: u64) -> Inserted;
+    /// of bare ACKs costs no more than that. What is not [`Kind::Syn`] is marked under the flow's hash before it is there.
+    fn insert(&self, kind: Kind, flow: (&Flow, u32), pin: &Pin, now_ns: u64) -> Inserted;
     /// Takes a pin away.
     fn remove(&self, kind: Kind, flow: &Flow);
     /// Whether a backend lives, be it leaving or not.
@@ -244,10 +246,18 @@ pub trait Pins {
 /// A RST without ACK goes where the flow's SYN went. A pin that has expired or names a dead backend counts as none and is removed. A hit goes to its backend also for a
 /// SYN, and also where that backend is leaving; but a SYN after FIN or RST is a new connection, as far as new pins can be
 /// made: else clients that use their ports again would never let go of a backend.
+///
+/// `hash` is any hash of the flow that stays the same as long as pins may be there.
 #[inline(always)]
-pub fn route<P: Pins>(pins: &P, slot: Slot, idle: &Idle, flow: &Flow, segment: Segment) -> u16 {
+pub fn route<P: Pins>(
+    pins: &P,
+    slot: Slot,
+    idle: &Idle,
+    (flow, hash): (&Flow, u32),
+    segment: Segment,
+) -> u16 {
     let now_ns = pins.now_ns();
-    if let Some(backend) = pinned(pins, slot, idle, flow, segment, now_ns) {
+    if let Some(backend) = pinned(pins, slot, idle, (flow, hash), segment, now_ns) {
         return backend;
     }
     let is_syn = is_tcp(flow) && segment.is_syn();
@@ -266,9 +276,9 @@ pub fn route<P: Pins>(pins: &P, slot: Slot, idle: &Idle, flow: &Flow, segment: S
         flags: segment.close(0),
     };
     let inserted = if is_syn {
-        pins.insert(Kind::Syn, flow, &pin, now_ns)
+        pins.insert(Kind::Syn, (flow, hash), &pin, now_ns)
     } else {
-        pins.insert(Kind::Old, flow, &pin, now_ns)
+        pins.insert(Kind::Old, (flow, hash), &pin, now_ns)
     };
     match inserted {
         Inserted::Exists(first) if pins.is_alive(first.backend) => first.backend,
@@ -304,7 +314,7 @@ fn pinned<P: Pins>(
     pins: &P,
     slot: Slot,
     idle: &Idle,
-    flow: &Flow,
+    (flow, hash): (&Flow, u32),
     segment: Segment,
     now_ns: u64,
 ) -> Option<u16> {
@@ -323,7 +333,7 @@ fn pinned<P: Pins>(
                 return Some(pin.backend);
             }
             if segment.fits(&pin) {
-                return Some(promote(pins, idle, flow, pin, segment, now_ns));
+                return Some(promote(pins, idle, (flow, hash), pin, segment, now_ns));
             }
             // The server that got the SYN still has an older connection over these ports, of a client that is gone, and
             // challenged the SYN (RFC 5961, section 4.2). The client resets what the server has, in the server's numbers: that
@@ -332,13 +342,19 @@ fn pinned<P: Pins>(
                 return Some(pin.backend);
             }
         }
-        if let Some(pin) = live(pins, Kind::Proven, idle, flow, now_ns) {
-            if begins_anew(slot, segment, &pin) {
-                return None;
-            }
-            touch(pins, Kind::Proven, flow, pin, segment, now_ns, false);
-            return Some(pin.backend);
+    }
+    // In floods this is so of nearly all flows, and in a Settling slot of those that came since.
+    if !pins.is_marked(hash) {
+        return None;
+    }
+    if is_tcp(flow)
+        && let Some(pin) = live(pins, Kind::Proven, idle, flow, now_ns)
+    {
+        if begins_anew(slot, segment, &pin) {
+            return None;
         }
+        touch(pins, Kind::Proven, flow, pin, segment, now_ns, false);
+        return Some(pin.backend);
     }
     let pin = live(pins, Kind::Old, idle, flow, now_ns)?;
     if is_tcp(flow) && begins_anew(slot, segment, &pin) {
@@ -396,7 +412,7 @@ fn touch<P: Pins>(
 fn promote<P: Pins>(
     pins: &P,
     idle: &Idle,
-    flow: &Flow,
+    (flow, hash): (&Flow, u32),
     syn: Pin,
     segment: Segment,
     now_ns: u64,
@@ -407,7 +423,7 @@ fn promote<P: Pins>(
         ..syn
     };
     // What is left of an earlier connection is older than this handshake.
-    let backend = match pins.insert(Kind::Proven, flow, &pin, now_ns) {
+    let backend = match pins.insert(Kind::Proven, (flow, hash), &pin, now_ns) {
         Inserted::New => pin.backend,
         Inserted::Exists(first)
             if first.flags != 0

@@ -3,6 +3,8 @@
 //! All lookups on the common way are of arrays, which the kernel turns into a few inline instructions. User space
 //! finds the maps by these names and checks their key and value sizes.
 
+use core::intrinsics::{AtomicOrdering, atomic_or};
+
 use aya_ebpf::{
     Global,
     btf_maps::{
@@ -18,6 +20,7 @@ use lb_common::{
     flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
     gcra::{Limit, Ticks, ticks},
+    marks::{Mark, Marks},
     noted::Noted,
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
@@ -128,6 +131,10 @@ pub(crate) static PINS_PROVEN: LruHashMap<Flow, Pin, 65536> = LruHashMap::new();
 #[btf_map]
 pub(crate) static PINS_OLD: LruHashMap<Flow, Pin, 65536> = LruHashMap::new();
 
+/// Which flows may have a pin in the last two. Each daemon begins with none that are kept.
+#[btf_map]
+pub(crate) static MARKS: Array<Marks, 1> = Array::new();
+
 /// What became of pins, by [`Kind`].
 #[btf_map]
 pub(crate) static PIN_COUNTERS: PerCpuArray<PinCounters, { Kind::ALL.len() }> = PerCpuArray::new();
@@ -199,6 +206,11 @@ impl Pins for KernelTables {
     }
 
     #[inline(always)]
+    fn is_marked(&self, hash: u32) -> bool {
+        MARKS.get(0).is_none_or(|marks| marks.may_hold(hash))
+    }
+
+    #[inline(always)]
     fn find(&self, kind: Kind, flow: &Flow) -> Option<Pin> {
         // SAFETY: the value is copied at once. An entry that is evicted and reused in that moment is another flow's:
         // the kernel evicts what was not looked up lately, and this one just was.
@@ -217,13 +229,16 @@ impl Pins for KernelTables {
     }
 
     #[inline(always)]
-    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin, now_ns: u64) -> Inserted {
+    fn insert(&self, kind: Kind, (flow, hash): (&Flow, u32), pin: &Pin, now_ns: u64) -> Inserted {
         if TRACE.load() == LIVE {
             return Inserted::New;
         }
         if matches!(kind, Kind::Old) && !Self::admits_pin(now_ns) {
             Self::count_pin(kind, |count| count.over_budget += 1);
             return Inserted::Failed;
+        }
+        if !matches!(kind, Kind::Syn) {
+            Self::mark(hash);
         }
         match on_pins!(kind, map => map.insert(flow, pin, IF_ABSENT)) {
             Ok(()) => {
@@ -259,6 +274,23 @@ impl Pins for KernelTables {
 }
 
 impl KernelTables {
+    /// Marks the flow of a hash.
+    #[inline(always)]
+    fn mark(hash: u32) {
+        let Some(marks) = MARKS.get_ptr_mut(0) else {
+            return;
+        };
+        let mark = Mark::of(hash);
+        // SAFETY: the index is below the number of words. Other CPUs change the word by this very operation alone, and user space
+        // when no packet marks any flow.
+        unsafe {
+            let word = (&raw mut (*marks).words).cast::<u64>().add(mark.index);
+            if word.read_volatile() & mark.bits != mark.bits {
+                let _before = atomic_or::<_, _, { AtomicOrdering::SeqCst }>(word, mark.bits);
+            }
+        }
+    }
+
     /// Whether this CPU may make one more pin of [`Kind::Old`].
     #[inline(always)]
     fn admits_pin(now_ns: u64) -> bool {

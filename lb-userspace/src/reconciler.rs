@@ -584,7 +584,7 @@ impl<D: DataPlane> Reconciler<D> {
             self.events.tell(what);
         }
         self.follow_announcements(announcements, &snapshot);
-        let scan = self.sweeper.begin(&self.plane, &self.held, &wanted)?;
+        let scan = self.sweeper.begin(&mut self.plane, &self.held, &wanted)?;
         self.lists.want(wanted.listed.clone());
         let times = [
             self.keeper.wake,

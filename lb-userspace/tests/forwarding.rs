@@ -561,6 +561,9 @@ impl DataPlane for Failing {
     fn access_counter(&self, vip: u32, list: List) -> anyhow::Result<u64> {
         self.memory.access_counter(vip, list)
     }
+    fn keep_marks(&mut self) -> anyhow::Result<bool> {
+        self.write()?.keep_marks()
+    }
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
         self.memory.pin_counters(kind)
     }

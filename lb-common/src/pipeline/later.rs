@@ -101,7 +101,10 @@ fn pinned<P: Packet, T: Tables>(
     let idle = tables.idle(noted.vip).ok_or(Reason::TableMissing)?;
     let parsed = noted.parsed();
     let segment = segment(packet, &parsed)?;
-    let backend = pin::route(tables, noted.slot, idle, &parsed.flow, segment);
+    // Not the hash that chose the slot, which another affinity would change.
+    let node = tables.node().ok_or(Reason::TableMissing)?;
+    let hash = node.hash_keys.hash(&parsed.flow);
+    let backend = pin::route(tables, noted.slot, idle, (&parsed.flow, hash), segment);
     if backend == NOBODY {
         return Err(Reason::NoBackend);
     }

@@ -147,6 +147,8 @@ struct Counts {
     fragments: HashMap<FragmentKey, u16>,
     pins: BTreeMap<Kind, HashMap<Flow, Pin>>,
     pin_counters: BTreeMap<Kind, PinCounters>,
+    /// The hashes of flows that are marked, where marks are kept.
+    marks: Option<BTreeSet<u32>>,
     access: BTreeMap<u32, u64>,
     answer: Option<Answer>,
     noted: Option<Noted>,
@@ -157,6 +159,12 @@ impl Observing for Memory {}
 
 impl DataPlane for Memory {
     fn set_node(&mut self, node: &Node) -> anyhow::Result<()> {
+        if self
+            .node
+            .is_none_or(|before| before.hash_keys.keys != node.hash_keys.keys)
+        {
+            self.counts.get_mut().marks = None;
+        }
         self.node = Some(*node);
         Ok(())
     }
@@ -366,6 +374,16 @@ impl DataPlane for Memory {
     fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()> {
         self.counts.borrow_mut().fragments.remove(key);
         Ok(())
+    }
+
+    fn keep_marks(&mut self) -> anyhow::Result<bool> {
+        let counts = self.counts.get_mut();
+        let pinned = |kind| counts.pins.get(&kind).is_some_and(|pins| !pins.is_empty());
+        let is_free = !pinned(Kind::Proven) && !pinned(Kind::Old);
+        if is_free {
+            counts.marks = Some(BTreeSet::new());
+        }
+        Ok(is_free)
     }
 
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {

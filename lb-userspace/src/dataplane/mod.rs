@@ -126,6 +126,10 @@ pub trait DataPlane: Observing {
     fn remove_pin(&mut self, kind: Kind, flow: &Flow) -> anyhow::Result<()>;
     /// Lets the fragments of a packet go, if they are remembered.
     fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()>;
+    /// Begins to keep marks ([`lb_common::marks`]), with none, where no flow has a pin that would want one. Returns whether it does.
+    ///
+    /// To be called while no slot changes hands: then no packet marks a flow.
+    fn keep_marks(&mut self) -> anyhow::Result<bool>;
     /// What became of the pins of a kind, summed over the CPUs.
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters>;
     /// Blocks a prefix.

@@ -34,6 +34,9 @@ const AHEAD: usize = 4;
 pub(super) const PAUSE: Duration = Duration::from_secs(5);
 pub(super) const SHARE: u32 = 20;
 
+/// The longest time between two attempts to begin with marks.
+const MARKS: Duration = Duration::from_mins(5);
+
 /// The packet path's idle limit is shorter by this: what it still follows is never deleted.
 const MARGIN_NS: u64 = 60 * 1_000_000_000;
 
@@ -117,13 +120,54 @@ pub(super) struct Sweeper {
     pub(super) tally: Tally,
     /// By [`Kind`].
     pub(super) losses: [Losses; Kind::ALL.len()],
+    marks: Marking,
+}
+
+/// Whether flows are marked that have pins (`lb_common::marks`).
+#[derive(Default)]
+enum Marking {
+    /// Slots change hands, or did just now.
+    #[default]
+    Unclear,
+    /// No slot changes hands, and pins that are not marked may be left. When to look again, and the pause before that.
+    Waiting(Instant, Duration),
+    /// All are, as long as no slot changes hands: none.
+    Kept,
+}
+
+impl Marking {
+    /// Begins with marks anew where pins are gone. Returns when to ask again.
+    fn follow(
+        &mut self,
+        plane: &mut impl DataPlane,
+        is_moving: bool,
+    ) -> anyhow::Result<Option<Instant>> {
+        let now = Instant::now();
+        let pause = match self {
+            _ if is_moving => {
+                *self = Self::Unclear;
+                return Ok(None);
+            }
+            Self::Kept => return Ok(None),
+            Self::Waiting(next, _) if *next > now => return Ok(Some(*next)),
+            Self::Waiting(_, pause) => MARKS.min(*pause * 2),
+            Self::Unclear => PAUSE,
+        };
+        if plane.keep_marks()? {
+            *self = Self::Kept;
+            return Ok(None);
+        }
+        let next = now + pause;
+        *self = Self::Waiting(next, pause);
+        Ok(Some(next))
+    }
 }
 
 impl Sweeper {
     /// Begins a scan where there is something to be found and the pause is over. Returns when to ask again.
     pub(super) fn begin(
         &mut self,
-        plane: &impl DataPlane,
+        plane: &mut impl DataPlane,
         held: &Held,
         wanted: &Wanted,
     ) -> anyhow::Result<Option<Instant>> {
@@ -132,12 +176,13 @@ impl Sweeper {
             .retain(|id, _| wanted.leaving.contains_key(id));
         let is_moving = held.all_slots().any(|(_, slots)| !slots.is_stable());
         let is_empty = self.tally.by_vip.is_empty();
+        let marks = self.marks.follow(plane, is_moving)?;
         if self.scan.is_some() || (!is_moving && wanted.leaving.is_empty() && is_empty) {
-            return Ok(None);
+            return Ok(marks);
         }
         let now = Instant::now();
         if let Some(next) = self.next.filter(|next| *next > now) {
-            return Ok(Some(next));
+            return Ok(marks.into_iter().chain([next]).min());
         }
         self.find_candidates(held, wanted, now);
         let scan = plane.scan()?;
@@ -172,7 +217,7 @@ impl Sweeper {
             candidates: self.candidates.keys().copied().collect(),
             tally: Tally::default(),
         });
-        Ok(None)
+        Ok(marks)
     }
 
     /// Leaving ids that no slot names, and since when.

@@ -2,8 +2,10 @@
 
 use lb_common::{
     backend::{self, Backend},
+    flow::{HASH_KEYS, HashKeys},
     pin::{Idle, Kind, flags},
     slot::{Slot, SlotTable},
+    tables::Node,
 };
 use lb_userspace::dataplane::{DataPlane, Remembered, bpf::Action};
 use rustix::time::{ClockId, clock_gettime};
@@ -164,11 +166,63 @@ impl Life {
     }
 }
 
-/// One life of each family.
+/// One life of each family, while nobody keeps marks, and another while they are kept: then whatever is pinned and not marked is
+/// not found again.
 fn lives(protocol: u8) -> impl Iterator<Item = Life> {
-    FAMILIES
+    let all = FAMILIES
         .into_iter()
-        .map(move |family| Life::new(family, protocol))
+        .flat_map(|family| [(family, false), (family, true)]);
+    all.map(move |(family, are_kept)| {
+        let mut life = Life::new(family, protocol);
+        if are_kept {
+            life.planes(|plane| assert!(plane.keep_marks().unwrap()));
+        }
+        life
+    })
+}
+
+#[test]
+fn marks_begin_where_no_pin_is_left_that_would_want_one() {
+    for mut life in lives(6) {
+        // What a SYN has pinned needs no mark.
+        life.sends(SYN, FIRST);
+        life.planes(|plane| assert!(plane.keep_marks().unwrap()));
+        life.sends(ACK, FIRST + 1);
+        assert_eq!(life.pins(), [(Kind::Proven, NEW, 0)]);
+        life.planes(|plane| assert!(!plane.keep_marks().unwrap(), "proven"));
+        // Refused, it changes nothing.
+        assert_eq!(
+            life.sends(SYN, FIRST),
+            NEW,
+            "else it would have a pin of its own"
+        );
+        assert_eq!(life.pins(), [(Kind::Proven, NEW, 0)]);
+    }
+    for mut life in lives(6) {
+        life.sends(ACK, 5);
+        life.planes(|plane| assert!(!plane.keep_marks().unwrap(), "old"));
+        life.idle(&AT_ONCE);
+        life.pass_time();
+        life.settling();
+        life.sends(ACK, 6);
+        assert_eq!(life.pins(), []);
+        life.planes(|plane| assert!(plane.keep_marks().unwrap()));
+    }
+}
+
+#[test]
+fn other_keys_of_the_hash_take_the_marks_away() {
+    for mut life in lives(6) {
+        life.planes(|plane| assert!(plane.keep_marks().unwrap()));
+        life.sends(ACK, 5);
+        let keys = HashKeys {
+            keys: [7; HASH_KEYS],
+        };
+        life.planes(|plane| plane.set_node(&Node::new(keys)).unwrap());
+        assert_eq!(life.sends(ACK, 6), OLD, "the pin counts as before");
+        life.settling();
+        assert_eq!(life.sends(ACK, 7), OLD);
+    }
 }
 
 #[test]

@@ -83,11 +83,13 @@ pub(crate) enum Broken {
     OldSequence,
     /// Pins to dead backends are followed.
     DeadPins,
+    /// Flows are pinned and not marked.
+    Unmarked,
 }
 
 impl Broken {
     /// Every one.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::NoHold,
         Self::ShortWindow,
         Self::ShortHold,
@@ -99,6 +101,7 @@ impl Broken {
         Self::AnythingFits,
         Self::OldSequence,
         Self::DeadPins,
+        Self::Unmarked,
     ];
 }
 
@@ -235,6 +238,14 @@ impl Pins for View<'_> {
         NOW_NS
     }
 
+    /// Marks are taken back as soon as they may be, so no more than these are there.
+    fn is_marked(&self, _hash: u32) -> bool {
+        let pins = self.pins.borrow();
+        let is_pinned = |kind: Kind| pins[kind as usize].is_some();
+        let is_marked = is_pinned(Kind::Proven) || is_pinned(Kind::Old);
+        is_marked && self.world.scope.broken != Some(Broken::Unmarked)
+    }
+
     fn find(&self, kind: Kind, _flow: &Flow) -> Option<Pin> {
         let mut held = self.pins.borrow()[kind as usize]?;
         if self.world.scope.broken == Some(Broken::AnythingFits) {
@@ -252,7 +263,7 @@ impl Pins for View<'_> {
         }
     }
 
-    fn insert(&self, kind: Kind, _flow: &Flow, pin: &Pin, _now_ns: u64) -> Inserted {
+    fn insert(&self, kind: Kind, _flow: (&Flow, u32), pin: &Pin, _now_ns: u64) -> Inserted {
         let held = &mut self.pins.borrow_mut()[kind as usize];
         if let Some(held) = held {
             return Inserted::Exists(held.pin());

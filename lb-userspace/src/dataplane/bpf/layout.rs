@@ -14,6 +14,7 @@ use lb_common::{
     flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
     limit::{Limits, Share, Source, SourceKey, Totals},
+    marks::Marks,
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{
@@ -194,6 +195,10 @@ pub(super) const MAPS: [Shape; 27] = [
     ),
 ];
 
+/// Which flows may have a pin that is proven or old. Pinned only so that all programs of a daemon share it, and made anew
+/// by each daemon: no part of the layout.
+pub(super) const MARKS: Shape = array("MARKS", size_of::<Marks>(), 1, Carry::Written);
+
 /// The table of all VIPs.
 pub(super) const VIP_TABLE: Shape = array("vips", size_of::<VipTable>(), 1, Carry::Needed);
 
@@ -340,7 +345,7 @@ mod tests {
         let others = |object, known: &[&str]| -> BTreeSet<String> {
             super::super::object::tests::symbols(object)
                 .filter(is_name)
-                .filter(|name| !MAPS.iter().any(|shape| shape.name == *name))
+                .filter(|name| !MAPS.iter().chain([&MARKS]).any(|shape| shape.name == *name))
                 .filter(|name| !SCRATCH.contains(&name.as_str()))
                 .filter(|name| !known.contains(&name.as_str()))
                 .collect()

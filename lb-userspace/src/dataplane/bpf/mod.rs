@@ -27,7 +27,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use lb_common::{observe::Watches, slot::SlotTable};
+use lb_common::{marks::Marks, observe::Watches, slot::SlotTable};
 use zerocopy::FromZeros as _;
 
 pub use attach::foreign;
@@ -41,6 +41,7 @@ use self::{
     layout::Layout,
     object::{Inner, Object, Program, Tracing},
     pins::Pins,
+    value::Value,
 };
 use super::{ReasonCount, Records, Sizes};
 
@@ -76,6 +77,8 @@ pub struct BpfDataPlane {
     empty_table: Inner<SlotTable>,
     /// The interface by which packets of test runs come; `None` is the loopback.
     ingress: Option<u32>,
+    /// Whether no program but this one's pins flows.
+    is_alone: bool,
 }
 
 /// How large a loaded program is.
@@ -199,6 +202,7 @@ impl BpfDataPlane {
         Ok(Self {
             object,
             observer: None,
+            is_alone: pins.is_none(),
             pins,
             empty_table: inner_map(&*empty)?,
             ingress: None,
@@ -211,6 +215,21 @@ impl BpfDataPlane {
     /// # Errors
     /// Where the pins cannot be read or removed.
     pub fn settle(&mut self, interfaces: &[String]) -> anyhow::Result<()> {
+        self.take_off_others(interfaces)?;
+        self.is_alone = true;
+        Ok(())
+    }
+
+    /// Takes all marks back, and says whether they are kept from now on.
+    fn set_marks(&mut self, are_kept: bool) -> anyhow::Result<()> {
+        let mut marks =
+            Marks::new_box_zeroed().map_err(|error| anyhow::anyhow!("making marks: {error:?}"))?;
+        marks.is_kept = u64::from(are_kept);
+        let set = self.object.marks.set(0, Value::from_ref(&*marks), 0);
+        set.context("writing which flows are marked")
+    }
+
+    fn take_off_others(&self, interfaces: &[String]) -> anyhow::Result<()> {
         let Some(pins) = &self.pins else {
             return Ok(());
         };

@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -19,6 +19,7 @@ use lb_common::{
     flow::Flow,
     fragment::FragmentKey,
     limit::{Limits, Share, Source, SourceKey, Totals},
+    marks::Marks,
     pin::{Idle, Pin},
     slot::SlotTable,
     tables::{Counters, Drops, Interface, Node, PinCounters, Traced, step},
@@ -27,7 +28,8 @@ use lb_common::{
 
 use super::{
     counters,
-    layout::{MAPS, PIN_MAPS, SOURCES},
+    inner::remove_if_there,
+    layout::{MAPS, MARKS, PIN_MAPS, SOURCES, Shape},
     lists,
     test_run::xdp,
     value::Value,
@@ -128,6 +130,7 @@ pub(super) struct Object {
     pub(super) access: lists::Maps,
     /// By [`lb_common::pin::Kind`].
     pub(super) pins: [PinMap; 3],
+    pub(super) marks: Array<MapData, Value<Marks>>,
     /// How much fits.
     pub(super) sizes: Sizes,
     pub(super) pin_counters: PerCpuArray<MapData, Value<PinCounters>>,
@@ -149,10 +152,11 @@ impl Object {
         trace: Tracing,
         wanted: Sizes,
     ) -> anyhow::Result<Self> {
-        let paths: Vec<_> = maps_dir
-            .iter()
-            .flat_map(|dir| MAPS.map(|shape| (shape, dir.join(shape.name))))
-            .collect();
+        let paths = maps_dir.map_or_else(Vec::new, paths);
+        if let (Some(dir), Program::Normal, Tracing::Off) = (maps_dir, program, trace) {
+            // An earlier daemon's program may not have marked what it pinned.
+            remove_if_there(&dir.join(MARKS.name))?;
+        }
         let mut sizes = wanted;
         for (shape, path) in &paths {
             if path.exists() {
@@ -240,6 +244,7 @@ impl Object {
                 take(&mut ebpf, "PINS_PROVEN")?,
                 take(&mut ebpf, "PINS_OLD")?,
             ],
+            marks: take(&mut ebpf, MARKS.name)?,
             sizes,
             pin_counters: take(&mut ebpf, "PIN_COUNTERS")?,
             limits: take(&mut ebpf, "LIMITS")?,
@@ -276,6 +281,14 @@ impl Object {
     pub(super) fn program(&mut self) -> anyhow::Result<&mut Xdp> {
         xdp(&mut self.ebpf, PROGRAM)
     }
+}
+
+/// Where each map is pinned.
+fn paths(maps_dir: &Path) -> Vec<(Shape, PathBuf)> {
+    let shapes = MAPS.into_iter().chain([MARKS]);
+    shapes
+        .map(|shape| (shape, maps_dir.join(shape.name)))
+        .collect()
 }
 
 /// Another handle to the tables.

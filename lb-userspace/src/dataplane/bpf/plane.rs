@@ -36,6 +36,12 @@ use crate::{
 
 impl DataPlane for BpfDataPlane {
     fn set_node(&mut self, node: &Node) -> anyhow::Result<()> {
+        let before = self.object.node.get(&0, 0);
+        let Value(before) = before.context("reading the node's settings")?;
+        if before.hash_keys.keys != node.hash_keys.keys {
+            // Flows are marked by their hash.
+            self.set_marks(false)?;
+        }
         self.object
             .node
             .set(0, Value::from_ref(node), 0)
@@ -282,6 +288,22 @@ impl DataPlane for BpfDataPlane {
     fn remove_fragment(&mut self, key: &FragmentKey) -> anyhow::Result<()> {
         ignore_absent(self.object.fragments.remove(Value::from_ref(key)))
             .context("letting a fragmented packet go")
+    }
+
+    fn keep_marks(&mut self) -> anyhow::Result<bool> {
+        if !self.is_alone {
+            return Ok(false);
+        }
+        for kind in [Kind::Proven, Kind::Old] {
+            let map = self.object.pins.get(kind as usize);
+            match map.and_then(|map| map.keys().next()) {
+                None => {}
+                Some(Ok(_)) => return Ok(false),
+                Some(Err(error)) => return Err(error).context("looking for a pin"),
+            }
+        }
+        self.set_marks(true)?;
+        Ok(true)
     }
 
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {

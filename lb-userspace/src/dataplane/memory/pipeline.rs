@@ -23,6 +23,12 @@ impl Pins for Memory {
         self.now_ns
     }
 
+    fn is_marked(&self, hash: u32) -> bool {
+        let counts = self.counts.borrow();
+        let marks = counts.marks.as_ref();
+        marks.is_none_or(|marks| marks.contains(&hash))
+    }
+
     fn find(&self, kind: Kind, flow: &Flow) -> Option<Pin> {
         self.counts.borrow().pins.get(&kind)?.get(flow).copied()
     }
@@ -34,8 +40,11 @@ impl Pins for Memory {
         }
     }
 
-    fn insert(&self, kind: Kind, flow: &Flow, pin: &Pin, _now_ns: u64) -> Inserted {
+    fn insert(&self, kind: Kind, (flow, hash): (&Flow, u32), pin: &Pin, _now_ns: u64) -> Inserted {
         let mut counts = self.counts.borrow_mut();
+        if let (Kind::Proven | Kind::Old, Some(marks)) = (kind, &mut counts.marks) {
+            marks.insert(hash);
+        }
         match counts.pins.entry(kind).or_default().entry(*flow) {
             Entry::Occupied(held) => Inserted::Exists(*held.get()),
             Entry::Vacant(place) => {

@@ -218,7 +218,7 @@ fn memory(host: &Host, config: &Config) -> Finding {
     let tables = (config.vips.len() * size_of::<lb_common::slot::SlotTable>()) as u64;
     let pins = 3 * u64::from(config.node.max_pins) * PIN_BYTES;
     let sources = u64::from(config.node.max_sources) * SOURCE_BYTES;
-    let needed = tables + pins + sources;
+    let needed = tables + pins + sources + size_of::<lb_common::marks::Marks>() as u64;
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     let text = format!(
         "{} MiB for {}, and flows and sources to remember",

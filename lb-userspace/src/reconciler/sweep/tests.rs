@@ -6,6 +6,7 @@ use etherparse::PacketBuilder;
 use lb_common::{
     backend::Backend,
     packet::{HEADROOM, HostPacket},
+    pin::{Inserted, Pins},
     pipeline,
     reason::Reason,
     slot::{NOBODY, State},
@@ -58,6 +59,49 @@ enum Event {
     Pass(u64),
     BeginScan,
     EndScan,
+}
+
+#[test]
+fn marks_begin_when_no_slot_changes_hands_and_no_pin_is_left() {
+    const HASH: u32 = 7;
+    let flow = Flow {
+        source: map_address(address(0)),
+        destination: map_address(address(1)),
+        ports: 0,
+        protocol: 6,
+    };
+    let mut plane = Memory::default();
+    let mut marking = Marking::default();
+    let pin = Pin::default();
+    assert_eq!(
+        Pins::insert(&plane, Kind::Old, (&flow, HASH), &pin, 0),
+        Inserted::New
+    );
+    let next = marking.follow(&mut plane, false).unwrap();
+    assert!(next.is_some(), "a pin is left");
+    assert_eq!(
+        marking.follow(&mut plane, false).unwrap(),
+        next,
+        "before that nobody looks"
+    );
+    Pins::remove(&plane, Kind::Old, &flow);
+    assert_eq!(marking.follow(&mut plane, true).unwrap(), None);
+    assert!(
+        Pins::is_marked(&plane, HASH),
+        "slots move, and nothing is known"
+    );
+    assert_eq!(marking.follow(&mut plane, false).unwrap(), None);
+    assert!(matches!(marking, Marking::Kept));
+    assert!(!Pins::is_marked(&plane, HASH));
+    // What moves is marked from the beginning, and forgotten only at the end.
+    assert_eq!(
+        Pins::insert(&plane, Kind::Proven, (&flow, HASH), &pin, 0),
+        Inserted::New
+    );
+    assert_eq!(marking.follow(&mut plane, false).unwrap(), None);
+    assert_eq!(marking.follow(&mut plane, true).unwrap(), None);
+    assert!(marking.follow(&mut plane, false).unwrap().is_some());
+    assert!(Pins::is_marked(&plane, HASH));
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -287,7 +331,9 @@ impl World {
         // Nobody waits for the pause.
         self.sweeper.next = None;
         let wanted = self.wanted.as_ref().unwrap();
-        self.sweeper.begin(&self.plane, &self.held, wanted).unwrap();
+        self.sweeper
+            .begin(&mut self.plane, &self.held, wanted)
+            .unwrap();
     }
 
     fn end_scan(&mut self) {
@@ -464,7 +510,7 @@ fn flows_are_listed_while_their_slots_change_hands_and_not_before() {
             scan: world.plane.scan().unwrap(),
             held: world.held.clone(),
             names: BTreeMap::from([(world.vip(), "web".to_owned())]),
-            now_ns: world.plane.now_ns(),
+            now_ns: DataPlane::now_ns(&world.plane),
         };
         basis.list(&filter).unwrap()
     };

@@ -131,7 +131,7 @@ impl World {
             pins: RefCell::new(*pins),
             world: self,
         };
-        let backend = pin::route(&view, slot, &IDLE, &key(flow), segment);
+        let backend = pin::route(&view, slot, &IDLE, (&key(flow), flow as u32), segment);
         *pins = view.pins.into_inner();
         backend
     }
