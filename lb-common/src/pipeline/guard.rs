@@ -1,6 +1,6 @@
 //! What judges packets before they may be remembered or forwarded: the fleet's other nodes, access lists and limits.
 //!
-//! Off the way of packets for VIPs without any of it.
+//! A function of its own, which packets of VIPs without any of it never call.
 
 use super::choose::{Choice, is_peers};
 use crate::{
@@ -48,8 +48,8 @@ pub(super) fn admit<P: Packet, T: Tables>(
     }
 }
 
-/// The reason to go no further, or [`Reason::Forwarded`].
-#[inline(always)]
+/// The reason to go no further, or [`Reason::Forwarded`]. A plain number is what functions of BPF return.
+#[inline(never)]
 fn judge<P: Packet, T: Tables>(packet: &P, tables: &T, asked: &Asked) -> Reason {
     // Who sent it has judged it: also where this node's view is another one, down to nobody who serves.
     if (asked.vip_flags & flags::SHARED != 0 || asked.is_nobodys) && is_peers(packet, tables) {
