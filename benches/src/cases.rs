@@ -152,9 +152,9 @@ impl Case {
         }
     }
 
-    /// Whether its flows must have been pinned before.
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.frame.get(26..28) == PINNED.get(..2) && self.slots != State::Stable
+    /// Whether flows must have been pinned, and floods have gone by, before.
+    pub(crate) fn wants_pins(&self) -> bool {
+        self.slots != State::Stable || self.name == LRU
     }
 }
 
@@ -342,8 +342,13 @@ fn write_budget(weir: &mut BpfDataPlane, budget: Budget) -> anyhow::Result<()> {
     })
 }
 
-/// Lets the flows of the cases of pinned flows be proven: in Moving slots, a SYN of each and a packet that fits it.
-pub(crate) fn pin_flows(driver: &mut Driver, weir: &mut BpfDataPlane) -> anyhow::Result<()> {
+/// Lets the flows of the cases of pinned flows be proven: in Moving slots, a SYN of each and a packet that fits it. Then fills what
+/// floods write to, `max_pins` of each: a flood soon meets a full map, in which each entry takes another one's place.
+pub(crate) fn pin_flows(
+    driver: &mut Driver,
+    weir: &mut BpfDataPlane,
+    max_pins: u32,
+) -> anyhow::Result<()> {
     weir.set_table(FIRST_VIP, &*table(of_first(), State::Moving)?)?;
     let flows = *FLOWS.last().unwrap_or(&1);
     for frame in [syn(PINNED)?, ack(PINNED)?] {
@@ -355,6 +360,14 @@ pub(crate) fn pin_flows(driver: &mut Driver, weir: &mut BpfDataPlane) -> anyhow:
         };
         driver.measure(weir, &sample, flows)?;
     }
+    let flood = Sample {
+        frame: syn(FLOOD)?,
+        flows: Flows::Fresh,
+        destinations: 0,
+        action: TX,
+    };
+    driver.measure(weir, &flood, max_pins)?;
+    driver.measure_floor(Floor::Lru, &flood, max_pins)?;
     Ok(())
 }
 

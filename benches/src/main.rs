@@ -2,8 +2,8 @@
 //!
 //! Method: a driver program runs in every repeat of `BPF_PROG_TEST_RUN`, restores the packet, chooses the next
 //! flow and tail-calls the program under test (lb-ebpf/src/bench). Its own cost is measured in the same round
-//! with a program that does nothing, and subtracted. Rounds are interleaved; the table has the median, the
-//! minimum and the maximum of the rounds. Believe ratios, and differences above 15 %.
+//! with a program that does nothing, and subtracted. Rounds are interleaved, and everything is loaded anew some times, since
+//! where programs and maps lie is worth some ns; the table has the median, the minimum and the maximum of all rounds. Believe ratios, and differences above 15 %.
 //!
 //! Other programs can be measured beside, in the same rounds: any XDP program that is pinned, or attached by a pinned
 //! link, as that of a running weir of any version is.
@@ -21,7 +21,7 @@ mod targets;
 use std::{path::PathBuf, str::FromStr};
 
 use anyhow::{Context as _, bail};
-use cases::{Case, Program, Watched};
+use cases::{Case, Program, Tables, Watched};
 use clap::Parser;
 use counters::{Counters, Counts};
 use lb_userspace::dataplane::{
@@ -36,8 +36,11 @@ use report::Report;
 /// Measures what a packet costs on this machine.
 #[derive(Parser)]
 struct Arguments {
-    /// Interleaved rounds.
-    #[arg(long, default_value_t = 11)]
+    /// How often everything is loaded anew: where programs and maps lie in memory is worth some ns.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    loads: u32,
+    /// Interleaved rounds of each load.
+    #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Packets of each case in each round.
     #[arg(long, default_value_t = 1_000_000)]
@@ -112,19 +115,111 @@ impl Row<'_> {
     }
 }
 
+/// What is measured, loaded and ready.
+struct Stage {
+    driver: Driver,
+    weir: BpfDataPlane,
+    tables: Tables,
+    classic: Option<Classic>,
+    observed: Vec<(Watched, BpfDataPlane)>,
+}
+
+impl Stage {
+    /// Loads what the cases that are asked for want, and tells them.
+    fn load(arguments: &Arguments) -> anyhow::Result<(Self, Vec<Case>)> {
+        let mut driver = Driver::load(arguments.max_pins)?;
+        let mut weir = BpfDataPlane::private_with(Sizes {
+            max_pins: arguments.max_pins,
+            // As many as the daemon remembers unless it is told otherwise.
+            max_sources: 1 << 18,
+        })?;
+        let (mut cases, tables) = cases::prepare(&mut weir, &arguments.only)?;
+        if !arguments.only.is_empty() {
+            cases.retain(|case| arguments.only.iter().any(|only| case.name.contains(only)));
+        }
+        // Only where it is measured: the table takes a gigabyte.
+        let is_classic = |case: &Case| matches!(case.program, Program::Classic);
+        let classic = cases
+            .iter()
+            .any(is_classic)
+            .then(|| cases::classic(arguments.flow_table))
+            .transpose()?;
+        let watched = [Watched::Sampled, Watched::Every].into_iter().filter(|what| {
+            let is_watched = |case: &Case| matches!(case.program, Program::Observed(watched) if watched == *what);
+            cases.iter().any(is_watched)
+        });
+        let observed = watched
+            .map(|watched| Ok((watched, watched.load()?)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        if !arguments.steady && cases.iter().any(Case::wants_pins) {
+            cases::pin_flows(&mut driver, &mut weir, arguments.max_pins)?;
+        }
+        let stage = Self {
+            driver,
+            weir,
+            tables,
+            classic,
+            observed,
+        };
+        Ok((stage, cases))
+    }
+
+    /// Measures the cases of all rows once, one after the other. Returns what the driver itself took.
+    fn round(
+        &mut self,
+        rows: &mut [Row<'_>],
+        counters: &mut Counters,
+        packets: u32,
+    ) -> anyhow::Result<Vec<f64>> {
+        let mut own_cost = Vec::new();
+        for row in rows {
+            let (own, own_counts) = counters.around(|| {
+                self.driver
+                    .measure_floor(Floor::Empty, &row.case.sample(), packets)
+            })?;
+            own_cost.push(own);
+            cases::arrange(&mut self.weir, &self.tables, row.case)?;
+            let (gross, counts) = counters.around(|| self.measure(row, packets))?;
+            row.results.push(gross - own);
+            let net = counts.into_iter().zip(own_counts);
+            let net =
+                net.map(|((event, count), (_, own))| (event, (count - own) / f64::from(packets)));
+            row.counts.push(net.collect());
+        }
+        Ok(own_cost)
+    }
+
+    fn measure(&mut self, row: &Row<'_>, packets: u32) -> anyhow::Result<f64> {
+        let (driver, sample) = (&mut self.driver, row.case.sample());
+        match (row.other, row.case.program, &mut self.classic) {
+            (Some((_, pinned)), ..) => driver.measure_pinned(pinned, &sample, packets),
+            (None, Program::Weir, _) => driver.measure(&mut self.weir, &sample, packets),
+            (None, Program::Floor(floor), _) => driver.measure_floor(floor, &sample, packets),
+            (None, Program::Classic, Some(classic)) => {
+                driver.measure_classic(classic, &sample, packets)
+            }
+            (None, Program::Observed(wanted), _) => {
+                let mut planes = self.observed.iter_mut();
+                let plane = planes.find(|(watched, _)| *watched == wanted);
+                let (_, plane) = plane.context("the program that observes is not loaded")?;
+                driver.measure(plane, &sample, packets)
+            }
+            (None, Program::Classic, None) => bail!("the classic design is not loaded"),
+        }
+        .with_context(|| {
+            format!(
+                "measuring \"{}\" (others than weir: choose cases by --only)",
+                row.name()
+            )
+        })
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let mut driver = Driver::load(arguments.max_pins)?;
-    let mut weir = BpfDataPlane::private_with(Sizes {
-        max_pins: arguments.max_pins,
-        max_sources: 1 << 20,
-    })?;
-    let (mut cases, tables) = cases::prepare(&mut weir, &arguments.only)?;
+    let (mut stage, cases) = Stage::load(&arguments)?;
     if arguments.steady {
-        return steady::run(&mut driver, &mut weir, &cases, arguments.rounds);
-    }
-    if !arguments.only.is_empty() {
-        cases.retain(|case| arguments.only.iter().any(|only| case.name.contains(only)));
+        return steady::run(&mut stage.driver, &mut stage.weir, &cases, arguments.rounds);
     }
     let others = others(&arguments)?;
     let mut rows = Vec::new();
@@ -138,49 +233,20 @@ fn main() -> anyhow::Result<()> {
         }));
     }
 
-    // Only where it is measured: the table takes a gigabyte.
-    let is_classic = |case: &Case| matches!(case.program, Program::Classic);
-    let mut classic = cases
-        .iter()
-        .any(is_classic)
-        .then(|| cases::classic(arguments.flow_table))
-        .transpose()?;
-    let watched = [Watched::Sampled, Watched::Every].into_iter().filter(|what| {
-        let is_watched = |case: &Case| matches!(case.program, Program::Observed(watched) if watched == *what);
-        cases.iter().any(is_watched)
-    });
-    let mut observed = watched
-        .map(|watched| Ok((watched, watched.load()?)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    if cases.iter().any(Case::is_pinned) {
-        cases::pin_flows(&mut driver, &mut weir)?;
-    }
-
     let mut counters = Counters::open();
     let mut own_cost = Vec::new();
-    for round in 1..=arguments.rounds {
-        eprintln!("round {round} of {}", arguments.rounds);
-        for row in &mut rows {
-            let (own, own_counts) = counters.around(|| {
-                driver.measure_floor(Floor::Empty, &row.case.sample(), arguments.packets)
-            })?;
-            own_cost.push(own);
-            cases::arrange(&mut weir, &tables, row.case)?;
-            let (gross, counts) = counters.around(|| {
-                measure(
-                    &mut driver,
-                    &mut weir,
-                    (classic.as_mut(), &mut observed),
-                    row,
-                    arguments.packets,
-                )
-            })?;
-            row.results.push(gross - own);
-            let net = counts.into_iter().zip(own_counts);
-            let net = net.map(|((event, count), (_, own))| {
-                (event, (count - own) / f64::from(arguments.packets))
-            });
-            row.counts.push(net.collect());
+    for load in 1..=arguments.loads {
+        if load > 1 {
+            // Both would not fit into the memory of a small machine.
+            drop(stage);
+            (stage, _) = Stage::load(&arguments)?;
+        }
+        for round in 1..=arguments.rounds {
+            eprintln!(
+                "load {load} of {}, round {round} of {}",
+                arguments.loads, arguments.rounds
+            );
+            own_cost.extend(stage.round(&mut rows, &mut counters, arguments.packets)?);
         }
     }
 
@@ -189,10 +255,10 @@ fn main() -> anyhow::Result<()> {
         .map(|row| report::Case::new(row.name(), row.results).counted(&row.counts))
         .collect();
     let report = Report::new(
-        (arguments.rounds, arguments.packets),
+        (arguments.loads, arguments.rounds, arguments.packets),
         lb_userspace::COMMIT,
         &own_cost,
-        weir.program_sizes()?,
+        stage.weir.program_sizes()?,
         results,
     )?;
     if let Some(directory) = &arguments.save {
@@ -218,36 +284,6 @@ fn others(arguments: &Arguments) -> anyhow::Result<Vec<(String, Pinned)>> {
         Ok((other.name.clone(), pinned))
     });
     programs.chain(links).collect()
-}
-
-fn measure(
-    driver: &mut Driver,
-    weir: &mut BpfDataPlane,
-    (classic, observed): (Option<&mut Classic>, &mut [(Watched, BpfDataPlane)]),
-    row: &Row<'_>,
-    packets: u32,
-) -> anyhow::Result<f64> {
-    let sample = row.case.sample();
-    match (row.other, row.case.program, classic) {
-        (Some((_, pinned)), ..) => driver.measure_pinned(pinned, &sample, packets),
-        (None, Program::Weir, _) => driver.measure(weir, &sample, packets),
-        (None, Program::Floor(floor), _) => driver.measure_floor(floor, &sample, packets),
-        (None, Program::Classic, Some(classic)) => {
-            driver.measure_classic(classic, &sample, packets)
-        }
-        (None, Program::Observed(wanted), _) => {
-            let plane = observed.iter_mut().find(|(watched, _)| *watched == wanted);
-            let (_, plane) = plane.context("the program that observes is not loaded")?;
-            driver.measure(plane, &sample, packets)
-        }
-        (None, Program::Classic, None) => bail!("the classic design is not loaded"),
-    }
-    .with_context(|| {
-        format!(
-            "measuring \"{}\" (others than weir: choose cases by --only)",
-            row.name()
-        )
-    })
 }
 
 #[cfg(test)]

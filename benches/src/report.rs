@@ -15,6 +15,9 @@ use crate::{
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
+    /// How often everything was loaded anew.
+    pub(crate) loads: u32,
+    /// Rounds of each load.
     pub(crate) rounds: u32,
     /// Packets of each case in each round.
     pub(crate) packets: u32,
@@ -121,7 +124,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 impl Report {
     /// Of what was measured; `commit` is the one that weir was built from.
     pub(crate) fn new(
-        (rounds, packets): (u32, u32),
+        (loads, rounds, packets): (u32, u32, u32),
         commit: &str,
         driver: &[f64],
         programs: Vec<ProgramSize>,
@@ -129,6 +132,7 @@ impl Report {
     ) -> anyhow::Result<Self> {
         Ok(Self {
             machine: Machine::this(commit)?,
+            loads,
             rounds,
             packets,
             driver_ns: median(driver),
@@ -161,8 +165,8 @@ impl Report {
             machine.kernel, machine.cpus, machine.cpu, machine.commit
         );
         println!(
-            "net ns per packet, {} rounds of {} packets (the driver takes {:.0} more)\n",
-            self.rounds, self.packets, self.driver_ns
+            "net ns per packet, {} rounds of {} packets after each of {} loads (the driver takes {:.0} more)\n",
+            self.rounds, self.packets, self.loads, self.driver_ns
         );
         println!("{:<52} {:>8} {:>8} {:>8}", "case", "median", "min", "max");
         for case in &self.cases {
