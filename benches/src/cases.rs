@@ -1,7 +1,9 @@
 //! The cases of the bench, and the maps that they run against.
 
 mod access;
+mod changes;
 mod fragments;
+mod frames;
 mod limits;
 mod observed;
 pub(crate) mod sizes;
@@ -22,11 +24,13 @@ use lb_userspace::dataplane::{
     DataPlane as _,
     bpf::{
         BpfDataPlane,
-        driver::{Classic, Driver, Floor, Flows, Sample},
+        driver::{Classic, Floor, Flows, Sample},
     },
 };
 use zerocopy::FromZeros as _;
 
+pub(crate) use changes::pin_flows;
+use frames::{ack, frame_to, syn, tcp_v4, tcp_v6, udp_v4};
 pub(crate) use observed::Watched;
 
 const VIP_V4: [u8; 4] = [203, 0, 113, 10];
@@ -342,35 +346,6 @@ fn write_budget(weir: &mut BpfDataPlane, budget: Budget) -> anyhow::Result<()> {
     })
 }
 
-/// Lets the flows of the cases of pinned flows be proven: in Moving slots, a SYN of each and a packet that fits it. Then fills what
-/// floods write to, `max_pins` of each: a flood soon meets a full map, in which each entry takes another one's place.
-pub(crate) fn pin_flows(
-    driver: &mut Driver,
-    weir: &mut BpfDataPlane,
-    max_pins: u32,
-) -> anyhow::Result<()> {
-    weir.set_table(FIRST_VIP, &*table(of_first(), State::Moving)?)?;
-    let flows = *FLOWS.last().unwrap_or(&1);
-    for frame in [syn(PINNED)?, ack(PINNED)?] {
-        let sample = Sample {
-            frame,
-            flows: Flows::Cycle(flows),
-            destinations: 0,
-            action: TX,
-        };
-        driver.measure(weir, &sample, flows)?;
-    }
-    let flood = Sample {
-        frame: syn(FLOOD)?,
-        flows: Flows::Fresh,
-        destinations: 0,
-        action: TX,
-    };
-    driver.measure(weir, &flood, max_pins)?;
-    driver.measure_floor(Floor::Lru, &flood, max_pins)?;
-    Ok(())
-}
-
 /// Loads the classic design with the first VIP and a table of so many flows.
 pub(crate) fn classic(flows: u32) -> anyhow::Result<Classic> {
     let wanted = Mode {
@@ -484,7 +459,7 @@ fn cases() -> anyhow::Result<Vec<Case>> {
     ];
     cases.extend(fragments::cases()?);
     cases.extend(sizes::cases()?);
-    changes(&mut cases)?;
+    cases.extend(changes::cases()?);
     flow_tables(&mut cases)?;
     cases.extend(access::cases()?);
     cases.extend(limits::cases()?);
@@ -505,52 +480,6 @@ fn case(name: &str, frame: Vec<u8>, flows: Flows) -> Case {
         budget: Budget::None,
         vips: Vips::Usual,
     }
-}
-
-/// Slots that change hands, of the VIP reached over l2 by IPv4.
-fn changes(cases: &mut Vec<Case>) -> anyhow::Result<()> {
-    let (known, unknown) = (ack(PINNED)?, ack(UNKNOWN)?);
-    for (word, slots) in [
-        ("Holding", State::Holding),
-        ("Moving", State::Moving),
-        ("Settling", State::Settling),
-    ] {
-        for flows in FLOWS {
-            cases.push(Case {
-                slots,
-                ..case(
-                    &format!("{word}, pinned, {}", count(flows)),
-                    known.clone(),
-                    Flows::Cycle(flows),
-                )
-            });
-        }
-        for flows in FLOWS {
-            cases.push(Case {
-                slots,
-                ..case(
-                    &format!("{word}, no pin, {}", count(flows)),
-                    unknown.clone(),
-                    Flows::Cycle(flows),
-                )
-            });
-        }
-        let floods = [
-            ("SYN flood", syn(FLOOD)?, Budget::None),
-            ("ACK flood, all pinned", ack(FLOOD)?, Budget::Endless),
-        ];
-        for (what, frame, budget) in floods {
-            // Settling slots pin nothing.
-            if slots != State::Settling {
-                cases.push(Case {
-                    slots,
-                    budget,
-                    ..case(&format!("{word}, {what}"), frame, Flows::Fresh)
-                });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The classic design, with the same packets.
@@ -581,59 +510,4 @@ fn count(flows: u32) -> String {
         _ if flows == 1 << 20 => "1M flows".to_owned(),
         _ => format!("{flows} flows"),
     }
-}
-
-/// A client's SYN.
-fn syn(client: [u8; 4]) -> anyhow::Result<Vec<u8>> {
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(client, VIP_V4, 64);
-    let mut frame = Vec::new();
-    builder
-        .tcp(40000, L2, 0, 65535)
-        .syn()
-        .write(&mut frame, &[0; 10])?;
-    Ok(frame)
-}
-
-/// A bare ACK of a client's; it fits [`syn`].
-fn ack(client: [u8; 4]) -> anyhow::Result<Vec<u8>> {
-    frame_to(client, L2)
-}
-
-/// The same, to another port.
-fn frame_to(client: [u8; 4], port: u16) -> anyhow::Result<Vec<u8>> {
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(client, VIP_V4, 64);
-    let mut frame = Vec::new();
-    builder
-        .tcp(40000, port, 1, 65535)
-        .ack(1)
-        .write(&mut frame, &[0; 10])?;
-    Ok(frame)
-}
-
-fn tcp_v4(to: [u8; 4], port: u16) -> anyhow::Result<Vec<u8>> {
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([198, 51, 100, 7], to, 64);
-    let mut frame = Vec::new();
-    builder
-        .tcp(40000, port, 1, 65535)
-        .ack(1)
-        .write(&mut frame, &[0; 10])?;
-    Ok(frame)
-}
-
-fn udp_v4() -> anyhow::Result<Vec<u8>> {
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([198, 51, 100, 7], VIP_V4, 64);
-    let mut frame = Vec::new();
-    builder.udp(40000, L2).write(&mut frame, &[0; 22])?;
-    Ok(frame)
-}
-
-fn tcp_v6(port: u16) -> anyhow::Result<Vec<u8>> {
-    let source = [0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
-    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6(source, VIP_V6, 64);
-    let mut frame = Vec::new();
-    builder
-        .tcp(40000, port, 1, 65535)
-        .ack(1)
-        .write(&mut frame, &[0; 10])?;
-    Ok(frame)
 }

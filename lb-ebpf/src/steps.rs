@@ -57,7 +57,7 @@ pub fn weir_unusual(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Judges packets of VIPs with access lists or limits that are not plain.
+/// Judges packets of VIPs with access lists or limits that are not plain, and finds out why a plain one could not be sent.
 #[xdp(frags)]
 pub fn weir_guard(ctx: XdpContext) -> u32 {
     let step = pipeline::guard(
