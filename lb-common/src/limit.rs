@@ -12,6 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     flow::Address,
     gcra::{Limit, Ticks, ticks},
+    vip::flags,
 };
 
 /// What is limited.
@@ -264,7 +265,7 @@ pub struct Sent {
     /// Who sent it.
     pub source: Address,
     /// Length of its frame, in bytes, without the FCS.
-    pub bytes: u64,
+    pub bytes: u32,
     /// Whether it asks for a new connection.
     pub is_syn: bool,
 }
@@ -273,21 +274,45 @@ pub struct Sent {
 /// same.
 const TRIES: usize = 4;
 
-/// Whether a packet is within all limits of its VIP, which it then is paid for in.
+/// What a VIP with limits of these kinds asks of the pipeline ([`flags`]).
+#[must_use]
+pub fn vip_flags(kinds: impl IntoIterator<Item = Kind>) -> u32 {
+    let (mut counted, mut of_sources, mut in_total) = (0, false, false);
+    for kind in kinds {
+        counted |= if kind.is_of_connections() {
+            flags::SYN_LIMITS
+        } else {
+            flags::LIMITS
+        };
+        of_sources |= kind.is_per_source();
+        in_total |= !kind.is_per_source();
+    }
+    match (of_sources, in_total) {
+        (true, false) => counted | flags::ONLY_SOURCES,
+        (false, true) => counted | flags::ONLY_TOTALS,
+        _ => counted,
+    }
+}
+
+/// Whether a packet is within the limits of its VIP, which it then is paid for in. `guards` are the VIP's [`vip_flags`], without
+/// those that do not concern this packet.
+///
+/// What no limit counts costs nothing.
 #[inline(always)]
-pub fn admits<T: LimitTables>(tables: &T, vip: u32, sent: &Sent) -> bool {
+pub fn admits<T: LimitTables>(tables: &T, vip: u32, guards: u32, sent: &Sent) -> bool {
+    if guards & (flags::LIMITS | flags::SYN_LIMITS) == 0 {
+        return true;
+    }
     let Some(limits) = tables.limits(vip) else {
         return true;
     };
-    if !limits.concern(sent) {
-        return true;
-    }
     let now = ticks(if limits.are_precise() {
         tables.precise_ns()
     } else {
         tables.coarse_ns()
     });
-    of_source(tables, limits, vip, sent, now) && in_total(tables, limits, vip, sent, now)
+    (guards & flags::ONLY_TOTALS != 0 || of_source(tables, limits, vip, sent, now))
+        && (guards & flags::ONLY_SOURCES != 0 || in_total(tables, limits, vip, sent, now))
 }
 
 #[inline(always)]
@@ -299,8 +324,8 @@ fn of_source<T: LimitTables>(
     now: Ticks,
 ) -> bool {
     let [.., packets, connections] = &limits.rates;
-    let counts_connection = sent.is_syn && connections.interval != 0;
-    if packets.interval == 0 && !counts_connection {
+    let connections = Some(connections).filter(|rate| sent.is_syn && rate.interval != 0);
+    if packets.interval == 0 && connections.is_none() {
         return true;
     }
     let key = limits.key(sent.source, vip);
@@ -308,32 +333,42 @@ fn of_source<T: LimitTables>(
     let Some(known) = tables.source(&key) else {
         return true;
     };
-    let mut judged = true;
     let mut is_over = false;
     if packets.interval != 0 {
-        let is_within = within(&known, packets, Kind::PacketsPerSource, now);
-        is_over |= !is_within;
-        judged &= packets.judge(tables, vip, Kind::PacketsPerSource, is_within);
+        let kind = Kind::PacketsPerSource;
+        if within(&known, packets, kind, now) {
+            tables.count_judged(vip, kind, Judgement::Allowed);
+        } else if packets.lets_over(tables, vip, kind) {
+            is_over = true;
+        } else {
+            known.count(sent.is_syn, true);
+            return false;
+        }
     }
-    if judged && counts_connection {
-        let is_within = within(&known, connections, Kind::NewConnectionsPerSource, now);
-        is_over |= !is_within;
-        judged &= connections.judge(tables, vip, Kind::NewConnectionsPerSource, is_within);
+    if let Some(connections) = connections {
+        let kind = Kind::NewConnectionsPerSource;
+        if within(&known, connections, kind, now) {
+            tables.count_judged(vip, kind, Judgement::Allowed);
+        } else if connections.lets_over(tables, vip, kind) {
+            is_over = true;
+        } else {
+            known.count(true, true);
+            return false;
+        }
     }
     known.count(sent.is_syn, is_over);
-    judged
+    true
 }
 
 /// Whether a packet is within a limit of its source, by the source's own rate if it has one.
 #[inline(always)]
 fn within<K: Known>(known: &K, rate: &Rate, kind: Kind, now: Ticks) -> bool {
     let own = known.own(kind);
-    let (interval, depth) = if own.interval == 0 {
-        (rate.interval, rate.depth)
+    if own.interval == 0 {
+        spend(&known.tat(kind), rate.depth, now, rate.interval)
     } else {
-        (own.interval, own.depth)
-    };
-    spend(&known.tat(kind), depth, now, interval)
+        spend(&known.tat(kind), own.depth, now, own.interval)
+    }
 }
 
 #[inline(always)]
@@ -346,8 +381,9 @@ fn in_total<T: LimitTables>(
 ) -> bool {
     let [packets, bytes, connections, ..] = &limits.rates;
     let counts_connection = sent.is_syn && connections.interval != 0;
+    let len = u64::from(sent.bytes);
     if bytes.interval != 0 {
-        tables.count_bytes(vip, sent.bytes);
+        tables.count_bytes(vip, len);
     }
     (packets.interval == 0 || total(tables, packets, (vip, Kind::Packets), now, packets.interval))
         && (bytes.interval == 0
@@ -356,7 +392,7 @@ fn in_total<T: LimitTables>(
                 bytes,
                 (vip, Kind::Bytes),
                 now,
-                bytes.interval.wrapping_mul(sent.bytes),
+                bytes.interval.wrapping_mul(len),
             ))
         && (!counts_connection
             || total(
@@ -396,32 +432,48 @@ fn total<T: LimitTables>(
     } else {
         true
     };
-    rate.judge(tables, vip, kind, is_within)
+    if is_within {
+        tables.count_judged(vip, kind, Judgement::Allowed);
+        true
+    } else {
+        rate.lets_over(tables, vip, kind)
+    }
 }
 
 impl Rate {
-    /// Counts a packet, and tells whether it goes on.
-    #[inline(always)]
-    fn judge<T: LimitTables>(&self, tables: &T, vip: u32, kind: Kind, is_within: bool) -> bool {
-        let judgement = if is_within {
-            Judgement::Allowed
-        } else if self.flags & rate_flags::OBSERVE != 0 {
+    /// Counts a packet that is over the limit, and tells whether it goes on. A function of its own, so that what is within pays
+    /// nothing for it.
+    #[inline(never)]
+    fn lets_over<T: LimitTables>(&self, tables: &T, vip: u32, kind: Kind) -> bool {
+        let is_observed = self.flags & rate_flags::OBSERVE != 0;
+        let judgement = if is_observed {
             Judgement::Observed
         } else {
             Judgement::Dropped
         };
         tables.count_judged(vip, kind, judgement);
-        !matches!(judgement, Judgement::Dropped)
+        is_observed
     }
 }
 
 /// Pays from a TAT, if it bears that.
 #[inline(always)]
 fn spend<T: Tat>(tat: &T, depth: Ticks, now: Ticks, cost: Ticks) -> bool {
-    let limit = Limit { depth };
-    let mut seen = tat.load();
-    for _ in 0..TRIES {
-        let Some(next) = limit.admit(seen, now, cost) else {
+    let seen = tat.load();
+    let Some(next) = (Limit { depth }).admit(seen, now, cost) else {
+        return false;
+    };
+    match tat.exchange(seen, next) {
+        Ok(()) => true,
+        Err(seen) => spend_again(tat, depth, now, cost, seen),
+    }
+}
+
+/// Pays from a TAT that somebody else has just changed to `seen`. A function of its own, for it is rare.
+#[inline(never)]
+fn spend_again<T: Tat>(tat: &T, depth: Ticks, now: Ticks, cost: Ticks, mut seen: Ticks) -> bool {
+    for _ in 1..TRIES {
+        let Some(next) = (Limit { depth }).admit(seen, now, cost) else {
             return false;
         };
         match tat.exchange(seen, next) {
@@ -434,21 +486,6 @@ fn spend<T: Tat>(tat: &T, depth: Ticks, now: Ticks, cost: Ticks) -> bool {
 }
 
 impl Limits {
-    /// Whether any limit counts this packet. What none counts costs no clock read.
-    #[inline(always)]
-    const fn concern(&self, sent: &Sent) -> bool {
-        let [
-            packets,
-            bytes,
-            connections,
-            per_source,
-            connections_per_source,
-        ] = &self.rates;
-        let every = packets.interval | bytes.interval | per_source.interval;
-        let syns = connections.interval | connections_per_source.interval;
-        every != 0 || (sent.is_syn && syns != 0)
-    }
-
     /// Whether they are held by the precise clock.
     #[inline(always)]
     const fn are_precise(&self) -> bool {

@@ -239,7 +239,7 @@ impl Traced {
 /// The maps that the pipeline reads and counts in.
 pub trait Tables: Pins + LimitTables {
     /// Settings of the node.
-    fn node(&self) -> Option<&Node>;
+    fn hash_keys(&self) -> Option<&HashKeys>;
     /// All VIPs.
     fn vips(&self) -> Option<&VipTable>;
     /// The lookup table of a VIP.

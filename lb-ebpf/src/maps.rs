@@ -3,7 +3,10 @@
 //! All lookups on the common way are of arrays, which the kernel turns into a few inline instructions. User space
 //! finds the maps by these names and checks their key and value sizes.
 
-use core::intrinsics::{AtomicOrdering, atomic_or};
+use core::{
+    cell::UnsafeCell,
+    intrinsics::{AtomicOrdering, atomic_or},
+};
 
 use aya_ebpf::{
     Global,
@@ -17,7 +20,7 @@ use aya_ebpf::{
 use lb_common::{
     access::{COUNTERS, MAX_BLOCKS, MAX_LISTED, PrefixKey},
     backend::Backend,
-    flow::Flow,
+    flow::{Flow, HASH_KEYS as HASH_KEYS_LEN, HashKeys},
     fragment::{FragmentKey, MAX_FRAGMENTED},
     gcra::{Limit, Ticks, ticks},
     marks::{Mark, Marks},
@@ -39,6 +42,19 @@ pub(crate) static TRACE: Global<u8> = Global::new(0);
 
 /// [`TRACE`] against the maps of a running daemon: nothing at all is written to them.
 pub(crate) const LIVE: u8 = 2;
+
+/// The keys of the flow hash, as [`NODE`] has them: all packets need them, and to find a variable takes no lookup. User space writes it.
+#[unsafe(no_mangle)]
+static HASH_KEYS: Keys = Keys(UnsafeCell::new(HashKeys {
+    keys: [0; HASH_KEYS_LEN],
+}));
+
+/// Keys that user space changes.
+#[repr(transparent)]
+struct Keys(UnsafeCell<HashKeys>);
+
+// SAFETY: programs only read it.
+unsafe impl Sync for Keys {}
 
 /// Settings of the node.
 #[btf_map]
@@ -328,8 +344,10 @@ impl KernelTables {
 
 impl Tables for KernelTables {
     #[inline(always)]
-    fn node(&self) -> Option<&Node> {
-        NODE.get(0)
+    fn hash_keys(&self) -> Option<&HashKeys> {
+        // SAFETY: user space alone writes it, and a packet that sees some keys of the old and some of the new goes astray as all of
+        // its flow's packets do in that moment.
+        Some(unsafe { &*HASH_KEYS.0.get() })
     }
 
     #[inline(always)]

@@ -4,8 +4,8 @@ use lb_common::{
     backend::mode,
     flow::Address,
     gcra::{MAX_DEPTH, TICKS_PER_SECOND},
-    limit::{Kind, Limits, Rate, rate_flags},
-    vip::{VipEntry, VipKey, flags},
+    limit::{Kind, Limits, Rate, rate_flags, vip_flags},
+    vip::{VipEntry, VipKey},
 };
 use lb_userspace::dataplane::{
     DataPlane as _,
@@ -28,17 +28,16 @@ const PREFIX: u32 = 26;
 /// Writes the VIPs with their limits; `first` is the id of the first.
 pub(super) fn prepare(weir: &mut BpfDataPlane, first: u32) -> anyhow::Result<Vec<VipEntry>> {
     let vip_address = Address::from_v4(VIP_V4);
-    let every = flags::LIMITS;
-    let vips: [(u16, &[Kind], u64, u32); 6] = [
-        (TOTAL, &[Kind::Packets], MAX_DEPTH, every),
-        (SOURCES, &[Kind::PacketsPerSource], MAX_DEPTH, every),
-        (ALL, &Kind::ALL, MAX_DEPTH, every | flags::SYN_LIMITS),
-        (SYNS, &[Kind::NewConnections], MAX_DEPTH, flags::SYN_LIMITS),
-        (OVER, &[Kind::PacketsPerSource], 0, every),
-        (PRECISE, &[Kind::PacketsPerSource], MAX_DEPTH, every),
+    let vips: [(u16, &[Kind], u64); 6] = [
+        (TOTAL, &[Kind::Packets], MAX_DEPTH),
+        (SOURCES, &[Kind::PacketsPerSource], MAX_DEPTH),
+        (ALL, &Kind::ALL, MAX_DEPTH),
+        (SYNS, &[Kind::NewConnections], MAX_DEPTH),
+        (OVER, &[Kind::PacketsPerSource], 0),
+        (PRECISE, &[Kind::PacketsPerSource], MAX_DEPTH),
     ];
     let mut entries = Vec::new();
-    for (id, (port, kinds, depth, flags)) in (first..).zip(vips) {
+    for (id, (port, kinds, depth)) in (first..).zip(vips) {
         let wanted = Mode {
             port,
             kind: mode::L2,
@@ -74,7 +73,7 @@ pub(super) fn prepare(weir: &mut BpfDataPlane, first: u32) -> anyhow::Result<Vec
         entries.push(VipEntry {
             key: VipKey::new(vip_address, port.to_be_bytes(), 6),
             id,
-            flags,
+            flags: vip_flags(kinds.iter().copied()),
         });
     }
     Ok(entries)

@@ -49,6 +49,7 @@ impl Known for Place {
 #[derive(Default)]
 struct Maps {
     limits: Limits,
+    vip_flags: u32,
     now_ns: Cell<u64>,
     clock_reads: Cell<u32>,
     coarse_reads: Cell<u32>,
@@ -123,7 +124,10 @@ fn maps(limits: &[(Kind, Rate)]) -> Maps {
         high: u64::MAX,
         low: u64::MAX,
     };
-    let mut maps = Maps::default();
+    let mut maps = Maps {
+        vip_flags: vip_flags(limits.iter().map(|(kind, _)| *kind)),
+        ..Maps::default()
+    };
     maps.limits.mask_v4 = every_bit;
     maps.limits.mask_v6 = every_bit;
     for (kind, rate) in limits {
@@ -146,13 +150,21 @@ impl Maps {
         judged.get(&(kind, judgement)).copied().unwrap_or(0)
     }
 
+    fn admit(&self, vip: u32, sent: &Sent) -> bool {
+        let mut guards = self.vip_flags;
+        if !sent.is_syn {
+            guards &= !flags::SYN_LIMITS;
+        }
+        admits(self, vip, guards, sent)
+    }
+
     /// Sends one packet a microsecond for a second, from one CPU after the other; returns how many pass.
     fn second(&self, cpus: usize, sent: &Sent) -> u64 {
         let mut passed = 0;
         for step in 0..1_000_000 {
             self.now_ns.set(self.now_ns.get() + 1000);
             self.cpu.set(step % cpus);
-            passed += u64::from(admits(self, 1, sent));
+            passed += u64::from(self.admit(1, sent));
         }
         passed
     }
@@ -177,6 +189,31 @@ fn batches_of_several_cpus_add_up_to_the_limit() {
         assert!((10_700..=10_800).contains(&first), "{cpus} CPUs: {first}");
         let second = maps.second(cpus, &sent(1, false));
         assert!((9_990..=10_010).contains(&second), "{cpus} CPUs: {second}");
+    }
+}
+
+/// What CPUs hold was paid for before: after a pause it comes on top of the burst.
+#[test]
+fn after_a_pause_cpus_let_through_what_they_hold_and_the_burst_and_no_more() {
+    for cpus in [1, 4] {
+        let batch = 800 / 8 / u64::try_from(cpus).unwrap();
+        let maps = maps(&[(Kind::Packets, rate(10_000, 800, batch))]);
+        maps.second(cpus, &sent(1, false));
+        // Each uses up what it holds, and takes a batch for the next packet.
+        for cpu in 0..cpus {
+            maps.cpu.set(cpu);
+            while maps.credit(1, Kind::Packets) < (batch - 1) * TICKS_PER_SECOND / 10_000 {
+                maps.now_ns.set(maps.now_ns.get() + 1_000_000_000);
+                assert!(maps.admit(1, &sent(1, false)));
+            }
+        }
+        maps.now_ns.set(maps.now_ns.get() + 1_000_000_000);
+        let mut passed = 0u64;
+        for step in 0..10_000 {
+            maps.cpu.set(step % cpus);
+            passed += u64::from(maps.admit(1, &sent(1, false)));
+        }
+        assert!((870..=900).contains(&passed), "{cpus} CPUs: {passed}");
     }
 }
 
@@ -251,7 +288,7 @@ fn a_coarse_clock_changes_no_rate() {
             maps.now_ns.set(maps.now_ns.get() + 1_000_000_000);
             for _ in 0..10_000 {
                 maps.now_ns.set(maps.now_ns.get() + 1_000_000);
-                assert!(admits(&maps, 0, &sent(1, false)), "{kind:?} {tick_ms} ms");
+                assert!(maps.admit(0, &sent(1, false)), "{kind:?} {tick_ms} ms");
             }
         }
     }

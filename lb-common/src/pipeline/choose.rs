@@ -37,16 +37,23 @@ impl Choice {
         (self.vip_flags & flags::GUARDS) | (current ^ previous) as u32 == 0 && current != NOBODY
     }
 
+    /// What must judge the packet before it goes on, of [`flags`].
+    #[inline(always)]
+    pub(super) const fn guards(&self) -> u32 {
+        let not_this = if self.is_syn { 0 } else { flags::SYN_LIMITS };
+        // Where there is nobody, it may be a peer's, who knows of backends.
+        let nobodys = if self.slot.is_nobodys() {
+            flags::NOBODYS
+        } else {
+            0
+        };
+        self.vip_flags & !not_this | nobodys
+    }
+
     /// Whether access lists or limits must judge the packet first, or another node may have sent it.
     #[inline(always)]
     pub(super) const fn is_guarded(&self) -> bool {
-        let guards = if self.is_syn {
-            flags::GUARDS
-        } else {
-            flags::GUARDS & !flags::SYN_LIMITS
-        };
-        // Where there is nobody, it may be a peer's, who knows of backends.
-        self.vip_flags & guards != 0 || self.slot.is_nobodys()
+        self.guards() & (flags::GUARDS | flags::NOBODYS) != 0
     }
 
     /// The step that a packet must take before it can go there.
@@ -159,8 +166,8 @@ pub(super) fn error_about<P: Packet, T: Tables>(
 
 #[inline(always)]
 fn hash<T: Tables>(tables: &T, flow: &Flow, vip: &VipEntry) -> Result<u32, Reason> {
-    let node = tables.node().ok_or(Reason::TableMissing)?;
-    Ok(vip.hash(&node.hash_keys, flow))
+    let keys = tables.hash_keys().ok_or(Reason::TableMissing)?;
+    Ok(vip.hash(keys, flow))
 }
 
 /// The slot of a VIP's flow.

@@ -17,10 +17,8 @@ use crate::{
 struct Asked {
     sent: Sent,
     vip: u32,
-    /// [`flags`] of the VIP.
-    vip_flags: u32,
-    /// Whether nobody serves its slot.
-    is_nobodys: bool,
+    /// [`Choice::guards`].
+    guards: u32,
 }
 
 /// Whether a packet for a VIP may go on to where it is to go.
@@ -35,12 +33,11 @@ pub(super) fn admit<P: Packet, T: Tables>(
     let asked = Asked {
         sent: Sent {
             source: parsed.flow.source,
-            bytes: u64::from(parsed.ip.frame_len),
+            bytes: parsed.ip.frame_len,
             is_syn: choice.is_syn,
         },
         vip,
-        vip_flags: choice.vip_flags,
-        is_nobodys: choice.slot.is_nobodys(),
+        guards: choice.guards(),
     };
     match judge(packet, tables, &asked) {
         Reason::Forwarded => Ok(()),
@@ -51,21 +48,20 @@ pub(super) fn admit<P: Packet, T: Tables>(
 /// The reason to go no further, or [`Reason::Forwarded`]. A plain number is what functions of BPF return.
 #[inline(never)]
 fn judge<P: Packet, T: Tables>(packet: &P, tables: &T, asked: &Asked) -> Reason {
+    let guards = asked.guards;
     // Who sent it has judged it: also where this node's view is another one, down to nobody who serves.
-    if (asked.vip_flags & flags::SHARED != 0 || asked.is_nobodys) && is_peers(packet, tables) {
+    if guards & (flags::SHARED | flags::NOBODYS) != 0 && is_peers(packet, tables) {
         return Reason::Peer;
     }
-    if asked.is_nobodys {
+    if guards & flags::NOBODYS != 0 {
         return Reason::NoBackend;
     }
-    if asked.vip_flags & flags::ACCESS != 0
+    if guards & flags::ACCESS != 0
         && let Access::Denied = access::judge(tables, asked.vip, asked.sent.source)
     {
         return Reason::Denied;
     }
-    if asked.vip_flags & (flags::LIMITS | flags::SYN_LIMITS) != 0
-        && !limit::admits(tables, asked.vip, &asked.sent)
-    {
+    if !limit::admits(tables, asked.vip, guards, &asked.sent) {
         return Reason::Limited;
     }
     Reason::Forwarded

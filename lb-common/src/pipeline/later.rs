@@ -102,8 +102,8 @@ fn pinned<P: Packet, T: Tables>(
     let parsed = noted.parsed();
     let segment = segment(packet, &parsed)?;
     // Not the hash that chose the slot, which another affinity would change.
-    let node = tables.node().ok_or(Reason::TableMissing)?;
-    let hash = node.hash_keys.hash(&parsed.flow);
+    let keys = tables.hash_keys().ok_or(Reason::TableMissing)?;
+    let hash = keys.hash(&parsed.flow);
     let backend = pin::route(tables, noted.slot, idle, (&parsed.flow, hash), segment);
     if backend == NOBODY {
         return Err(Reason::NoBackend);

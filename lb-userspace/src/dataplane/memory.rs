@@ -386,6 +386,10 @@ impl DataPlane for Memory {
         Ok(is_free)
     }
 
+    fn are_marks_kept(&self) -> bool {
+        self.counts.borrow().marks.is_some()
+    }
+
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
         let counts = self.counts.borrow();
         Ok(counts.pin_counters.get(&kind).copied().unwrap_or_default())

@@ -130,6 +130,8 @@ pub trait DataPlane: Observing {
     ///
     /// To be called while no slot changes hands: then no packet marks a flow.
     fn keep_marks(&mut self) -> anyhow::Result<bool>;
+    /// Whether marks are kept.
+    fn are_marks_kept(&self) -> bool;
     /// What became of the pins of a kind, summed over the CPUs.
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters>;
     /// Blocks a prefix.

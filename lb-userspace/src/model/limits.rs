@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use lb_common::{
     flow::Address,
     gcra::{MAX_DEPTH, TICKS_PER_SECOND, Ticks},
-    limit::{Kind, Limits, OwnRate, Rate, rate_flags},
-    vip::flags,
+    limit::{self, Kind, Limits, OwnRate, Rate, rate_flags},
 };
 
 use crate::config::{self, LONGEST_FRAME};
@@ -86,14 +85,7 @@ pub fn own_rate(thousandths: u64, burst: u64) -> OwnRate {
 /// What a VIP with these limits asks of the pipeline.
 #[must_use]
 pub fn vip_flags(limits: &config::Limits) -> u32 {
-    let of = |kind: &Kind| {
-        if kind.is_of_connections() {
-            flags::SYN_LIMITS
-        } else {
-            flags::LIMITS
-        }
-    };
-    limits.by_kind.keys().fold(0, |all, kind| all | of(kind))
+    limit::vip_flags(limits.by_kind.keys().copied())
 }
 
 fn as_ticks(kind: Kind, (thousandths, burst): (u64, u64), is_observed: bool, cpus: usize) -> Rate {
@@ -136,6 +128,8 @@ fn mask(bits: u8) -> Address {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::vip::flags;
+
     use std::{net::IpAddr, time::Duration};
 
     use super::*;
@@ -290,7 +284,12 @@ mod tests {
     #[test]
     fn only_syns_are_held_up_by_limits_of_connections() {
         let connections = of([(Kind::NewConnections, limit(10, 5))]);
-        assert_eq!(vip_flags(&connections), flags::SYN_LIMITS);
+        assert_eq!(
+            vip_flags(&connections),
+            flags::SYN_LIMITS | flags::ONLY_TOTALS
+        );
+        let source = of([(Kind::PacketsPerSource, limit(10, 5))]);
+        assert_eq!(vip_flags(&source), flags::LIMITS | flags::ONLY_SOURCES);
         let both = of([
             (Kind::NewConnectionsPerSource, limit(10, 5)),
             (Kind::Bytes, limit(10, 65_536)),

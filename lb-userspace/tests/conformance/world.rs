@@ -10,7 +10,7 @@ use lb_common::{
     encap,
     flow::{Address, Flow, HASH_KEYS, HashKeys},
     gcra::MAX_DEPTH,
-    limit::{Kind, Limits, Rate, rate_flags},
+    limit::{Kind, Limits, Rate, rate_flags, vip_flags},
     pin::Idle,
     slot::{NOBODY, Slot, SlotTable},
     tables::{Interface, Node},
@@ -313,7 +313,7 @@ impl Plan {
         let mut plan = Self::new();
         for entry in &mut plan.entries {
             if entry.flags & (flags::LIMITS | flags::SYN_LIMITS) == 0 {
-                entry.flags |= flags::LIMITS | flags::SYN_LIMITS;
+                entry.flags |= vip_flags(Kind::ALL);
                 plan.limits.push((entry.id, limits(&Kind::ALL, true, 0)));
             }
         }
@@ -363,21 +363,16 @@ impl Plan {
             (0, 0) => 0,
             _ => flags::ACCESS,
         };
-        let syns = [Kind::NewConnections];
-        let limited = match port {
-            port::LIMITED => Some((limits(&[Kind::PacketsPerSource], false, 0), flags::LIMITS)),
-            port::OBSERVED => Some((
-                limits(&Kind::ALL, false, rate_flags::OBSERVE),
-                flags::LIMITS | flags::SYN_LIMITS,
-            )),
-            port::SYN_LIMITED | port::MOVING_LIMITED => {
-                Some((limits(&syns, false, 0), flags::SYN_LIMITS))
-            }
+        let limited: Option<(&[Kind], u64)> = match port {
+            port::LIMITED => Some((&[Kind::PacketsPerSource], 0)),
+            port::OBSERVED => Some((&Kind::ALL, rate_flags::OBSERVE)),
+            port::SYN_LIMITED | port::MOVING_LIMITED => Some((&[Kind::NewConnections], 0)),
             _ => None,
         };
-        let guard = limited.map_or(0, |(limits, flags)| {
-            self.limits.push((u32::from(vip), limits));
-            flags
+        let guard = limited.map_or(0, |(kinds, facts)| {
+            self.limits
+                .push((u32::from(vip), limits(kinds, false, facts)));
+            vip_flags(kinds.iter().copied())
         });
         self.entries.push(VipEntry {
             key: VipKey::new(address(host), port.to_be_bytes(), protocol),

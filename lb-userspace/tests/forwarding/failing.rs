@@ -126,6 +126,9 @@ impl DataPlane for Failing {
     fn keep_marks(&mut self) -> anyhow::Result<bool> {
         self.write()?.keep_marks()
     }
+    fn are_marks_kept(&self) -> bool {
+        self.memory.are_marks_kept()
+    }
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {
         self.memory.pin_counters(kind)
     }

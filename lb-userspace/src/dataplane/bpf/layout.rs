@@ -351,7 +351,7 @@ mod tests {
                 .collect()
         };
         // What is left are no maps: settings of the program.
-        let settings = ["TRACE", "AYA_LOG_LEVEL", "LICENSE"].map(String::from);
+        let settings = ["TRACE", "HASH_KEYS", "AYA_LOG_LEVEL", "LICENSE"].map(String::from);
         let settings = BTreeSet::from(settings);
         assert_eq!(others(super::super::object::OBJECT, &[]), settings);
         assert_eq!(

@@ -79,6 +79,8 @@ pub struct BpfDataPlane {
     ingress: Option<u32>,
     /// Whether no program but this one's pins flows.
     is_alone: bool,
+    /// Whether this program's pins are marked ([`lb_common::marks`]).
+    are_marks_kept: bool,
 }
 
 /// How large a loaded program is.
@@ -203,6 +205,7 @@ impl BpfDataPlane {
             object,
             observer: None,
             is_alone: pins.is_none(),
+            are_marks_kept: false,
             pins,
             empty_table: inner_map(&*empty)?,
             ingress: None,
@@ -226,7 +229,9 @@ impl BpfDataPlane {
             Marks::new_box_zeroed().map_err(|error| anyhow::anyhow!("making marks: {error:?}"))?;
         marks.is_kept = u64::from(are_kept);
         let set = self.object.marks.set(0, Value::from_ref(&*marks), 0);
-        set.context("writing which flows are marked")
+        set.context("writing which flows are marked")?;
+        self.are_marks_kept = are_kept;
+        Ok(())
     }
 
     fn take_off_others(&self, interfaces: &[String]) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use aya::{
 };
 use lb_common::{
     backend::Backend,
-    flow::Flow,
+    flow::{Flow, HashKeys},
     fragment::FragmentKey,
     limit::{Limits, Share, Source, SourceKey, Totals},
     marks::Marks,
@@ -46,6 +46,9 @@ pub(super) static OBSERVING: &[u8] =
 
 /// The program's name in the object.
 const PROGRAM: &str = "weir_xdp";
+
+/// The map that holds the variables of an object: one, the keys of the flow hash.
+const VARIABLES: &str = ".bss";
 
 /// The programs of the pipeline's later steps, by [`lb_common::tables::step`].
 const STEP_PROGRAMS: [&str; step::COUNT] = [
@@ -110,6 +113,8 @@ pub(super) struct Object {
     /// The later steps of the program. The kernel empties this map when its last user closes it.
     pub(super) steps: MapData,
     pub(super) node: Array<MapData, Value<Node>>,
+    /// The variable that packets read the hash keys of `node` from: each loaded object has its own.
+    pub(super) keys: Array<MapData, Value<HashKeys>>,
     pub(super) vips: ArrayOfMaps<MapData, Inner<VipTable>>,
     pub(super) tables: ArrayOfMaps<MapData, Inner<SlotTable>>,
     /// The same map, for handles of other threads.
@@ -201,28 +206,12 @@ impl Object {
         let mut ebpf = loader
             .load(program.object())
             .context("loading the BPF maps (needs root, or CAP_BPF and CAP_NET_ADMIN)")?;
-        for name in [PROGRAM].into_iter().chain(program.steps()) {
-            xdp(&mut ebpf, name)?.load().with_context(|| {
-                format!("loading {name} (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")
-            })?;
-        }
-        let mut map = ebpf
-            .take_map("STEPS")
-            .context("the object lacks the map STEPS")?;
-        let mut steps =
-            ProgramArray::try_from(&mut map).context("the map STEPS has another type")?;
-        for (name, index) in program.steps().zip(0u32..) {
-            steps
-                .set(index, xdp(&mut ebpf, name)?.fd()?, 0)
-                .with_context(|| format!("linking {name}"))?;
-        }
+        let steps = load_programs(&mut ebpf, program)?;
         let tables_fd = tables_fd(&ebpf)?;
-        let Map::ProgramArray(steps) = map else {
-            bail!("the map STEPS has another type")
-        };
-        Ok(Self {
+        let mut object = Self {
             steps,
             node: take(&mut ebpf, "NODE")?,
+            keys: take(&mut ebpf, VARIABLES)?,
             vips: take(&mut ebpf, "VIPS")?,
             tables: take(&mut ebpf, "TABLES")?,
             tables_fd,
@@ -252,7 +241,20 @@ impl Object {
             limit_shares: take(&mut ebpf, "LIMIT_SHARES")?,
             sources: take(&mut ebpf, SOURCES)?,
             ebpf,
-        })
+        };
+        object.take_keys()?;
+        Ok(object)
+    }
+
+    /// Hashes flows by the keys of the node's settings from now on.
+    pub(super) fn take_keys(&mut self) -> anyhow::Result<()> {
+        let Value(node) = self
+            .node
+            .get(&0, 0)
+            .context("reading the node's settings")?;
+        self.keys
+            .set(0, Value::from_ref(&node.hash_keys), 0)
+            .context("writing the keys of the flow hash")
     }
 
     /// Name of the pin of this object's steps: each loaded object has its own, so that one that is swapped in
@@ -281,6 +283,28 @@ impl Object {
     pub(super) fn program(&mut self) -> anyhow::Result<&mut Xdp> {
         xdp(&mut self.ebpf, PROGRAM)
     }
+}
+
+/// Loads the programs of an object and links its steps, whose map is returned.
+fn load_programs(ebpf: &mut Ebpf, program: Program) -> anyhow::Result<MapData> {
+    for name in [PROGRAM].into_iter().chain(program.steps()) {
+        xdp(ebpf, name)?.load().with_context(|| {
+            format!("loading {name} (needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)")
+        })?;
+    }
+    let mut map = ebpf
+        .take_map("STEPS")
+        .context("the object lacks the map STEPS")?;
+    let mut steps = ProgramArray::try_from(&mut map).context("the map STEPS has another type")?;
+    for (name, index) in program.steps().zip(0u32..) {
+        steps
+            .set(index, xdp(ebpf, name)?.fd()?, 0)
+            .with_context(|| format!("linking {name}"))?;
+    }
+    let Map::ProgramArray(steps) = map else {
+        bail!("the map STEPS has another type")
+    };
+    Ok(steps)
 }
 
 /// Where each map is pinned.

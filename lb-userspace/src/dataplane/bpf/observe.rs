@@ -43,6 +43,11 @@ impl Observer {
         })
     }
 
+    /// As [`Object::take_keys`].
+    pub(super) fn take_keys(&mut self) -> anyhow::Result<()> {
+        self.object.take_keys()
+    }
+
     /// Writes who watches what.
     pub(super) fn watch(&mut self, watches: &Watches) -> anyhow::Result<()> {
         let lots = self.written.sampled.iter().zip(&watches.sampled);
@@ -129,6 +134,8 @@ impl Observing for BpfDataPlane {
     }
 
     fn take_observer(&mut self, mut observer: Box<Observer>) -> anyhow::Result<Box<dyn Records>> {
+        // They may be others since it was loaded.
+        observer.take_keys()?;
         let records = observer.records.take();
         self.observer = Some(observer);
         Ok(Box::new(records.context("its records are read already")?))
@@ -191,5 +198,65 @@ impl BpfDataPlane {
             Some(observer) if observer.is_in => observer.object.program(),
             _ => self.object.program(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{flow::HashKeys, tables::Node};
+
+    use super::*;
+    use crate::dataplane::{
+        DataPlane as _, Sizes,
+        bpf::{ProgramLog, detach},
+    };
+
+    const SIZES: Sizes = Sizes {
+        max_pins: 1024,
+        max_sources: 1024,
+    };
+
+    fn node(key: u64) -> Node {
+        Node::new(HashKeys { keys: [key; 11] })
+    }
+
+    fn key(object: &Object) -> u64 {
+        object.keys.get(&0, 0).unwrap().0.keys[0]
+    }
+
+    /// Each object has a copy of the keys: one that is stale would send flows astray for as long as somebody watches.
+    #[test]
+    fn every_program_hashes_by_the_keys_that_were_set_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let pin_path = directory.path().join("bpf");
+        let mut plane = BpfDataPlane::open(&pin_path, ProgramLog::Off, SIZES).unwrap();
+        plane.set_node(&node(1)).unwrap();
+        let observer = plane.load_observer().unwrap()().unwrap();
+        assert_eq!(
+            key(&observer.object),
+            1,
+            "those of the maps it is loaded over"
+        );
+        plane.set_node(&node(2)).unwrap();
+        drop(plane.take_observer(observer).unwrap());
+        let keys = |plane: &BpfDataPlane| {
+            let observer = plane
+                .observer
+                .as_ref()
+                .map(|observer| key(&observer.object));
+            (key(&plane.object), observer)
+        };
+        assert_eq!(
+            keys(&plane),
+            (2, Some(2)),
+            "set between its loading and its coming"
+        );
+        plane.set_node(&node(3)).unwrap();
+        assert_eq!(keys(&plane), (3, Some(3)));
+        drop(plane);
+        let plane = BpfDataPlane::open(&pin_path, ProgramLog::Off, SIZES).unwrap();
+        assert_eq!(keys(&plane), (3, None), "those of the daemon before");
+        drop(plane);
+        detach(&pin_path).unwrap();
     }
 }

@@ -45,7 +45,11 @@ impl DataPlane for BpfDataPlane {
         self.object
             .node
             .set(0, Value::from_ref(node), 0)
-            .context("writing the node's settings")
+            .context("writing the node's settings")?;
+        self.object.take_keys()?;
+        self.observer
+            .as_mut()
+            .map_or(Ok(()), |observer| observer.take_keys())
     }
 
     fn set_backend(&mut self, id: u16, backend: &Backend) -> anyhow::Result<()> {
@@ -304,6 +308,10 @@ impl DataPlane for BpfDataPlane {
         }
         self.set_marks(true)?;
         Ok(true)
+    }
+
+    fn are_marks_kept(&self) -> bool {
+        self.are_marks_kept
     }
 
     fn pin_counters(&self, kind: Kind) -> anyhow::Result<PinCounters> {

@@ -5,14 +5,14 @@ use std::collections::hash_map::Entry;
 use lb_common::{
     access::PrefixKey,
     backend::Backend,
-    flow::Flow,
+    flow::{Flow, HashKeys},
     fragment::FragmentKey,
     limit::{self, Judgement, LimitTables, Limits, SourceKey},
     noted::Noted,
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
     slot::SlotTable,
-    tables::{Answer, Interface, Limited, MAX_REASONS, Node, Tables},
+    tables::{Answer, Interface, Limited, MAX_REASONS, Tables},
     vip::VipTable,
 };
 
@@ -109,8 +109,8 @@ impl LimitTables for Memory {
 }
 
 impl Tables for Memory {
-    fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
+    fn hash_keys(&self) -> Option<&HashKeys> {
+        self.node.as_ref().map(|node| &node.hash_keys)
     }
 
     fn vips(&self) -> Option<&VipTable> {
