@@ -193,7 +193,7 @@ fn field_names_are_stable() {
     assert_eq!(
         keys(&json),
         sorted(
-            "ready node version commit generation config interfaces vips reasons access maps pins programs fleet agreement observed kubernetes \
+            "ready node version commit generation config interfaces vips reasons access maps pins marks_kept programs fleet agreement observed kubernetes \
              drained announcements announcement_counts overrides problems"
         )
     );

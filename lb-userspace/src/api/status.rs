@@ -42,6 +42,8 @@ pub struct Status {
     pub maps: Vec<MapStatus>,
     /// What became of the flows that were remembered, by the map that they were in.
     pub pins: Vec<PinsStatus>,
+    /// Whether a filter tells packets which flows have no pin that counts, so that floods into slots that change hands cost less.
+    pub marks_kept: bool,
     /// How often the programs ran, and for how long; none where the kernel has counted nothing (`kernel.bpf_stats_enabled`).
     pub programs: Vec<ProgramStatus>,
     /// Limits that the whole fleet keeps; `null` where there are none.

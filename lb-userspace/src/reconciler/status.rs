@@ -122,6 +122,7 @@ impl<D: DataPlane> Reconciler<D> {
             access,
             maps: self.maps_status(),
             pins,
+            marks_kept: self.plane.are_marks_kept(),
             programs: programs.into_iter().map(ProgramStatus::from).collect(),
             fleet: self.fleet_status(),
             agreement: self.agreement_status(),

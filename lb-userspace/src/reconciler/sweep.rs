@@ -148,10 +148,11 @@ impl Marking {
                 *self = Self::Unclear;
                 return Ok(None);
             }
-            Self::Kept => return Ok(None),
+            // Other keys of the flow hash take them away.
+            Self::Kept if plane.are_marks_kept() => return Ok(None),
             Self::Waiting(next, _) if *next > now => return Ok(Some(*next)),
             Self::Waiting(_, pause) => MARKS.min(*pause * 2),
-            Self::Unclear => PAUSE,
+            Self::Kept | Self::Unclear => PAUSE,
         };
         if plane.keep_marks()? {
             *self = Self::Kept;

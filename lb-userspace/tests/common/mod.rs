@@ -219,6 +219,7 @@ pub(crate) fn status() -> Status {
         access: access(),
         programs: programs(),
         pins: pins(),
+        marks_kept: true,
         problems: vec!["backend 10.0.0.12 of VIP web has no next hop yet".to_owned()],
     }
 }

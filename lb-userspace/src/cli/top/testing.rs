@@ -275,6 +275,7 @@ fn sample(seconds: u64) -> Sample {
         access: AccessStatus::default(),
         maps: Vec::new(),
         pins: Vec::new(),
+        marks_kept: true,
         programs: Vec::new(),
         fleet: None,
         agreement: None,

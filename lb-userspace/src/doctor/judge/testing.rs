@@ -213,6 +213,7 @@ pub(super) fn status() -> Status {
         access: AccessStatus::default(),
         maps: Vec::new(),
         pins: Vec::new(),
+        marks_kept: true,
         programs: Vec::new(),
         observed: ObservedStatus::default(),
         drained: false,

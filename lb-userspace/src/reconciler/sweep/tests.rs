@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use etherparse::PacketBuilder;
 use lb_common::{
     backend::Backend,
+    flow::HashKeys,
     packet::{HEADROOM, HostPacket},
     pin::{Inserted, Pins},
     pipeline,
     reason::Reason,
     slot::{NOBODY, State},
-    tables::Tables as _,
+    tables::{Node, Tables as _},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use tokio::runtime::{Builder, Runtime};
@@ -93,6 +94,12 @@ fn marks_begin_when_no_slot_changes_hands_and_no_pin_is_left() {
     assert_eq!(marking.follow(&mut plane, false).unwrap(), None);
     assert!(matches!(marking, Marking::Kept));
     assert!(!Pins::is_marked(&plane, HASH));
+    plane
+        .set_node(&Node::new(HashKeys { keys: [7; 11] }))
+        .unwrap();
+    assert!(!plane.are_marks_kept(), "flows have other hashes now");
+    assert_eq!(marking.follow(&mut plane, false).unwrap(), None);
+    assert!(plane.are_marks_kept());
     // What moves is marked from the beginning, and forgotten only at the end.
     assert_eq!(
         Pins::insert(&plane, Kind::Proven, (&flow, HASH), &pin, 0),
