@@ -120,6 +120,10 @@ pub mod rate_flags {
     /// of the kernel's last tick, 1 to 10 ms ago: a burst may be shorter or longer by what comes in a tick, and no rate changes
     /// unless the burst is as short as that.
     pub const PRECISE: u64 = 2;
+    /// No limit of the VIP is one of sources. This and the next: as [`PRECISE`], in all of its rates or in none, by [`super::Limits::told`].
+    pub const ONLY_TOTALS: u64 = 4;
+    /// No limit of the VIP is one in total.
+    pub const ONLY_SOURCES: u64 = 8;
 }
 
 /// The limits of a VIP. Host order.
@@ -277,21 +281,14 @@ const TRIES: usize = 4;
 /// What a VIP with limits of these kinds asks of the pipeline ([`flags`]).
 #[must_use]
 pub fn vip_flags(kinds: impl IntoIterator<Item = Kind>) -> u32 {
-    let (mut counted, mut of_sources, mut in_total) = (0, false, false);
-    for kind in kinds {
-        counted |= if kind.is_of_connections() {
+    let flag = |kind: Kind| {
+        if kind.is_of_connections() {
             flags::SYN_LIMITS
         } else {
             flags::LIMITS
-        };
-        of_sources |= kind.is_per_source();
-        in_total |= !kind.is_per_source();
-    }
-    match (of_sources, in_total) {
-        (true, false) => counted | flags::ONLY_SOURCES,
-        (false, true) => counted | flags::ONLY_TOTALS,
-        _ => counted,
-    }
+        }
+    };
+    kinds.into_iter().fold(0, |all, kind| all | flag(kind))
 }
 
 /// Whether a packet is within the limits of its VIP, which it then is paid for in. `guards` are the VIP's [`vip_flags`], without
@@ -306,13 +303,14 @@ pub fn admits<T: LimitTables>(tables: &T, vip: u32, guards: u32, sent: &Sent) ->
     let Some(limits) = tables.limits(vip) else {
         return true;
     };
-    let now = ticks(if limits.are_precise() {
-        tables.precise_ns()
-    } else {
+    let facts = limits.facts();
+    let now = ticks(if facts & rate_flags::PRECISE == 0 {
         tables.coarse_ns()
+    } else {
+        tables.precise_ns()
     });
-    (guards & flags::ONLY_TOTALS != 0 || of_source(tables, limits, vip, sent, now))
-        && (guards & flags::ONLY_SOURCES != 0 || in_total(tables, limits, vip, sent, now))
+    (facts & rate_flags::ONLY_TOTALS != 0 || of_source(tables, limits, vip, sent, now))
+        && (facts & rate_flags::ONLY_SOURCES != 0 || in_total(tables, limits, vip, sent, now))
 }
 
 #[inline(always)]
@@ -486,11 +484,31 @@ fn spend_again<T: Tat>(tat: &T, depth: Ticks, now: Ticks, cost: Ticks, mut seen:
 }
 
 impl Limits {
-    /// Whether they are held by the precise clock.
+    /// What [`rate_flags`] say of all of them.
     #[inline(always)]
-    const fn are_precise(&self) -> bool {
+    const fn facts(&self) -> u64 {
         let [first, ..] = &self.rates;
-        first.flags & rate_flags::PRECISE != 0
+        first.flags
+    }
+
+    /// These limits, and that packets need not ask for those that are not there.
+    #[must_use]
+    pub fn told(mut self) -> Self {
+        let has = |is_per_source| {
+            let kinds = Kind::ALL.into_iter();
+            kinds
+                .filter(|kind| kind.is_per_source() == is_per_source)
+                .any(|kind| self.rate(kind).interval != 0)
+        };
+        let fact = match (has(true), has(false)) {
+            (false, true) => rate_flags::ONLY_TOTALS,
+            (true, false) => rate_flags::ONLY_SOURCES,
+            _ => 0,
+        };
+        for rate in &mut self.rates {
+            rate.flags |= fact;
+        }
+        self
     }
 
     /// What a source of a VIP is known by.

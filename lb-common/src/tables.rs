@@ -238,7 +238,7 @@ impl Traced {
 
 /// The maps that the pipeline reads and counts in.
 pub trait Tables: Pins + LimitTables {
-    /// Settings of the node.
+    /// Keys of the flow hash.
     fn hash_keys(&self) -> Option<&HashKeys>;
     /// All VIPs.
     fn vips(&self) -> Option<&VipTable>;

@@ -26,7 +26,9 @@ mod kind {
 }
 
 /// What is looked up: 24 bytes, compared as three integers.
-#[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
 #[repr(C)]
 pub struct VipKey {
     /// The VIP's address.
@@ -37,25 +39,7 @@ pub struct VipKey {
     pub protocol: u8,
     /// [`kind`]; 0 in an empty entry, which so equals no key.
     kind: u8,
-    /// Of the first entry of a bucket: 1 where whatever would be in this bucket first is in it. No part of the key.
-    is_whole: u8,
-    reserved: [u8; 3],
-}
-
-impl PartialEq for VipKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.words().equal(other)
-    }
-}
-
-impl Eq for VipKey {}
-
-impl core::hash::Hash for VipKey {
-    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
-        let Words { address, selector } = self.words();
-        address.hash(state);
-        selector.hash(state);
-    }
+    reserved: [u8; 4],
 }
 
 impl VipKey {
@@ -68,8 +52,7 @@ impl VipKey {
             port,
             protocol,
             kind: kind::VIP,
-            is_whole: 0,
-            reserved: [0; 3],
+            reserved: [0; 4],
         }
     }
 
@@ -82,8 +65,7 @@ impl VipKey {
             port: [0; 2],
             protocol: 0,
             kind: kind::ADDRESS,
-            is_whole: 0,
-            reserved: [0; 3],
+            reserved: [0; 4],
         }
     }
 
@@ -96,8 +78,7 @@ impl VipKey {
             port: [0; 2],
             protocol,
             kind: kind::PORTLESS,
-            is_whole: 0,
-            reserved: [0; 3],
+            reserved: [0; 4],
         }
     }
 
@@ -197,10 +178,6 @@ pub mod flags {
     /// Other nodes that balance it may send its packets here, since this node serves it as well: those are not balanced
     /// again ([`crate::tables::Tables::is_peer`]).
     pub const SHARED: u32 = 32;
-    /// No limit is one of sources.
-    pub const ONLY_TOTALS: u32 = 64;
-    /// No limit is one in total.
-    pub const ONLY_SOURCES: u32 = 128;
 
     /// Of a packet, never of a VIP: nobody serves its slot.
     pub(crate) const NOBODYS: u32 = 1 << 31;
@@ -208,6 +185,10 @@ pub mod flags {
     /// All for which packets must be judged before they go on; [`SYN_LIMITS`] counts for a SYN alone.
     pub(crate) const GUARDS: u32 = ACCESS | LIMITS | SYN_LIMITS | SHARED;
 }
+
+/// Of [`VipEntry::flags`], but no fact of the VIP: set in the first entry of a bucket where whatever chose this bucket first is in it. Not
+/// in the key, which daemons of earlier versions compare as a whole.
+const WHOLE: u32 = 1 << 30;
 
 /// Two entries: one cache line.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]
@@ -262,9 +243,14 @@ impl VipTable {
     }
 
     /// Every VIP, in no order that means anything.
-    pub fn entries(&self) -> impl Iterator<Item = &VipEntry> {
+    pub fn entries(&self) -> impl Iterator<Item = VipEntry> {
         let entries = self.buckets.iter().flat_map(|bucket| &bucket.entries);
-        entries.filter(|entry| entry.key.kind == kind::VIP)
+        entries
+            .filter(|entry| entry.key.kind == kind::VIP)
+            .map(|entry| VipEntry {
+                flags: entry.flags & !WHOLE,
+                ..*entry
+            })
     }
 
     #[inline(always)]
@@ -278,7 +264,7 @@ impl VipTable {
         if key.equal(&b.key) {
             return Some(b);
         }
-        if a.key.is_whole != 0 {
+        if a.flags & WHOLE != 0 {
             return None;
         }
         let bucket = self.buckets.get(second)?;
@@ -301,11 +287,10 @@ impl VipTable {
             .wrapping_mul(a)
             .wrapping_add(key.address.low.wrapping_mul(b))
             .wrapping_add(u64::from(key.selector).wrapping_mul(c));
-        let sum = sum ^ (sum >> 29);
-        (
-            (sum >> 51) as usize & (BUCKETS - 1),
-            (sum >> 38) as usize & (BUCKETS - 1),
-        )
+        // The high bits alone would know of neighbouring addresses only what the first choice knows. Folded, all of the sum counts, for
+        // the few that need a second choice.
+        let folded = (sum ^ (sum >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((sum >> 51) as usize, (folded >> 51) as usize)
     }
 
     /// Makes this (zeroed) value the table of `vips`, which must be free of duplicate keys.
@@ -354,7 +339,7 @@ impl VipTable {
     fn tell_whole_buckets(&mut self) {
         for bucket in &mut self.buckets {
             let [first, _] = &mut bucket.entries;
-            first.key.is_whole = 1;
+            first.flags |= WHOLE;
         }
         for at in 0..BUCKETS {
             let Some(Bucket { entries }) = self.buckets.get(at).copied() else {
@@ -367,7 +352,7 @@ impl VipTable {
                         entries: [entry, _],
                     }) = self.buckets.get_mut(first)
                 {
-                    entry.key.is_whole = 0;
+                    entry.flags &= !WHOLE;
                 }
             }
         }
@@ -400,8 +385,10 @@ impl VipTable {
                 return Ok(());
             }
         }
-        for step in 0..512usize {
-            let victim = step & 1;
+        // In turn, they would go round in circles long before the table is full.
+        let mut state = at as u64;
+        for _ in 0..512 {
+            let victim = split_mix(&mut state) as usize & 1;
             let slot = self
                 .buckets
                 .get_mut(at)
@@ -443,7 +430,7 @@ fn split_mix(state: &mut u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{boxed::Box, vec::Vec};
+    use std::{boxed::Box, collections::BTreeSet, vec::Vec};
     use zerocopy::FromZeros;
 
     fn vip(index: u32, port: u16) -> VipEntry {
@@ -476,7 +463,7 @@ mod tests {
         let vips: Vec<_> = (0..4096).map(|i| vip(i, 443)).collect();
         let table = table(&vips);
         for entry in &vips {
-            assert_eq!(table.find(&to(entry)), Some(entry));
+            assert_eq!(table.find(&to(entry)).map(|found| found.id), Some(entry.id));
         }
         for i in 0..4096 {
             assert_eq!(table.find(&to(&vip(i, 80))), None);
@@ -484,25 +471,76 @@ mod tests {
         }
     }
 
-    /// The table of a daemon before, which says of no bucket whether it is whole, finds the same.
+    /// As many VIPs as there may be, wherever their addresses lie. A linear hash for both choices, and victims in turn, had room for no
+    /// thousand random addresses of one /16.
+    #[test]
+    fn takes_as_many_vips_as_it_says_whatever_their_addresses() {
+        for seed in 0..8 {
+            for varies in [
+                0x0000_ffff_0000_0000_0000,
+                u128::MAX,
+                0xffff,
+                u128::MAX << 112,
+                u128::MAX << 64,
+            ] {
+                let mut addresses = BTreeSet::new();
+                let mut state = seed;
+                while addresses.len() < MAX_VIPS {
+                    let random =
+                        u128::from(split_mix(&mut state)) << 64 | u128::from(split_mix(&mut state));
+                    addresses.insert(random & varies);
+                }
+                let vips: Vec<_> = (0..)
+                    .zip(&addresses)
+                    .map(|(id, address)| VipEntry {
+                        key: VipKey::new(Address::from_v6(address.to_be_bytes()), [1, 187], 6),
+                        id,
+                        flags: 0,
+                    })
+                    .collect();
+                let mut table = VipTable::new_box_zeroed().unwrap();
+                assert_eq!(table.build(&vips), Ok(()), "{varies:x}");
+                let found = vips.iter().filter(|vip| table.find(&to(vip)) == Some(vip));
+                assert!(found.count() > 0);
+            }
+        }
+    }
+
     #[test]
     fn a_miss_looks_on_only_where_a_bucket_ran_over() {
-        let vips: Vec<_> = (0..4096).map(|i| vip(i, 443)).collect();
+        // Addresses in a row would lie so evenly that hardly a bucket runs over.
+        let mut addresses = BTreeSet::new();
+        let mut state = 1;
+        while addresses.len() < MAX_VIPS {
+            addresses.insert(split_mix(&mut state) as u32 & 0xffff);
+        }
+        let vips: Vec<_> = addresses.iter().map(|address| vip(*address, 443)).collect();
         let mut table = table(&vips);
         let whole = |table: &VipTable| {
-            let is_whole = |bucket: &&Bucket| bucket.entries[0].key.is_whole != 0;
+            let is_whole = |bucket: &&Bucket| bucket.entries[0].flags & WHOLE != 0;
             table.buckets.iter().filter(is_whole).count()
         };
         // Even of a full table, two thirds; of one with few VIPs, all.
         assert!(whole(&table) > BUCKETS * 2 / 3, "{}", whole(&table));
         assert_eq!(whole(&self::table(&vips[..3])), BUCKETS);
+        let find = |table: &VipTable, vip: &VipEntry| table.find(&to(vip)).map(|found| found.id);
+        let found = |table: &VipTable| {
+            let is_found = |vip: &&VipEntry| find(table, vip) == Some(vip.id);
+            vips.iter().filter(is_found).count()
+        };
+        // As a daemon before has left it.
         for bucket in &mut table.buckets {
-            bucket.entries[0].key.is_whole = 0;
+            bucket.entries[0].flags &= !WHOLE;
         }
-        for entry in &vips {
-            assert_eq!(table.find(&to(entry)), Some(entry));
+        assert_eq!(found(&table), vips.len());
+        assert_eq!(find(&table, &vip(*addresses.first().unwrap(), 80)), None);
+        // Nobody looks on after a whole one.
+        for bucket in &mut table.buckets {
+            bucket.entries[0].flags |= WHOLE;
         }
-        assert_eq!(table.find(&to(&vip(4096, 443))), None);
+        assert!(found(&table) < vips.len());
+        // That is no fact of a VIP.
+        assert!(table.entries().all(|entry| entry.flags == 0));
     }
 
     #[test]
@@ -539,7 +577,7 @@ mod tests {
         let table = table(&[first, second]);
         let found = table.find_address(first.key.address).unwrap();
         assert_eq!(
-            (found.id, found.flags),
+            (found.id, found.flags & !WHOLE),
             (1, flags::AFFINITY_SOURCE | flags::ANNOUNCE_L2)
         );
         assert_eq!(

@@ -53,7 +53,7 @@ static HASH_KEYS: Keys = Keys(UnsafeCell::new(HashKeys {
 #[repr(transparent)]
 struct Keys(UnsafeCell<HashKeys>);
 
-// SAFETY: programs only read it.
+// SAFETY: programs only read it, and user space writes it as it does the values of maps.
 unsafe impl Sync for Keys {}
 
 /// Settings of the node.
@@ -62,7 +62,7 @@ pub(crate) static NODE: Array<Node, 1> = Array::new();
 
 /// The table of all VIPs, in one inner map that is swapped whole.
 #[btf_map]
-pub(crate) static VIPS: ArrayOfMaps<Array<VipTable, 1>, 1> = ArrayOfMaps::new();
+pub(crate) static VIP_TABLE: ArrayOfMaps<Array<VipTable, 1>, 1> = ArrayOfMaps::new();
 
 /// The lookup table of each VIP, by the VIP's id; each an inner map that is swapped whole.
 #[btf_map]
@@ -352,7 +352,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn vips(&self) -> Option<&VipTable> {
-        VIPS.get_value(0, &0)
+        VIP_TABLE.get_value(0, &0)
     }
 
     #[inline(always)]

@@ -69,7 +69,7 @@ pub(super) fn prepare(weir: &mut BpfDataPlane, first: u32) -> anyhow::Result<Vec
                 rate.flags |= rate_flags::PRECISE;
             }
         }
-        weir.set_limits(id, &limits)?;
+        weir.set_limits(id, &limits.told())?;
         entries.push(VipEntry {
             key: VipKey::new(vip_address, port.to_be_bytes(), 6),
             id,

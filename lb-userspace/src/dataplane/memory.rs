@@ -288,7 +288,7 @@ impl DataPlane for Memory {
 
     fn vips(&self) -> anyhow::Result<Vec<VipEntry>> {
         let vips = self.vips.iter().flat_map(|vips| vips.entries());
-        Ok(vips.copied().collect())
+        Ok(vips.collect())
     }
 
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {

@@ -65,11 +65,12 @@ pub fn limits(wanted: &config::Limits, vip: &str, parts: &Parts, cpus: usize) ->
             rate.flags |= rate_flags::PRECISE;
         }
     }
-    Some(Limits {
+    let limits = Limits {
         rates,
         mask_v6: mask(wanted.source_prefix_v6),
         mask_v4: mask(96_u8.saturating_add(wanted.source_prefix_v4)),
-    })
+    };
+    Some(limits.told())
 }
 
 /// A limit of one source alone: thousandths of packets or connections a second, and how many at once.
@@ -282,14 +283,27 @@ mod tests {
     }
 
     #[test]
+    fn limits_say_which_of_them_are_not_there() {
+        let facts = |kinds: &[Kind]| {
+            let wanted = of(kinds.iter().map(|kind| (*kind, limit(10, 65_536))));
+            let made = limits(&wanted, "web", &Parts::default(), 1).unwrap();
+            let both = rate_flags::ONLY_SOURCES | rate_flags::ONLY_TOTALS;
+            let facts = made.rates.map(|rate| rate.flags & both);
+            assert_eq!(facts, [facts[0]; 5], "{kinds:?}");
+            facts[0]
+        };
+        assert_eq!(
+            facts(&[Kind::NewConnectionsPerSource]),
+            rate_flags::ONLY_SOURCES
+        );
+        assert_eq!(facts(&[Kind::Bytes]), rate_flags::ONLY_TOTALS);
+        assert_eq!(facts(&[Kind::Packets, Kind::PacketsPerSource]), 0);
+    }
+
+    #[test]
     fn only_syns_are_held_up_by_limits_of_connections() {
         let connections = of([(Kind::NewConnections, limit(10, 5))]);
-        assert_eq!(
-            vip_flags(&connections),
-            flags::SYN_LIMITS | flags::ONLY_TOTALS
-        );
-        let source = of([(Kind::PacketsPerSource, limit(10, 5))]);
-        assert_eq!(vip_flags(&source), flags::LIMITS | flags::ONLY_SOURCES);
+        assert_eq!(vip_flags(&connections), flags::SYN_LIMITS);
         let both = of([
             (Kind::NewConnectionsPerSource, limit(10, 5)),
             (Kind::Bytes, limit(10, 65_536)),

@@ -278,7 +278,7 @@ fn limits(kinds: &[Kind], is_open: bool, flags: u64) -> Limits {
             flags,
         };
     }
-    limits
+    limits.told()
 }
 
 const EVERY_BIT: Address = Address {

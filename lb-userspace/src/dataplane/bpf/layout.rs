@@ -139,7 +139,8 @@ pub(super) const INHERITED: &str = "INHERITED";
 /// Every map that is pinned by its name.
 pub(super) const MAPS: [Shape; 27] = [
     array("NODE", size_of::<Node>(), 1, Carry::Written),
-    shape("VIPS", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
+    // Was VIPS, before its tables were built by another hash.
+    shape("VIP_TABLE", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
     shape(
         "TABLES",
         MapType::ArrayOfMaps,

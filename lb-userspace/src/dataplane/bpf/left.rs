@@ -77,7 +77,7 @@ impl Left {
             .flat_map(|vips| vips.entries())
             .map(|entry| {
                 Ok(LeftVip {
-                    entry: *entry,
+                    entry,
                     table: read_pinned(&tables.join(entry.id.to_string()))?,
                     counters: counters::counters(&vip_counters, entry.id)
                         .context("reading a VIP's counters")?,

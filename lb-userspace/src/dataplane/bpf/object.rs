@@ -212,7 +212,7 @@ impl Object {
             steps,
             node: take(&mut ebpf, "NODE")?,
             keys: take(&mut ebpf, VARIABLES)?,
-            vips: take(&mut ebpf, "VIPS")?,
+            vips: take(&mut ebpf, "VIP_TABLE")?,
             tables: take(&mut ebpf, "TABLES")?,
             tables_fd,
             backends: take(&mut ebpf, "BACKENDS")?,

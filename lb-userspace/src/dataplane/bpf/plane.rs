@@ -218,11 +218,7 @@ impl DataPlane for BpfDataPlane {
             return Ok(Vec::new());
         };
         let vips: Option<Box<VipTable>> = read_pinned(&pins.tables().join(VIPS_PIN))?;
-        Ok(vips
-            .iter()
-            .flat_map(|vips| vips.entries())
-            .copied()
-            .collect())
+        Ok(vips.iter().flat_map(|vips| vips.entries()).collect())
     }
 
     fn vip_counters(&self, vip: u32) -> anyhow::Result<Counters> {
