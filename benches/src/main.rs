@@ -39,11 +39,11 @@ struct Arguments {
     /// How often everything is loaded anew: where programs and maps lie in memory is worth some ns.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     loads: u32,
-    /// Interleaved rounds of each load.
-    #[arg(long, default_value_t = 5)]
+    /// Interleaved rounds of each load: many short ones, since what interrupts one spoils its mean.
+    #[arg(long, default_value_t = 25)]
     rounds: u32,
     /// Packets of each case in each round.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 100_000)]
     packets: u32,
     /// Only cases whose name contains this; may be given more than once.
     #[arg(long)]

@@ -232,7 +232,7 @@ pub const METRICS: &[Metric] = &[
         name: "weir_marks_kept",
         kind: Kind::Gauge,
         labels: &[],
-        help: "Whether a filter tells packets which flows have no pin that counts, so that floods into slots that change hands cost less: 1 or 0. 0 from the daemon's start until no slot moves and no pin is left that was made before.",
+        help: "Whether a filter tells packets which flows have no pin that counts, so that floods into slots that change hands cost less: 1 or 0. 0 from the daemon's start, or from a new seed on, until no slot moves and no pin is left that was made before.",
         samples: |status| vec![(vec![], f64::from(u8::from(status.marks_kept)))],
     },
     Metric {

@@ -175,7 +175,9 @@ fn lives(protocol: u8) -> impl Iterator<Item = Life> {
     all.map(move |(family, are_kept)| {
         let mut life = Life::new(family, protocol);
         if are_kept {
+            life.planes(|plane| assert!(!plane.are_marks_kept()));
             life.planes(|plane| assert!(plane.keep_marks().unwrap()));
+            life.planes(|plane| assert!(plane.are_marks_kept()));
         }
         life
     })

@@ -147,7 +147,7 @@ fn driven(bench: &std::path::Path) -> Result<BTreeMap<String, f64>> {
         median_ns: f64,
     }
     let mut command = Command::new(bench);
-    command.args(["--json", "--loads", "5", "--rounds", "3"]);
+    command.args(["--json", "--loads", "5", "--rounds", "15"]);
     for (case, ..) in LOADS {
         command.args(["--only", case]);
     }

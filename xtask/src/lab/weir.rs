@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{Lab, Metrics, config::WeirConfig, exec, namespace::Namespace, process::Process, wait};
 use crate::workspace;
@@ -320,6 +321,31 @@ impl Weir {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Tells what became of packets, for whoever has lost one: the reasons that something was counted under, what was made of pins,
+    /// the VIPs' slots, and the end of the daemon's log.
+    #[must_use]
+    pub fn account(&self) -> String {
+        let told = self
+            .ask_degraded(&["status", "-o", "json"])
+            .and_then(|text| {
+                let status: Value = serde_json::from_str(&text)?;
+                let list = |name: &str| {
+                    let list = status.get(name).and_then(Value::as_array);
+                    list.into_iter().flatten()
+                };
+                let is_counted = |reason: &&Value| reason.get("packets") != Some(&json!(0));
+                let reasons: Vec<_> = list("reasons").filter(is_counted).collect();
+                let slots: Vec<_> = list("vips")
+                    .map(|vip| json!([vip.get("name"), vip.get("slots")]))
+                    .collect();
+                let pins: Vec<_> = list("pins").collect();
+                Ok(json!({ "reasons": reasons, "pins": pins, "slots": slots }))
+            });
+        let told = told.map_or_else(|error| format!("{error:#}"), |told| told.to_string());
+        let log = self.process.log_tail();
+        format!("{}: {told}\nits log ends:\n{log}", self.node)
+    }
+
     /// Returns the config file.
     #[must_use]
     pub fn config(&self) -> &Path {
@@ -346,9 +372,9 @@ impl Weir {
 
     /// Returns how many flows are remembered.
     pub fn pins(&self) -> Result<u64> {
-        let flows: serde_json::Value =
+        let flows: Value =
             serde_json::from_str(&self.ask(&["flows", "--limit", "0", "-o", "json"])?)?;
-        let total = flows.get("total").and_then(serde_json::Value::as_u64);
+        let total = flows.get("total").and_then(Value::as_u64);
         total.context("the number of flows")
     }
 
@@ -437,10 +463,10 @@ impl Weir {
 
     /// Returns the kernel's number of the XDP program on an interface of the host.
     pub fn program_on(&self, nic: &str) -> Result<u32> {
-        let links: serde_json::Value =
+        let links: Value =
             serde_json::from_str(&self.host.ip(&format!("-j link show dev {nic}"))?)?;
         let id = links.pointer("/0/xdp/prog/id");
-        let id = id.and_then(serde_json::Value::as_u64);
+        let id = id.and_then(Value::as_u64);
         let id = id.with_context(|| format!("no XDP program is on {nic}: {links}"))?;
         Ok(u32::try_from(id)?)
     }

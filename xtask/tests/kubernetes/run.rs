@@ -235,6 +235,11 @@ impl Run {
         summary
     }
 
+    fn account(&self) -> String {
+        let accounts: Vec<_> = self.weirs.iter().map(Weir::account).collect();
+        accounts.join("\n")
+    }
+
     /// Does something while the client asks without pause; returns how many requests were answered, none may fail.
     pub(crate) fn under_traffic(&self, work: impl FnOnce()) -> u64 {
         let steady = Steady::default();
@@ -253,7 +258,7 @@ impl Run {
             }
         });
         let total = steady.total();
-        assert_eq!(total.failed, 0, "{:?}", total.errors);
+        assert_eq!(total.failed, 0, "{:?}\n{}", total.errors, self.account());
         total.requests
     }
 

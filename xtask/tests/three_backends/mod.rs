@@ -37,7 +37,8 @@ impl Run {
         let options = client::Options::new(Topology::http(VIP_V4), requests);
         let fetch = || client::fetch(&options);
         let summary = self.topology.client.namespace.inside(fetch).unwrap();
-        assert_eq!(summary.failed, 0, "{:?}", summary.errors);
+        let errors = &summary.errors;
+        assert_eq!(summary.failed, 0, "{errors:?}\n{}", self.weir.account());
         summary.by_backend.into_keys().collect()
     }
 }
