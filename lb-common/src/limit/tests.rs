@@ -133,6 +133,7 @@ fn maps(limits: &[(Kind, Rate)]) -> Maps {
     for (kind, rate) in limits {
         maps.limits.rates[*kind as usize] = *rate;
     }
+    maps.limits = maps.limits.told();
     maps
 }
 

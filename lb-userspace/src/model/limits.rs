@@ -129,9 +129,9 @@ fn mask(bits: u8) -> Address {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::vip::flags;
-
     use std::{net::IpAddr, time::Duration};
+
+    use lb_common::vip::flags;
 
     use super::*;
     use crate::model::map_address;
