@@ -11,7 +11,7 @@ use lb_common::{
     backend::{Backend, flags, mode},
     flow::{Address, Flow, HASH_KEYS, HashKeys},
     fragment::FragmentKey,
-    limit::{self, Judgement, Known, LimitTables, Limits, OwnRate, Rate, SourceKey, Tat},
+    limit::{self, Judgement, Known, LimitTables, Limits, OwnRates, Rate, SourceKey, Tat},
     noted::Noted,
     packet::{HEADROOM, HostPacket},
     pin::{Idle, Inserted, Kind, Pin, Pins},
@@ -155,8 +155,11 @@ impl LimitTables for Maps {
     fn limits(&self, _: u32) -> Option<&Limits> {
         Some(&LIMITS)
     }
-    fn source(&self, key: &SourceKey) -> Option<Source> {
+    fn source(&self, key: &SourceKey, _: u64) -> Option<Source> {
         Some(Source(key.prefix.low % 3))
+    }
+    fn own_rates(&self, _: &SourceKey) -> Option<&OwnRates> {
+        None
     }
     fn total(&self, _: u32, _: limit::Kind) -> Option<Word> {
         Some(Word(0))
@@ -187,9 +190,6 @@ impl Known for Source {
     type Tat = Word;
     fn tat(&self, _: limit::Kind) -> Word {
         Word(self.0 / 2 * 1000)
-    }
-    fn own(&self, _: limit::Kind) -> OwnRate {
-        OwnRate::default()
     }
     fn count(&self, _: bool, _: bool) {}
 }

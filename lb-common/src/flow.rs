@@ -181,7 +181,7 @@ pub const fn finalise(mut hash: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) const KEYS: HashKeys = HashKeys {

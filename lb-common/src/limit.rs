@@ -1,11 +1,13 @@
 //! Rate limits of VIPs: in total, and for each source, by the [`crate::gcra`].
 //!
 //! A VIP without limits never gets here. One with limits pays for a clock read (a cheap one, unless a burst is very short), and for one
-//! lookup of the source where sources are limited. Limits of sources are judged first, so that what a heavy source sends in vain is not
+//! lookup of the source ([`source`]) where sources are limited. Limits of sources are judged first, so that what a heavy source sends in vain is not
 //! taken from what all share.
 //!
 //! The limit of a whole VIP is one TAT for all CPUs, which take credit from it in batches: the word is contended once
 //! a batch, and not by packets that are over the limit, which only read it.
+
+pub mod source;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -14,6 +16,8 @@ use crate::{
     gcra::{Limit, Ticks, ticks},
     vip::flags,
 };
+
+pub use source::{Source, SourceKey};
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -124,6 +128,8 @@ pub mod rate_flags {
     pub const ONLY_TOTALS: u64 = 4;
     /// No limit of the VIP is one in total.
     pub const ONLY_SOURCES: u64 = 8;
+    /// Sources of the VIP may have limits of their own. In all of its rates or in none.
+    pub const OWN_RATES: u64 = 16;
 }
 
 /// The limits of a VIP. Host order.
@@ -140,40 +146,6 @@ pub struct Limits {
     pub mask_v4: Address,
 }
 
-/// What a source is known by: the prefix of its address, for one VIP.
-#[derive(
-    Clone, Copy, Debug, Default, Eq, FromBytes, Hash, Immutable, IntoBytes, KnownLayout, PartialEq,
-)]
-#[repr(C)]
-pub struct SourceKey {
-    /// The first address of the prefix.
-    pub prefix: Address,
-    /// The VIP's id. Host order.
-    pub vip: u64,
-}
-
-/// What is known of a source. Host order.
-#[derive(
-    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
-)]
-#[repr(C)]
-pub struct Source {
-    /// TAT of [`Kind::PacketsPerSource`].
-    pub packets_tat: Ticks,
-    /// TAT of [`Kind::NewConnectionsPerSource`].
-    pub connections_tat: Ticks,
-    /// Packets that were judged; CPUs that count at the same time may lose some.
-    pub packets: u64,
-    /// TCP SYNs among them.
-    pub new_connections: u64,
-    /// Packets that were over a limit of the source.
-    pub over: u64,
-    /// The source's own limit of packets, where the fleet gives it one.
-    pub own_packets: OwnRate,
-    /// The same of TCP SYNs.
-    pub own_connections: OwnRate,
-}
-
 /// A limit of one source alone; with an interval of 0 it has what every source has. Host order.
 #[derive(
     Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
@@ -185,6 +157,21 @@ pub struct OwnRate {
     /// As in [`Rate`].
     pub depth: Ticks,
 }
+
+/// The limits that the fleet gives a source for itself, where it gives it some. Host order.
+#[derive(
+    Clone, Copy, Debug, Default, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq,
+)]
+#[repr(C)]
+pub struct OwnRates {
+    /// Of packets.
+    pub packets: OwnRate,
+    /// Of TCP SYNs.
+    pub connections: OwnRate,
+}
+
+/// How many sources may have limits of their own: more than are ever given some, old ones and new ones at the same moment.
+pub const MAX_OWN_RATES: usize = 4096;
 
 /// What a CPU knows of the limits of a VIP. Host order.
 #[derive(
@@ -225,14 +212,12 @@ pub trait Tat {
     fn add(&self, cost: Ticks);
 }
 
-/// What is known of a source, where the maps keep it.
+/// What is known of a source, in the place that it has.
 pub trait Known {
     /// How its TATs are changed.
     type Tat: Tat;
     /// Its TAT of packets, or of connections.
     fn tat(&self, kind: Kind) -> Self::Tat;
-    /// Its own limit of packets, or of connections.
-    fn own(&self, kind: Kind) -> OwnRate;
     /// Counts a packet.
     fn count(&self, is_syn: bool, is_over: bool);
 }
@@ -249,8 +234,10 @@ pub trait LimitTables {
     fn coarse_ns(&self) -> u64;
     /// A VIP's limits.
     fn limits(&self, vip: u32) -> Option<&Limits>;
-    /// What is known of a source; it is made where nothing is. `None` where there is no room, which the map counts.
-    fn source(&self, key: &SourceKey) -> Option<Self::Known>;
+    /// What is known of a source; it begins `now` where nothing is. `None` where other CPUs took its place at the same moment.
+    fn source(&self, key: &SourceKey, now: Ticks) -> Option<Self::Known>;
+    /// What the fleet gives a source for itself; asked of VIPs with [`rate_flags::OWN_RATES`].
+    fn own_rates(&self, key: &SourceKey) -> Option<&OwnRates>;
     /// The TAT of a limit in total.
     fn total(&self, vip: u32, kind: Kind) -> Option<Self::Tat>;
     /// This CPU's credit of a limit in total.
@@ -327,14 +314,19 @@ fn of_source<T: LimitTables>(
         return true;
     }
     let key = limits.key(sent.source, vip);
-    // Where there is no room for one more source, limits in total hold.
-    let Some(known) = tables.source(&key) else {
+    // Without a place for one more source, limits in total hold.
+    let Some(known) = tables.source(&key, now) else {
         return true;
+    };
+    let own = if limits.facts() & rate_flags::OWN_RATES == 0 {
+        None
+    } else {
+        tables.own_rates(&key)
     };
     let mut is_over = false;
     if packets.interval != 0 {
         let kind = Kind::PacketsPerSource;
-        if within(&known, packets, kind, now) {
+        if within(&known.tat(kind), packets, own.map(|own| &own.packets), now) {
             tables.count_judged(vip, kind, Judgement::Allowed);
         } else if packets.lets_over(tables, vip, kind) {
             is_over = true;
@@ -345,7 +337,12 @@ fn of_source<T: LimitTables>(
     }
     if let Some(connections) = connections {
         let kind = Kind::NewConnectionsPerSource;
-        if within(&known, connections, kind, now) {
+        if within(
+            &known.tat(kind),
+            connections,
+            own.map(|own| &own.connections),
+            now,
+        ) {
             tables.count_judged(vip, kind, Judgement::Allowed);
         } else if connections.lets_over(tables, vip, kind) {
             is_over = true;
@@ -360,12 +357,10 @@ fn of_source<T: LimitTables>(
 
 /// Whether a packet is within a limit of its source, by the source's own rate if it has one.
 #[inline(always)]
-fn within<K: Known>(known: &K, rate: &Rate, kind: Kind, now: Ticks) -> bool {
-    let own = known.own(kind);
-    if own.interval == 0 {
-        spend(&known.tat(kind), rate.depth, now, rate.interval)
-    } else {
-        spend(&known.tat(kind), own.depth, now, own.interval)
+fn within<T: Tat>(tat: &T, rate: &Rate, own: Option<&OwnRate>, now: Ticks) -> bool {
+    match own {
+        Some(own) if own.interval != 0 => spend(tat, own.depth, now, own.interval),
+        _ => spend(tat, rate.depth, now, rate.interval),
     }
 }
 

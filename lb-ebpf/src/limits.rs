@@ -3,19 +3,24 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
-    btf_maps::{Array, LruHashMap, PerCpuArray},
+    Global,
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, HashMap, PerCpuArray},
     helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
     macros::btf_map,
 };
 use lb_common::{
     gcra::Ticks,
     limit::{
-        Judgement, Kind, Known, LimitTables, Limits, OwnRate, Share, Source, SourceKey, Tat, Totals,
+        Judgement, Kind, Known, LimitTables, Limits, MAX_OWN_RATES, OwnRates, Share, Source,
+        SourceKey, Tat, Totals,
+        source::{self, Places, SETS, SourceBlock, WAYS},
     },
+    tables::Tables as _,
     vip::MAX_VIPS,
 };
 
-use crate::maps::{IF_ABSENT, KernelTables, LIVE, TRACE};
+use crate::maps::{KernelTables, LIVE, TRACE};
 
 /// The limits of each VIP, by the VIP's id.
 #[btf_map]
@@ -29,13 +34,20 @@ pub(crate) static LIMIT_TOTALS: Array<Totals, { MAX_VIPS }> = Array::new();
 #[btf_map]
 pub(crate) static LIMIT_SHARES: PerCpuArray<Share, { MAX_VIPS }> = PerCpuArray::new();
 
-/// The sources of VIPs that limit them. User space sets how many fit.
+/// The sources of VIPs that limit them. User space sets how many blocks there are. What can be mapped into memory begins with a page, so
+/// that each place is one line of cache.
 #[btf_map]
-pub(crate) static SOURCES: LruHashMap<SourceKey, Source, 65536> = LruHashMap::new();
+pub(crate) static SOURCE_BLOCKS: Array<SourceBlock, 1024, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
-/// What is known of a source that sends its first packet: nothing. From a map, since on the stack it would be a call of memset.
+/// How many sets are in [`SOURCE_BLOCKS`]. Set while loading. Not 0 before: the compiler takes a constant that it needs, such as the key of a
+/// lookup, for the same word, and would have it set too.
+#[unsafe(no_mangle)]
+static SOURCE_SETS: Global<u32> = Global::new(u32::MAX);
+
+/// Sources that have limits of their own.
 #[btf_map]
-static NEW_SOURCE: Array<Source, 1> = Array::new();
+pub(crate) static OWN_RATES: HashMap<SourceKey, OwnRates, { MAX_OWN_RATES }> = HashMap::new();
 
 /// A TAT in a map: in a value that stays where it is while this packet is judged.
 pub(crate) struct MapTat(*mut Ticks);
@@ -79,25 +91,14 @@ impl Known for MapSource {
 
     #[inline(always)]
     fn tat(&self, kind: Kind) -> MapTat {
-        // SAFETY: the pointer is to a value of the map, of this type. If the source is evicted meanwhile, what is written
-        // here counts for the one that takes its place: one packet.
+        // SAFETY: the pointer is to a place in the map. If another source takes it meanwhile, what is written here counts for that
+        // one: one packet.
         MapTat(unsafe {
             match kind {
                 Kind::NewConnectionsPerSource => &raw mut (*self.0).connections_tat,
                 _ => &raw mut (*self.0).packets_tat,
             }
         })
-    }
-
-    #[inline(always)]
-    fn own(&self, kind: Kind) -> OwnRate {
-        // SAFETY: as above; the daemon changes it, and a packet in that moment has the one interval with the other depth.
-        unsafe {
-            match kind {
-                Kind::NewConnectionsPerSource => (*self.0).own_connections,
-                _ => (*self.0).own_packets,
-            }
-        }
     }
 
     #[inline(always)]
@@ -115,6 +116,72 @@ impl Known for MapSource {
             if is_over {
                 (*source).over = (*source).over.wrapping_add(1);
             }
+        }
+    }
+}
+
+/// The places of a set, by the first of them.
+struct MapSet(*mut Source);
+
+impl MapSet {
+    #[inline(always)]
+    fn place(&self, way: usize) -> *mut Source {
+        // SAFETY: a set has as many places, one after the other.
+        unsafe { self.0.add(way & (WAYS - 1)) }
+    }
+
+    /// A function of its own, for a source that is known needs none of it.
+    #[inline(never)]
+    fn take(&self, tag: u64, key: &SourceKey, now: Ticks) -> Option<usize> {
+        source::take(self, tag, key, now)
+    }
+}
+
+impl Places for MapSet {
+    #[inline(always)]
+    fn tag(&self, way: usize) -> u64 {
+        // SAFETY: the place is in the map, and the word is aligned: it is read whole.
+        unsafe { (&raw const (*self.place(way)).tag).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn tats(&self, way: usize) -> [Ticks; 2] {
+        let place = self.place(way);
+        // SAFETY: as above.
+        unsafe {
+            [
+                (&raw const (*place).packets_tat).read_volatile(),
+                (&raw const (*place).connections_tat).read_volatile(),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn claim(&self, way: usize, seen: u64, tag: u64) -> Result<(), u64> {
+        // SAFETY: as above; other CPUs change the word by the same exchange alone.
+        let (found, is_changed) = unsafe {
+            atomic_cxchg::<_, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
+                &raw mut (*self.place(way)).tag,
+                seen,
+                tag,
+            )
+        };
+        if is_changed { Ok(()) } else { Err(found) }
+    }
+
+    #[inline(always)]
+    fn begin(&self, way: usize, key: &SourceKey, now: Ticks) {
+        let place = self.place(way);
+        // SAFETY: as above. Another CPU that spends from the TATs in this moment loses what it spends: a packet. Readers hold the key against
+        // the tag.
+        unsafe {
+            (*place).packets_tat = now;
+            (*place).connections_tat = now;
+            (*place).packets = 0;
+            (*place).over = 0;
+            (*place).new_connections = 0;
+            (*place).vip = key.vip as u32;
+            (*place).prefix = key.prefix;
         }
     }
 }
@@ -141,16 +208,26 @@ impl LimitTables for KernelTables {
     }
 
     #[inline(always)]
-    fn source(&self, key: &SourceKey) -> Option<MapSource> {
-        if let Some(source) = SOURCES.get_ptr_mut(key) {
-            return Some(MapSource(source));
+    fn source(&self, key: &SourceKey, now: Ticks) -> Option<MapSource> {
+        let tag = key.tag(self.hash_keys()?);
+        let set = source::set(tag, SOURCE_SETS.load()) as usize;
+        let block = SOURCE_BLOCKS.get_ptr_mut((set / SETS) as u32)?;
+        // SAFETY: a block has as many sets of as many places.
+        let places = MapSet(unsafe { block.cast::<Source>().add((set % SETS) * WAYS) });
+        if let Some(way) = source::find(&places, tag) {
+            return Some(MapSource(places.place(way)));
         }
         if TRACE.load() == LIVE {
             return None;
         }
-        // Where another CPU was first, its entry is found below, as this one's own is.
-        let _inserted = SOURCES.insert(key, NEW_SOURCE.get(0)?, IF_ABSENT);
-        SOURCES.get_ptr_mut(key).map(MapSource)
+        let way = places.take(tag, key, now)?;
+        Some(MapSource(places.place(way)))
+    }
+
+    #[inline(always)]
+    fn own_rates(&self, key: &SourceKey) -> Option<&OwnRates> {
+        // SAFETY: the daemon changes it, and a packet in that moment has the one interval with the other depth.
+        unsafe { OWN_RATES.get(key) }
     }
 
     #[inline(always)]

@@ -198,7 +198,7 @@ macro_rules! on_pins {
 const EXISTS: i32 = -17;
 
 /// `BPF_NOEXIST` of linux/bpf.h.
-pub(crate) const IF_ABSENT: u64 = 1;
+const IF_ABSENT: u64 = 1;
 
 impl KernelTables {
     /// Counts what became of a pin.

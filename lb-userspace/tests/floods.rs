@@ -3,12 +3,20 @@
 //! Packets come from the measuring driver, a new flow in every repeat.
 #![expect(clippy::unwrap_used, reason = "test code: a panic is a failed test")]
 
-use std::{collections::HashSet, num::NonZero, ops::ControlFlow, thread, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZero,
+    ops::ControlFlow,
+    thread,
+    time::Instant,
+};
 
 use etherparse::PacketBuilder;
 use lb_common::{
     backend::{self, Backend, mode},
     flow::{Address, Flow, HASH_KEYS, HashKeys},
+    gcra::MAX_DEPTH,
+    limit::{self, Limits, OwnRate, Rate, rate_flags, vip_flags},
     pin::{Idle, Kind},
     reason::Reason,
     slot::{Slot, SlotTable},
@@ -33,7 +41,8 @@ const NEW: u16 = BACKENDS + 1;
 /// The loopback interface, by which the frames of test runs come.
 const LOOPBACK: u32 = 1;
 const MILLION: u32 = 1_000_000;
-/// `XDP_TX` of linux/bpf.h.
+/// `XDP_DROP` and `XDP_TX` of linux/bpf.h.
+const DROP: u32 = 1;
 const TX: u32 = 3;
 /// Pins of flows kept on the owner before that a CPU may make in a second, and at once.
 const BUDGET: u64 = 1000;
@@ -85,19 +94,31 @@ impl Balancer {
             closed_ns: u64::MAX,
         };
         plane.set_idle(0, &idle).unwrap();
-        let mut vips = VipTable::new_box_zeroed().unwrap();
-        let key = VipKey::new(Address::from_v4(VIP), PORT.to_be_bytes(), 6);
-        let entry = VipEntry {
-            key,
-            id: 0,
-            flags: 0,
-        };
-        vips.build(&[entry]).unwrap();
         let driver = Driver::load(1).unwrap();
         let mut balancer = Self { plane, driver };
         balancer.slots(|_, owner| Slot::stable(owner));
-        balancer.plane.set_vips(&vips).unwrap();
+        balancer.guard(0);
         balancer
+    }
+
+    /// Writes the table of the one VIP, with these flags.
+    fn guard(&mut self, flags: u32) {
+        let mut vips = VipTable::new_box_zeroed().unwrap();
+        let key = VipKey::new(Address::from_v4(VIP), PORT.to_be_bytes(), 6);
+        vips.build(&[VipEntry { key, id: 0, flags }]).unwrap();
+        self.plane.set_vips(&vips).unwrap();
+    }
+
+    /// Sends packets of one flow, the last of which meets this fate.
+    fn send_own(&mut self, client: [u8; 4], packets: u32, action: u32) {
+        let sample = Sample {
+            frame: What::Ack.frame(client),
+            flows: Flows::Own,
+            destinations: 0,
+            action,
+        };
+        let driver = &mut self.driver;
+        driver.measure(&mut self.plane, &sample, packets).unwrap();
     }
 
     /// Writes the table: `slot` is given a slot's number and its owner.
@@ -224,6 +245,71 @@ fn floods_into_stable_slots_leave_no_pin() {
     balancer.assert_nothing_is_pinned("SYNs");
     balancer.send(FLOOD, What::Ack, Flows::Fresh, MILLION);
     balancer.assert_nothing_is_pinned("bare ACKs");
+}
+
+/// Sixty times as many sources as are remembered, and one of them had been over its limit before they came.
+#[test]
+fn floods_of_sources_do_not_make_a_limit_forget_who_is_over_it() {
+    const BURST: u32 = 50;
+    let heavy = [192, 0, 2, 1];
+    let mut balancer = Balancer::new(1024);
+    let every_bit = Address {
+        high: u64::MAX,
+        low: u64::MAX,
+    };
+    let mut limits = Limits {
+        mask_v4: every_bit,
+        mask_v6: every_bit,
+        ..Limits::default()
+    };
+    // So slow that none comes back while this runs.
+    limits.rates[limit::Kind::PacketsPerSource as usize] = Rate {
+        interval: MAX_DEPTH / u64::from(BURST),
+        depth: MAX_DEPTH,
+        ..Rate::default()
+    };
+    let mut limits = limits.told();
+    balancer.plane.set_limits(0, &limits).unwrap();
+    balancer.guard(vip_flags([limit::Kind::PacketsPerSource]));
+    let key = limits.key(Address::from_v4(heavy), 0);
+    assert_eq!(balancer.plane.source(&key).unwrap(), None);
+
+    balancer.send_own(heavy, BURST, TX);
+    balancer.send_own(heavy, 1, DROP);
+    // Each address sends fewer than its burst.
+    balancer.send(FLOOD, What::Ack, Flows::Fresh, MILLION);
+    balancer.send_own(heavy, 1, DROP);
+    let known = balancer.plane.source(&key).unwrap().unwrap();
+    assert_eq!((known.packets, known.over), (u64::from(BURST) + 2, 2));
+    let mut sources = HashMap::new();
+    let scan = balancer.plane.scan_sources().unwrap();
+    scan.walk(&mut |(key, source)| {
+        assert!(sources.insert(key, source).is_none(), "{key:?} twice");
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(sources.len(), 1024, "every place is taken");
+    assert_eq!(sources.get(&key), Some(&known));
+
+    // A limit of its own holds as soon as the VIP's limits say that there are some.
+    let own = OwnRate {
+        interval: 1,
+        depth: MAX_DEPTH,
+    };
+    let none = OwnRate::default();
+    balancer.plane.set_own_rates(&key, own, none).unwrap();
+    assert_eq!(balancer.plane.own_rate_keys().unwrap(), [key]);
+    balancer.send_own(heavy, 1, DROP);
+    for rate in &mut limits.rates {
+        rate.flags |= rate_flags::OWN_RATES;
+    }
+    balancer.plane.set_limits(0, &limits).unwrap();
+    balancer.send_own(heavy, 1000, TX);
+    for _ in 0..2 {
+        balancer.plane.set_own_rates(&key, none, none).unwrap();
+    }
+    assert_eq!(balancer.plane.own_rate_keys().unwrap(), []);
+    balancer.send_own(heavy, 1, DROP);
 }
 
 #[test]

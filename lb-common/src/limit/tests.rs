@@ -24,7 +24,6 @@ impl Tat for Word {
 struct Place {
     packets: Word,
     connections: Word,
-    own: Rc<Cell<OwnRate>>,
     over: Rc<Cell<u64>>,
 }
 
@@ -36,9 +35,6 @@ impl Known for Place {
         } else {
             self.connections.clone()
         }
-    }
-    fn own(&self, _kind: Kind) -> OwnRate {
-        self.own.get()
     }
     fn count(&self, _is_syn: bool, is_over: bool) {
         self.over.set(self.over.get() + u64::from(is_over));
@@ -59,6 +55,7 @@ struct Maps {
     totals: RefCell<HashMap<Kind, Word>>,
     credits: RefCell<HashMap<(usize, Kind), Ticks>>,
     sources: RefCell<HashMap<SourceKey, Place>>,
+    own: HashMap<SourceKey, OwnRates>,
     judged: RefCell<HashMap<(Kind, Judgement), u64>>,
     bytes: Cell<u64>,
     is_full: bool,
@@ -80,7 +77,10 @@ impl LimitTables for Maps {
     fn limits(&self, _vip: u32) -> Option<&Limits> {
         Some(&self.limits)
     }
-    fn source(&self, key: &SourceKey) -> Option<Place> {
+    fn own_rates(&self, key: &SourceKey) -> Option<&OwnRates> {
+        self.own.get(key)
+    }
+    fn source(&self, key: &SourceKey, _now: Ticks) -> Option<Place> {
         if self.is_full {
             return None;
         }
@@ -229,14 +229,23 @@ fn bytes_are_paid_for_by_the_length_of_the_frame() {
 
 #[test]
 fn a_source_with_a_limit_of_its_own_is_held_to_that() {
-    let maps = maps(&[(Kind::PacketsPerSource, rate(500, 50, 0))]);
+    let mut maps = maps(&[(Kind::PacketsPerSource, rate(500, 50, 0))]);
     maps.second(1, &sent(1, false));
     let own = rate(2000, 50, 0);
-    for place in maps.sources.borrow().values() {
-        place.own.set(OwnRate {
-            interval: own.interval,
-            depth: own.depth,
-        });
+    let packets = OwnRate {
+        interval: own.interval,
+        depth: own.depth,
+    };
+    let rates = OwnRates {
+        packets,
+        ..OwnRates::default()
+    };
+    let key = maps.limits.key(sent(1, false).source, 1);
+    maps.own.insert(key, rates);
+    // Nobody asks for them before the VIP's limits say so.
+    assert!((495..=505).contains(&maps.second(1, &sent(1, false))));
+    for rate in &mut maps.limits.rates {
+        rate.flags |= rate_flags::OWN_RATES;
     }
     assert!((1_800..=2_050).contains(&maps.second(1, &sent(1, false))));
     assert_eq!(maps.second(1, &sent(2, false)), 549);

@@ -327,7 +327,12 @@ impl Moment {
             }
             let rates = SourceRate {
                 packets: rate(now.packets, then.packets),
-                new_connections: rate(now.new_connections, then.new_connections),
+                new_connections: rate(
+                    now.new_connections
+                        .wrapping_sub(then.new_connections)
+                        .into(),
+                    0,
+                ),
                 over: rate(now.over, then.over),
             };
             by_vip.entry(key.vip).or_default().push((*key, rates));
@@ -409,7 +414,7 @@ mod tests {
     use super::*;
     use crate::model::map_address;
 
-    fn source(packets: u64, new_connections: u64, over: u64) -> Source {
+    fn source(packets: u64, new_connections: u32, over: u64) -> Source {
         Source {
             packets,
             new_connections,

@@ -224,7 +224,7 @@ fn max_pins(section: &Section<'_>, report: &mut Report<'_>) -> Option<u32> {
 
 /// `max_sources`, or its default.
 fn max_sources(section: &Section<'_>, report: &mut Report<'_>) -> Option<u32> {
-    const HELP: &str = "write `max_sources = 262144`: as many sources of VIPs that limit them are remembered, about 128 bytes each";
+    const HELP: &str = "write `max_sources = 262144`: as many sources of VIPs that limit them are remembered, 64 bytes each";
     map_size(
         section,
         ("max_sources", DEFAULT_MAX_SOURCES),

@@ -15,7 +15,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
-    limit::{Limits, OwnRate, Source, SourceKey},
+    limit::{Limits, OwnRate, OwnRates, Source, SourceKey},
     noted::Noted,
     pin::{Idle, Kind, Pin, Pins},
     slot::SlotTable,
@@ -463,8 +463,16 @@ impl DataPlane for Memory {
         packets: OwnRate,
         connections: OwnRate,
     ) -> anyhow::Result<()> {
-        self.limits.set_own_rates(key, packets, connections);
+        let rates = OwnRates {
+            packets,
+            connections,
+        };
+        self.limits.set_own_rates(key, rates);
         Ok(())
+    }
+
+    fn own_rate_keys(&self) -> anyhow::Result<Vec<SourceKey>> {
+        Ok(self.limits.own_rate_keys())
     }
 
     fn judged(&self, vip: u32) -> anyhow::Result<Judged> {

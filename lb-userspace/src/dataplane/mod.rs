@@ -14,7 +14,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::FragmentKey,
-    limit::{Judgement, Kind as LimitKind, Limits, OwnRate, Source, SourceKey},
+    limit::{Judgement, Kind as LimitKind, Limits, OwnRate, Source, SourceKey, source::PER_BLOCK},
     pin::{Idle, Kind, Pin},
     reason::{REDIRECT, Reason, Verdict},
     slot::SlotTable,
@@ -158,13 +158,16 @@ pub trait DataPlane: Observing {
     fn clear_limits(&mut self, vip: u32) -> anyhow::Result<()>;
     /// What is known of a source.
     fn source(&self, key: &SourceKey) -> anyhow::Result<Option<Source>>;
-    /// Gives a source limits of its own, or takes them back, if it is known.
+    /// Gives a source limits of its own, or takes them back. They hold while the VIP's limits have
+    /// [`OWN_RATES`](lb_common::limit::rate_flags::OWN_RATES).
     fn set_own_rates(
         &mut self,
         key: &SourceKey,
         packets: OwnRate,
         connections: OwnRate,
     ) -> anyhow::Result<()>;
+    /// The sources that have limits of their own, be it by an earlier daemon.
+    fn own_rate_keys(&self) -> anyhow::Result<Vec<SourceKey>>;
     /// What became of a VIP's packets at its limits, summed over the CPUs.
     fn judged(&self, vip: u32) -> anyhow::Result<Judged>;
     /// The sources of VIPs that limit them, read as [`Self::scan`] is.
@@ -205,6 +208,20 @@ impl Sizes {
             max_pins: node.max_pins,
             max_sources: node.max_sources,
         }
+        .in_blocks()
+    }
+
+    /// With as many sources as there is room for in whole blocks.
+    #[must_use]
+    pub(crate) const fn in_blocks(mut self) -> Self {
+        let block = PER_BLOCK as u32;
+        let blocks = self.max_sources.div_ceil(block);
+        self.max_sources = match blocks.checked_mul(block) {
+            Some(sources) if sources > 0 => sources,
+            Some(_) => block,
+            None => u32::MAX / block * block,
+        };
+        self
     }
 }
 

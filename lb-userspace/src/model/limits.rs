@@ -65,6 +65,16 @@ pub fn limits(wanted: &config::Limits, vip: &str, parts: &Parts, cpus: usize) ->
             rate.flags |= rate_flags::PRECISE;
         }
     }
+    // The fleet may give heavy sources shares of their own.
+    if wanted
+        .by_kind
+        .iter()
+        .any(|(kind, limit)| limit.is_cluster && kind.is_per_source())
+    {
+        for rate in &mut rates {
+            rate.flags |= rate_flags::OWN_RATES;
+        }
+    }
     let limits = Limits {
         rates,
         mask_v6: mask(wanted.source_prefix_v6),
@@ -193,6 +203,19 @@ mod tests {
         let mut lease = limit(1000, 1000);
         lease.is_cluster = true;
         assert!(is_precise(&of([long, (Kind::NewConnections, lease)])));
+    }
+
+    #[test]
+    fn sources_have_limits_of_their_own_where_the_fleet_may_give_them_some() {
+        let has_own = |kind| {
+            let mut lease = limit(1000, 1000);
+            lease.is_cluster = true;
+            let wanted = of([(kind, lease), (Kind::Bytes, limit(1_000_000, 100_000))]);
+            let made = limits(&wanted, "web", &Parts::default(), 1).unwrap();
+            Kind::ALL.map(|kind| made.rate(kind).flags & rate_flags::OWN_RATES != 0)
+        };
+        assert_eq!(has_own(Kind::NewConnectionsPerSource), [true; 5]);
+        assert_eq!(has_own(Kind::Packets), [false; 5]);
     }
 
     #[test]

@@ -196,16 +196,17 @@ impl<D: DataPlane> Reconciler<D> {
         let Some(sources) = &mut self.fleet.sources else {
             return;
         };
-        for key in sources.take(found, &limits, self.fleet.nodes) {
-            let cleared = self
-                .plane
-                .set_own_rates(&key, OwnRate::default(), OwnRate::default());
-            if let Err(error) = cleared {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "a source keeps an earlier daemon's limits"
-                );
-            }
+        sources.take(found, &limits, self.fleet.nodes);
+        let cleared = sources.strangers(&self.plane).and_then(|keys| {
+            let none = OwnRate::default();
+            let mut keys = keys.iter();
+            keys.try_for_each(|key| self.plane.set_own_rates(key, none, none))
+        });
+        if let Err(error) = cleared {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "sources keep an earlier daemon's limits"
+            );
         }
         self.fleet.follow(&self.desired.config, &limits);
     }

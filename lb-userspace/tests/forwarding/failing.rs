@@ -155,6 +155,9 @@ impl DataPlane for Failing {
     ) -> anyhow::Result<()> {
         self.write()?.set_own_rates(key, packets, connections)
     }
+    fn own_rate_keys(&self) -> anyhow::Result<Vec<SourceKey>> {
+        self.memory.own_rate_keys()
+    }
     fn judged(&self, vip: u32) -> anyhow::Result<Judged> {
         self.memory.judged(vip)
     }

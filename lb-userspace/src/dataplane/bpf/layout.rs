@@ -13,7 +13,7 @@ use lb_common::{
     backend::Backend,
     flow::Flow,
     fragment::{FragmentKey, MAX_FRAGMENTED},
-    limit::{Limits, Share, Source, SourceKey, Totals},
+    limit::{Limits, MAX_OWN_RATES, OwnRates, Share, SourceKey, Totals, source::SourceBlock},
     marks::Marks,
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
@@ -130,14 +130,17 @@ const fn pins(name: &'static str) -> Shape {
 /// The maps of pins, by [`Kind`].
 pub(super) const PIN_MAPS: [&str; 3] = ["PINS_SYN", "PINS_PROVEN", "PINS_OLD"];
 
-/// The map of limited sources.
-pub(super) const SOURCES: &str = "SOURCES";
+/// The map of limited sources. Was SOURCES, an LRU map.
+pub(super) const SOURCES: &str = "SOURCE_BLOCKS";
+
+/// Maps that this layout had before and no program knows any more.
+pub(super) const FORMER: [&str; 2] = ["VIPS", "SOURCES"];
 
 /// What backends have inherited of others' counters, by id. The one map that no program knows.
 pub(super) const INHERITED: &str = "INHERITED";
 
 /// Every map that is pinned by its name.
-pub(super) const MAPS: [Shape; 27] = [
+pub(super) const MAPS: [Shape; 28] = [
     array("NODE", size_of::<Node>(), 1, Carry::Written),
     // Was VIPS, before its tables were built by another hash.
     shape("VIP_TABLE", MapType::ArrayOfMaps, (4, 4), 1, Carry::Written),
@@ -189,10 +192,16 @@ pub(super) const MAPS: [Shape; 27] = [
     array("LIMITS", size_of::<Limits>(), MAX_VIPS, Carry::Written),
     array("LIMIT_TOTALS", size_of::<Totals>(), MAX_VIPS, Carry::Wished),
     counters("LIMIT_SHARES", size_of::<Share>(), MAX_VIPS),
-    lru(
-        SOURCES,
-        (size_of::<SourceKey>(), size_of::<Source>()),
-        Carry::Wished,
+    Shape {
+        entries: None,
+        ..array(SOURCES, size_of::<SourceBlock>(), 0, Carry::Wished)
+    },
+    shape(
+        "OWN_RATES",
+        MapType::Hash,
+        (size_of::<SourceKey>(), size_of::<OwnRates>()),
+        MAX_OWN_RATES,
+        Carry::Written,
     ),
 ];
 
@@ -324,11 +333,10 @@ mod tests {
     /// A map that is new in the program is recorded too, or is known to hold nothing that outlives a packet.
     #[test]
     fn every_map_of_the_object_is_pinned_or_scratch() {
-        const SCRATCH: [&str; 7] = [
+        const SCRATCH: [&str; 6] = [
             "STEPS",
             "TRACED",
             "NOTED",
-            "NEW_SOURCE",
             "ANSWER",
             "LIMIT_TATS",
             "AYA_LOGS",
@@ -352,7 +360,14 @@ mod tests {
                 .collect()
         };
         // What is left are no maps: settings of the program.
-        let settings = ["TRACE", "HASH_KEYS", "AYA_LOG_LEVEL", "LICENSE"].map(String::from);
+        let settings = [
+            "TRACE",
+            "HASH_KEYS",
+            "SOURCE_SETS",
+            "AYA_LOG_LEVEL",
+            "LICENSE",
+        ]
+        .map(String::from);
         let settings = BTreeSet::from(settings);
         assert_eq!(others(super::super::object::OBJECT, &[]), settings);
         assert_eq!(

@@ -1,16 +1,17 @@
 //! The maps of rate limits.
 
 use anyhow::Context as _;
-use aya::{
-    maps::{MapError, PerCpuValues},
-    util::nr_cpus,
-};
+use aya::{maps::PerCpuValues, util::nr_cpus};
 use lb_common::{
+    flow::HashKeys,
     gcra::{MAX_DEPTH, Ticks},
-    limit::{Kind, Limits, OwnRate, Share, Source, SourceKey, Totals},
+    limit::{
+        Kind, Limits, OwnRates, Share, Source, SourceKey, Totals,
+        source::{self, SETS},
+    },
 };
 
-use super::{object::Object, value::Value};
+use super::{inner::ignore_absent, object::Object, value::Value};
 use crate::dataplane::Judged;
 
 /// Writes a VIP's limits.
@@ -57,33 +58,41 @@ pub(super) fn clear(object: &mut Object, vip: u32) -> anyhow::Result<()> {
 }
 
 /// What is known of a source.
-pub(super) fn source(object: &Object, key: &SourceKey) -> anyhow::Result<Option<Source>> {
-    match object.sources.get(Value::from_ref(key), 0) {
-        Ok(Value(source)) => Ok(Some(source)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(error) => Err(error).context("reading a source"),
-    }
+pub(super) fn source(
+    object: &Object,
+    keys: &HashKeys,
+    key: &SourceKey,
+) -> anyhow::Result<Option<Source>> {
+    let tag = key.tag(keys);
+    let sets = object.sources.len().saturating_mul(SETS as u32);
+    let set = source::set(tag, sets);
+    let block = object.sources.get(&(set / SETS as u32), 0);
+    let Value(block) = block.context("reading a source")?;
+    let places = block.sets.get(set as usize % SETS);
+    let found = places.and_then(|places| places.iter().find(|place| place.tag == tag));
+    Ok(found.copied())
 }
 
-/// Gives a source limits of its own. What packets change of its entry in that moment is lost: a cell or two.
+/// Gives a source limits of its own, or takes them back.
 pub(super) fn set_own_rates(
     object: &mut Object,
     key: &SourceKey,
-    packets: OwnRate,
-    connections: OwnRate,
+    rates: &OwnRates,
 ) -> anyhow::Result<()> {
-    // One that is forgotten has none when it comes back.
-    let Some(mut source) = source(object, key)? else {
-        return Ok(());
+    let key = Value::from_ref(key);
+    let written = if *rates == OwnRates::default() {
+        ignore_absent(object.own_rates.remove(key))
+    } else {
+        object.own_rates.insert(key, Value::from_ref(rates), 0)
     };
-    if (source.own_packets, source.own_connections) == (packets, connections) {
-        return Ok(());
-    }
-    (source.own_packets, source.own_connections) = (packets, connections);
-    let written = object
-        .sources
-        .insert(Value::from_ref(key), Value(source), 0);
     written.context("writing a source's limits")
+}
+
+/// The sources that have limits of their own.
+pub(super) fn own_rate_keys(object: &Object) -> anyhow::Result<Vec<SourceKey>> {
+    let keys = object.own_rates.keys().map(|key| key.map(|Value(key)| key));
+    keys.collect::<Result<_, _>>()
+        .context("reading which sources have limits of their own")
 }
 
 /// What became of a VIP's packets at its limits.

@@ -18,7 +18,10 @@ use lb_common::{
     backend::Backend,
     flow::{Flow, HashKeys},
     fragment::FragmentKey,
-    limit::{Limits, Share, Source, SourceKey, Totals},
+    limit::{
+        Limits, OwnRates, Share, SourceKey, Totals,
+        source::{PER_BLOCK, SETS, SourceBlock},
+    },
     marks::Marks,
     pin::{Idle, Pin},
     slot::SlotTable,
@@ -29,7 +32,7 @@ use lb_common::{
 use super::{
     counters,
     inner::remove_if_there,
-    layout::{MAPS, MARKS, PIN_MAPS, SOURCES, Shape},
+    layout::{FORMER, MAPS, MARKS, PIN_MAPS, SOURCES, Shape},
     lists,
     test_run::xdp,
     value::Value,
@@ -88,7 +91,7 @@ impl Program {
 }
 
 /// What is known of the sources of VIPs that limit them.
-pub(super) type SourceMap = HashMap<MapData, Value<SourceKey>, Value<Source>>;
+pub(super) type SourceMap = Array<MapData, Value<SourceBlock>>;
 
 /// The pins of one kind.
 pub(super) type PinMap = HashMap<MapData, Value<Flow>, Value<Pin>>;
@@ -143,6 +146,7 @@ pub(super) struct Object {
     pub(super) limit_totals: Array<MapData, Value<Totals>>,
     pub(super) limit_shares: PerCpuArray<MapData, Value<Share>>,
     pub(super) sources: SourceMap,
+    pub(super) own_rates: HashMap<MapData, Value<SourceKey>, Value<OwnRates>>,
 }
 
 impl Object {
@@ -161,7 +165,12 @@ impl Object {
         if let (Some(dir), Program::Normal, Tracing::Off) = (maps_dir, program, trace) {
             // An earlier daemon's program may not have marked what it pinned.
             remove_if_there(&dir.join(MARKS.name))?;
+            // That program keeps what it has open.
+            for name in FORMER {
+                remove_if_there(&dir.join(name))?;
+            }
         }
+        let wanted = wanted.in_blocks();
         let mut sizes = wanted;
         for (shape, path) in &paths {
             if path.exists() {
@@ -174,10 +183,12 @@ impl Object {
                     path.display()
                 );
             }
-            if let Some(size) = size_of_map(&mut sizes, shape.name).filter(|_| path.exists()) {
-                *size = MapInfo::from_pin(path)
-                    .with_context(|| format!("opening the pinned map {}", path.display()))?
-                    .max_entries();
+            if let Some((size, of_entry)) =
+                size_of_map(&mut sizes, shape.name).filter(|_| path.exists())
+            {
+                let info = MapInfo::from_pin(path)
+                    .with_context(|| format!("opening the pinned map {}", path.display()))?;
+                *size = info.max_entries().saturating_mul(of_entry);
             }
         }
         if trace == Tracing::Off && sizes != wanted {
@@ -190,16 +201,19 @@ impl Object {
             );
         }
         let trace = trace as u8;
+        let source_blocks = sizes.max_sources / PER_BLOCK as u32;
+        let source_sets = source_blocks * SETS as u32;
         let mut loader = EbpfLoader::new();
         // Constant to the verifier, which cuts out what it switches off.
         loader
             .override_global(aya_log::LEVEL, &log_level, true)
             .override_global("TRACE", &trace, true)
+            .override_global("SOURCE_SETS", &source_sets, true)
             .verifier_log_level(VerifierLogLevel::STATS);
         for name in PIN_MAPS {
             loader.map_max_entries(name, sizes.max_pins);
         }
-        loader.map_max_entries(SOURCES, sizes.max_sources);
+        loader.map_max_entries(SOURCES, source_blocks);
         for (shape, path) in &paths {
             loader.map_pin_path(shape.name, path.as_path());
         }
@@ -240,20 +254,25 @@ impl Object {
             limit_totals: take(&mut ebpf, "LIMIT_TOTALS")?,
             limit_shares: take(&mut ebpf, "LIMIT_SHARES")?,
             sources: take(&mut ebpf, SOURCES)?,
+            own_rates: take(&mut ebpf, "OWN_RATES")?,
             ebpf,
         };
         object.take_keys()?;
         Ok(object)
     }
 
+    /// The keys of the node's settings.
+    pub(super) fn hash_keys(&self) -> anyhow::Result<HashKeys> {
+        let node = self.node.get(&0, 0);
+        let Value(node) = node.context("reading the node's settings")?;
+        Ok(node.hash_keys)
+    }
+
     /// Hashes flows by the keys of the node's settings from now on.
     pub(super) fn take_keys(&mut self) -> anyhow::Result<()> {
-        let Value(node) = self
-            .node
-            .get(&0, 0)
-            .context("reading the node's settings")?;
+        let keys = self.hash_keys()?;
         self.keys
-            .set(0, Value::from_ref(&node.hash_keys), 0)
+            .set(0, Value::from_ref(&keys), 0)
             .context("writing the keys of the flow hash")
     }
 
@@ -324,12 +343,12 @@ fn tables_fd(ebpf: &Ebpf) -> anyhow::Result<OwnedFd> {
     handle.context("another handle to the tables")
 }
 
-/// How many entries fit into a map whose size is the operator's choice.
-fn size_of_map<'a>(sizes: &'a mut Sizes, name: &str) -> Option<&'a mut u32> {
+/// How much fits into a map whose size is the operator's choice, and how much of it into each entry.
+fn size_of_map<'a>(sizes: &'a mut Sizes, name: &str) -> Option<(&'a mut u32, u32)> {
     if PIN_MAPS.contains(&name) {
-        Some(&mut sizes.max_pins)
+        Some((&mut sizes.max_pins, 1))
     } else if name == SOURCES {
-        Some(&mut sizes.max_sources)
+        Some((&mut sizes.max_sources, PER_BLOCK as u32))
     } else {
         None
     }

@@ -8,7 +8,7 @@ use lb_common::{
     flow::Flow,
     fragment::FragmentKey,
     gcra::ticks,
-    limit::{Limits, OwnRate, Source, SourceKey},
+    limit::{Limits, OwnRate, OwnRates, Source, SourceKey},
     pin::{Idle, Kind, Pin},
     slot::SlotTable,
     tables::{Counters, Drops, Interface, Node, PinCounters},
@@ -379,7 +379,7 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn source(&self, key: &SourceKey) -> anyhow::Result<Option<Source>> {
-        limits::source(&self.object, key)
+        limits::source(&self.object, &self.object.hash_keys()?, key)
     }
 
     fn set_own_rates(
@@ -388,7 +388,15 @@ impl DataPlane for BpfDataPlane {
         packets: OwnRate,
         connections: OwnRate,
     ) -> anyhow::Result<()> {
-        limits::set_own_rates(&mut self.object, key, packets, connections)
+        let rates = OwnRates {
+            packets,
+            connections,
+        };
+        limits::set_own_rates(&mut self.object, key, &rates)
+    }
+
+    fn own_rate_keys(&self) -> anyhow::Result<Vec<SourceKey>> {
+        limits::own_rate_keys(&self.object)
     }
 
     fn judged(&self, vip: u32) -> anyhow::Result<Judged> {

@@ -1,12 +1,12 @@
-//! Walking through the maps of pins and fragments.
+//! Walking through the maps of pins, fragments and sources.
 
 use std::{ops::ControlFlow, os::fd::AsFd as _};
 
 use anyhow::{Context as _, ensure};
-use aya::maps::{HashMap, IterableMap as _, Map, MapData, MapError};
+use aya::maps::{Array, HashMap, IterableMap as _, Map, MapData, MapError};
 use lb_common::{
     fragment::MAX_FRAGMENTED,
-    limit::{Source, SourceKey},
+    limit::{Source, SourceKey, source::SourceBlock},
     pin::Kind,
 };
 
@@ -41,11 +41,21 @@ pub(super) fn scan(object: &Object) -> anyhow::Result<Scan> {
 
 /// The same of the sources of VIPs that limit them.
 pub(super) fn sources(object: &Object) -> anyhow::Result<Scan<(SourceKey, Source)>> {
-    let max_sources = object.sizes.max_sources as usize;
-    let sources = reopen(&object.sources)?;
+    let keys = object.hash_keys()?;
+    let blocks: Array<_, Value<SourceBlock>> = Map::Array(again(object.sources.map())?)
+        .try_into()
+        .context("another handle to a map")?;
     Ok(Scan::new(move |visit| {
-        let mut visit = |Value(key), Value(source)| visit((key, source));
-        walk(&sources, max_sources, &mut visit).map(|_| ())
+        for index in 0..blocks.len() {
+            let Value(block) = blocks.get(&index, 0).context("reading sources")?;
+            for source in block.sets.as_flattened() {
+                let key = source.key(&keys);
+                if key.is_some_and(|key| visit((key, *source)).is_break()) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }))
 }
 
@@ -72,14 +82,18 @@ fn walk<K: aya::Pod, V: aya::Pod>(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Another handle to a map.
+/// Another handle to a map of pins or fragments.
 fn reopen<K: aya::Pod, V: aya::Pod>(
     map: &HashMap<MapData, K, V>,
 ) -> anyhow::Result<HashMap<MapData, K, V>> {
-    let fd = map.map().fd().as_fd().try_clone_to_owned();
-    let data = MapData::from_fd(fd.context("another handle to a map")?)
-        .context("another handle to a map")?;
-    Map::LruHashMap(data)
+    Map::LruHashMap(again(map.map())?)
         .try_into()
         .context("another handle to a map")
+}
+
+/// Another handle to a map.
+fn again(map: &MapData) -> anyhow::Result<MapData> {
+    let fd = map.fd().as_fd().try_clone_to_owned();
+    let fd = fd.context("another handle to a map")?;
+    MapData::from_fd(fd).context("another handle to a map")
 }

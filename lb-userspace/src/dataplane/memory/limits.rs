@@ -2,16 +2,16 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
 use lb_common::{
     gcra::Ticks,
-    limit::{Judgement, Kind, Limits, OwnRate, Source, SourceKey, Tat},
+    limit::{Judgement, Kind, Limits, OwnRates, Source, SourceKey, Tat},
 };
 
 use crate::dataplane::Judged;
@@ -54,8 +54,6 @@ pub struct Known {
     packets: Word,
     new_connections: Word,
     over: Word,
-    /// Of packets and of connections.
-    own: Arc<Mutex<(OwnRate, OwnRate)>>,
 }
 
 impl lb_common::limit::Known for Known {
@@ -65,14 +63,6 @@ impl lb_common::limit::Known for Known {
         match kind {
             Kind::NewConnectionsPerSource => self.connections_tat.clone(),
             _ => self.packets_tat.clone(),
-        }
-    }
-
-    fn own(&self, kind: Kind) -> OwnRate {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        match kind {
-            Kind::NewConnectionsPerSource => own.1,
-            _ => own.0,
         }
     }
 
@@ -87,6 +77,7 @@ impl lb_common::limit::Known for Known {
 #[derive(Default)]
 pub(super) struct Maps {
     limits: BTreeMap<u32, Limits>,
+    own: HashMap<SourceKey, OwnRates>,
     words: RefCell<Words>,
 }
 
@@ -121,11 +112,20 @@ impl Maps {
         place.or_insert((*key, Known::default())).1.clone()
     }
 
-    pub(super) fn set_own_rates(&self, key: &SourceKey, packets: OwnRate, connections: OwnRate) {
-        let words = self.words.borrow();
-        if let Some((_, known)) = words.sources.get(&(key.prefix.octets(), key.vip)) {
-            *known.own.lock().unwrap_or_else(PoisonError::into_inner) = (packets, connections);
+    pub(super) fn set_own_rates(&mut self, key: &SourceKey, rates: OwnRates) {
+        if rates == OwnRates::default() {
+            self.own.remove(key);
+        } else {
+            self.own.insert(*key, rates);
         }
+    }
+
+    pub(super) fn own_rates(&self, key: &SourceKey) -> Option<&OwnRates> {
+        self.own.get(key)
+    }
+
+    pub(super) fn own_rate_keys(&self) -> Vec<SourceKey> {
+        self.own.keys().copied().collect()
     }
 
     pub(super) fn sources(&self) -> Vec<(SourceKey, Source)> {
@@ -135,10 +135,10 @@ impl Maps {
                 packets_tat: known.packets_tat.get(),
                 connections_tat: known.connections_tat.get(),
                 packets: known.packets.get(),
-                new_connections: known.new_connections.get(),
+                // Modulo 2³², as the kernel's.
+                new_connections: known.new_connections.get() as u32,
                 over: known.over.get(),
-                own_packets: lb_common::limit::Known::own(known, Kind::PacketsPerSource),
-                own_connections: lb_common::limit::Known::own(known, Kind::NewConnectionsPerSource),
+                ..Source::default()
             };
             (*key, source)
         };

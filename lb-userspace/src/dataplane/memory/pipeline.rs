@@ -7,7 +7,8 @@ use lb_common::{
     backend::Backend,
     flow::{Flow, HashKeys},
     fragment::FragmentKey,
-    limit::{self, Judgement, LimitTables, Limits, SourceKey},
+    gcra::Ticks,
+    limit::{self, Judgement, LimitTables, Limits, OwnRates, SourceKey},
     noted::Noted,
     pin::{Idle, Inserted, Kind, Pin, Pins},
     pipeline::Outcome,
@@ -83,8 +84,12 @@ impl LimitTables for Memory {
         self.limits.get(vip)
     }
 
-    fn source(&self, key: &SourceKey) -> Option<limits::Known> {
+    fn source(&self, key: &SourceKey, _now: Ticks) -> Option<limits::Known> {
         Some(self.limits.source(key))
+    }
+
+    fn own_rates(&self, key: &SourceKey) -> Option<&OwnRates> {
+        self.limits.own_rates(key)
     }
 
     fn total(&self, vip: u32, kind: limit::Kind) -> Option<limits::Word> {

@@ -18,8 +18,8 @@ const OTHER_DESCRIPTORS: u64 = 256;
 /// What a remembered flow takes, in bytes (docs/tables.md).
 const PIN_BYTES: u64 = 121;
 
-/// What a remembered source takes, in bytes: key, value, and the kernel's own.
-const SOURCE_BYTES: u64 = 160;
+/// What a remembered source takes, in bytes.
+const SOURCE_BYTES: u64 = size_of::<lb_common::limit::Source>() as u64;
 
 pub(super) fn check(facts: &Balancer, config: &Config) -> Vec<Finding> {
     let host = &facts.host;

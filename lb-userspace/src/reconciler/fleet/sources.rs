@@ -45,8 +45,8 @@ pub(super) struct Sources {
     scan: Option<JoinHandle<anyhow::Result<Found>>>,
     next_scan: Instant,
     /// Packets and SYNs of each source, and when they were counted.
-    last: (Option<Instant>, HashMap<SourceKey, (u64, u64)>),
-    /// Sources whose entries have limits of their own.
+    last: (Option<Instant>, HashMap<SourceKey, (u64, u32)>),
+    /// Sources that have limits of their own.
     own: HashMap<SourceKey, (OwnRate, OwnRate)>,
 }
 
@@ -99,9 +99,8 @@ impl Sources {
         Some(found.unwrap_or_else(|error| Err(error.into())))
     }
 
-    /// Takes what a scan has found, in a fleet of so many nodes. Returns sources whose entries have limits of their own
-    /// that nobody knows of: an earlier daemon's.
-    pub(super) fn take(&mut self, found: Found, limits: &Limits<'_>, nodes: u32) -> Vec<SourceKey> {
+    /// Takes what a scan has found, in a fleet of so many nodes.
+    pub(super) fn take(&mut self, found: Found, limits: &Limits<'_>, nodes: u32) {
         let Found { at, took, sources } = found;
         self.next_scan = Instant::now() + PAUSE.max(took * PART);
         let counts = sources
@@ -109,27 +108,22 @@ impl Sources {
             .map(|(key, source)| (*key, (source.packets, source.new_connections)));
         let counts: HashMap<_, _> = counts.collect();
         let (then, before) = std::mem::replace(&mut self.last, (Some(at), counts));
-        let unknown = sources.iter().filter(|(key, source)| {
-            let has_own = source.own_packets.interval | source.own_connections.interval != 0;
-            has_own && !self.own.contains_key(key)
-        });
-        let unknown = unknown.map(|(key, _)| *key).collect();
         let Some(millis) = then.map(|then| (at - then).as_millis().max(1)) else {
-            return unknown;
+            return;
         };
-        let rate = |now: u64, before: u64| {
-            // One that goes back has begun again.
-            let cells = u128::from(now.checked_sub(before).unwrap_or(now));
+        let rate = |cells: u64| {
+            let cells = u128::from(cells);
             Rate::from_thousandths(u64::try_from(cells * 1_000_000 / millis).unwrap_or(u64::MAX))
         };
         let candidates = sources.iter().flat_map(|(key, source)| {
-            let (packets, connections) = before.get(key).copied().unwrap_or_default();
+            let then = before.get(key).copied();
+            // One that goes back has begun again.
+            let then = then.filter(|(packets, _)| *packets <= source.packets);
+            let (packets, connections) = then.unwrap_or_default();
+            let connections = source.new_connections.wrapping_sub(connections);
             let kinds = [
-                (Kind::PacketsPerSource, rate(source.packets, packets)),
-                (
-                    Kind::NewConnectionsPerSource,
-                    rate(source.new_connections, connections),
-                ),
+                (Kind::PacketsPerSource, rate(source.packets - packets)),
+                (Kind::NewConnectionsPerSource, rate(connections.into())),
             ];
             kinds.into_iter().filter_map(|(kind, rate)| {
                 Some(Candidate {
@@ -140,7 +134,13 @@ impl Sources {
             })
         });
         self.promoted.scan(at - self.began, candidates, nodes);
-        unknown
+    }
+
+    /// Sources that have limits of their own which nobody knows of: an earlier daemon's.
+    pub(super) fn strangers(&self, plane: &impl DataPlane) -> anyhow::Result<Vec<SourceKey>> {
+        let mut keys = plane.own_rate_keys()?;
+        keys.retain(|key| !self.own.contains_key(key));
+        Ok(keys)
     }
 
     /// The limits that the heavy sources have for themselves.
@@ -178,7 +178,7 @@ impl Sources {
                 continue;
             };
             let count = match name.2 {
-                Kind::NewConnectionsPerSource => source.new_connections,
+                Kind::NewConnectionsPerSource => source.new_connections.into(),
                 _ => source.packets,
             };
             offered.insert(key(&vip.name, config, name), count);
@@ -311,7 +311,7 @@ mod tests {
 
     /// Sends packets of a source.
     fn send(plane: &Memory, key: &SourceKey, packets: u32) {
-        let known = lb_common::limit::LimitTables::source(plane, key).unwrap();
+        let known = lb_common::limit::LimitTables::source(plane, key, 0).unwrap();
         for _ in 0..packets {
             known.count(false, false);
         }
@@ -371,8 +371,8 @@ mod tests {
         };
         sources.enforce(&mut plane, &limits, &shares).unwrap();
         let own = |plane: &Memory, key| {
-            let source = DataPlane::source(plane, key).unwrap();
-            source.unwrap().own_packets
+            let own = lb_common::limit::LimitTables::own_rates(plane, key);
+            own.copied().unwrap_or_default().packets
         };
         assert_eq!(own(&plane, &heavy), own_rate(300_000, 30));
         assert_eq!(own(&plane, &light), OwnRate::default());
@@ -388,17 +388,11 @@ mod tests {
 
     #[test]
     fn limits_that_an_earlier_daemon_gave_are_found() {
-        let config = config();
-        let wanted = wanted(&config);
-        let vip = wanted.vips.first().unwrap().entry.id;
-        let limits = Limits::new(wanted.vips.iter(), &config);
         let mut plane = Memory::default();
-        let source = client(vip, 1);
-        send(&plane, &source, 1);
+        let source = client(7, 1);
         plane
             .set_own_rates(&source, own_rate(1, 1), OwnRate::default())
             .unwrap();
-        let found = scan(&plane, Instant::now(), 0);
-        assert_eq!(Sources::default().take(found, &limits, 2), [source]);
+        assert_eq!(Sources::default().strangers(&plane).unwrap(), [source]);
     }
 }
