@@ -1,8 +1,9 @@
 //! `weir-bench`: what a packet costs, in ns, beside the floors of the same run.
 //!
 //! Method: a driver program runs in every repeat of `BPF_PROG_TEST_RUN`, restores the packet, chooses the next
-//! flow and tail-calls the program under test (lb-ebpf/src/bench). Its own cost is measured in the same round
-//! with a program that does nothing, and subtracted. Rounds are interleaved, and everything is loaded anew some times, since
+//! flow and tail-calls the program under test (lb-ebpf/src/bench). Its own cost is measured beside that, by turns,
+//! with a program that does nothing, and subtracted. Of several runs of both in a round the least counts: what disturbs one is never
+//! the program. Rounds are interleaved, and everything is loaded anew some times, since
 //! where programs and maps lie is worth some ns; the table has the median, the minimum and the maximum of all rounds. Believe ratios, and differences above 15 %.
 //!
 //! Other programs can be measured beside, in the same rounds: any XDP program that is pinned, or attached by a pinned
@@ -31,19 +32,23 @@ use lb_userspace::dataplane::{
         driver::{Classic, Driver, Floor, Pinned},
     },
 };
-use report::Report;
+use report::{Effort, Report};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 /// Measures what a packet costs on this machine.
 #[derive(Parser)]
 struct Arguments {
     /// How often everything is loaded anew: where programs and maps lie in memory is worth some ns.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     loads: u32,
-    /// Interleaved rounds of each load: many short ones, since what interrupts one spoils its mean.
-    #[arg(long, default_value_t = 25)]
+    /// Interleaved rounds of each load.
+    #[arg(long, default_value_t = 6)]
     rounds: u32,
-    /// Packets of each case in each round.
-    #[arg(long, default_value_t = 100_000)]
+    /// Runs of each case in each round, of which the fastest counts: on shared machines others take turns on the same core.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Packets of each run: few, since what interrupts a run spoils its mean.
+    #[arg(long, default_value_t = 20_000)]
     packets: u32,
     /// Only cases whose name contains this; may be given more than once.
     #[arg(long)]
@@ -169,22 +174,27 @@ impl Stage {
         &mut self,
         rows: &mut [Row<'_>],
         counters: &mut Counters,
-        packets: u32,
+        (runs, packets): (u32, u32),
     ) -> anyhow::Result<Vec<f64>> {
         let mut own_cost = Vec::new();
         for row in rows {
-            let (own, own_counts) = counters.around(|| {
-                self.driver
-                    .measure_floor(Floor::Empty, &row.case.sample(), packets)
-            })?;
-            own_cost.push(own);
             cases::arrange(&mut self.weir, &self.tables, row.case)?;
-            let (gross, counts) = counters.around(|| self.measure(row, packets))?;
+            let (mut own, mut gross) = (f64::INFINITY, f64::INFINITY);
+            for _ in 0..runs {
+                let (ns, own_counts) = counters.around(|| {
+                    self.driver
+                        .measure_floor(Floor::Empty, &row.case.sample(), packets)
+                })?;
+                own = own.min(ns);
+                let (ns, counts) = counters.around(|| self.measure(row, packets))?;
+                gross = gross.min(ns);
+                let net = counts.into_iter().zip(own_counts);
+                let net = net
+                    .map(|((event, count), (_, own))| (event, (count - own) / f64::from(packets)));
+                row.counts.push(net.collect());
+            }
+            own_cost.push(own);
             row.results.push(gross - own);
-            let net = counts.into_iter().zip(own_counts);
-            let net =
-                net.map(|((event, count), (_, own))| (event, (count - own) / f64::from(packets)));
-            row.counts.push(net.collect());
         }
         Ok(own_cost)
     }
@@ -215,8 +225,16 @@ impl Stage {
     }
 }
 
+/// Stays on one CPU: the caches of another hold nothing of what ran before.
+fn stay() -> anyhow::Result<()> {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu());
+    sched_setaffinity(None, &here).context("staying on one CPU")
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    stay()?;
     let (mut stage, cases) = Stage::load(&arguments)?;
     if arguments.steady {
         return steady::run(&mut stage.driver, &mut stage.weir, &cases, arguments.rounds);
@@ -246,7 +264,8 @@ fn main() -> anyhow::Result<()> {
                 "load {load} of {}, round {round} of {}",
                 arguments.loads, arguments.rounds
             );
-            own_cost.extend(stage.round(&mut rows, &mut counters, arguments.packets)?);
+            let runs = (arguments.runs, arguments.packets);
+            own_cost.extend(stage.round(&mut rows, &mut counters, runs)?);
         }
     }
 
@@ -255,7 +274,12 @@ fn main() -> anyhow::Result<()> {
         .map(|row| report::Case::new(row.name(), row.results).counted(&row.counts))
         .collect();
     let report = Report::new(
-        (arguments.loads, arguments.rounds, arguments.packets),
+        Effort {
+            loads: arguments.loads,
+            rounds: arguments.rounds,
+            runs: arguments.runs,
+            packets: arguments.packets,
+        },
         lb_userspace::COMMIT,
         &own_cost,
         stage.weir.program_sizes()?,

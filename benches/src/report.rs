@@ -15,17 +15,26 @@ use crate::{
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
-    /// How often everything was loaded anew.
-    pub(crate) loads: u32,
-    /// Rounds of each load.
-    pub(crate) rounds: u32,
-    /// Packets of each case in each round.
-    pub(crate) packets: u32,
+    #[serde(flatten)]
+    pub(crate) effort: Effort,
     /// What the driver itself costs, ns per packet; taken out of everything else.
     pub(crate) driver_ns: f64,
     pub(crate) programs: Vec<Program>,
     pub(crate) cases: Vec<Case>,
     pub(crate) held: Vec<Held>,
+}
+
+/// How much was measured.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Effort {
+    /// How often everything was loaded anew.
+    pub(crate) loads: u32,
+    /// Rounds of each load.
+    pub(crate) rounds: u32,
+    /// Runs of each case in each round, of which the fastest counted.
+    pub(crate) runs: u32,
+    /// Packets of each run.
+    pub(crate) packets: u32,
 }
 
 /// Where it was measured.
@@ -124,7 +133,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 impl Report {
     /// Of what was measured; `commit` is the one that weir was built from.
     pub(crate) fn new(
-        (loads, rounds, packets): (u32, u32, u32),
+        effort: Effort,
         commit: &str,
         driver: &[f64],
         programs: Vec<ProgramSize>,
@@ -132,9 +141,7 @@ impl Report {
     ) -> anyhow::Result<Self> {
         Ok(Self {
             machine: Machine::this(commit)?,
-            loads,
-            rounds,
-            packets,
+            effort,
             driver_ns: median(driver),
             programs: programs.into_iter().map(Into::into).collect(),
             held: targets::hold(&cases),
@@ -165,8 +172,12 @@ impl Report {
             machine.kernel, machine.cpus, machine.cpu, machine.commit
         );
         println!(
-            "net ns per packet, {} rounds of {} packets after each of {} loads (the driver takes {:.0} more)\n",
-            self.rounds, self.packets, self.loads, self.driver_ns
+            "net ns per packet, {} rounds after each of {} loads, each of {} runs of {} packets (the driver takes {:.0} more)\n",
+            self.effort.rounds,
+            self.effort.loads,
+            self.effort.runs,
+            self.effort.packets,
+            self.driver_ns
         );
         println!("{:<52} {:>8} {:>8} {:>8}", "case", "median", "min", "max");
         for case in &self.cases {

@@ -21,20 +21,24 @@ const ALL: u16 = 512;
 const SYNS: u16 = 513;
 const OVER: u16 = 514;
 const PRECISE: u16 = 515;
+const EACH: u16 = 516;
 
 /// Clients differ in the low 16 bits of their addresses: prefixes of 26 bits make 1,024 sources of them.
 const PREFIX: u32 = 26;
+/// Each address is a source.
+const WHOLE: u32 = 32;
 
 /// Writes the VIPs with their limits; `first` is the id of the first.
 pub(super) fn prepare(weir: &mut BpfDataPlane, first: u32) -> anyhow::Result<Vec<VipEntry>> {
     let vip_address = Address::from_v4(VIP_V4);
-    let vips: [(u16, &[Kind], u64); 6] = [
+    let vips: [(u16, &[Kind], u64); 7] = [
         (TOTAL, &[Kind::Packets], MAX_DEPTH),
         (SOURCES, &[Kind::PacketsPerSource], MAX_DEPTH),
         (ALL, &Kind::ALL, MAX_DEPTH),
         (SYNS, &[Kind::NewConnections], MAX_DEPTH),
         (OVER, &[Kind::PacketsPerSource], 0),
         (PRECISE, &[Kind::PacketsPerSource], MAX_DEPTH),
+        (EACH, &[Kind::PacketsPerSource], MAX_DEPTH),
     ];
     let mut entries = Vec::new();
     for (id, (port, kinds, depth)) in (first..).zip(vips) {
@@ -49,9 +53,10 @@ pub(super) fn prepare(weir: &mut BpfDataPlane, first: u32) -> anyhow::Result<Vec
             high: u64::MAX,
             low: u64::MAX,
         };
+        let prefix = if port == EACH { WHOLE } else { PREFIX };
         let mut limits = Limits {
             mask_v6: every_bit,
-            mask_v4: Address::from_v6((u128::MAX << (32 - PREFIX)).to_be_bytes()),
+            mask_v4: Address::from_v6((u128::MAX << (32 - prefix)).to_be_bytes()),
             ..Limits::default()
         };
         for (kind, rate) in Kind::ALL.into_iter().zip(&mut limits.rates) {
@@ -97,6 +102,11 @@ pub(super) fn cases() -> anyhow::Result<Vec<Case>> {
             cases.push(case(&name, frame_to(UNKNOWN, port)?, flows));
         }
     }
+    cases.push(case(
+        "limit, packets of a source, 65,536 sources",
+        frame_to(UNKNOWN, EACH)?,
+        Flows::Cycle(1 << 16),
+    ));
     cases.push(Case {
         action: DROP,
         ..case(

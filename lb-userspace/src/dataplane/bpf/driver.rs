@@ -83,6 +83,8 @@ pub struct Driver {
     next: Array<MapData, u32>,
     /// Number of the first flow of [`Flows::Fresh`] that has not come yet.
     fresh: u32,
+    /// How many packets of flows that come again were made.
+    cycled: u32,
     program: ProgramArray<MapData>,
     hash: HashMap<MapData, [u32; 5], u32>,
 }
@@ -181,6 +183,7 @@ impl Driver {
             hash: take(&mut ebpf, "HASH")?,
             ebpf,
             fresh: 0,
+            cycled: 0,
         })
     }
 
@@ -254,13 +257,20 @@ impl Driver {
         self.plan
             .set(0, Value::from_ref(&plan(sample)?), 0)
             .context("writing the plan")?;
+        let next = match sample.flows {
+            Flows::Own => None,
+            // On from where the last run left off, so that short runs come by all flows.
+            Flows::Cycle(_) => Some(&mut self.cycled),
+            Flows::Fresh => Some(&mut self.fresh),
+        };
+        let first = next.map_or(0, |next| {
+            let first = *next;
+            *next = first.wrapping_add(repeat);
+            first
+        });
         let first = match sample.flows {
-            Flows::Own | Flows::Cycle(_) => 0,
-            Flows::Fresh => {
-                let first = self.fresh;
-                self.fresh = first.wrapping_add(repeat);
-                first
-            }
+            Flows::Cycle(flows) => first % flows,
+            Flows::Own | Flows::Fresh => first,
         };
         self.next
             .set(0, first, 0)

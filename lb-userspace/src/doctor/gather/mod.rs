@@ -96,7 +96,8 @@ async fn unhealthy(config: &Config, is_away: bool) -> Vec<(String, String)> {
     let deadline = Instant::now() + HEALTH;
     let mut failed = Vec::new();
     let mut probes = stream::iter(checks)
-        .map(async |check| {
+        // No async closure: the compiler at hand (1.95.0) fails on this one when it builds anew what has changed.
+        .map(|check| async move {
             let patience = check.timeout.min(HEALTH / 2);
             let result = match timeout(patience, health::probe(&check)).await {
                 Ok(result) => result.map_err(|failure| failure.to_string()),
