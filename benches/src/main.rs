@@ -39,16 +39,16 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 #[derive(Parser)]
 struct Arguments {
     /// How often everything is loaded anew: where programs and maps lie in memory is worth some ns.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     loads: u32,
     /// Interleaved rounds of each load.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Runs of each case in each round, of which the fastest counts: on shared machines others take turns on the same core.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Packets of each run: few, since what interrupts a run spoils its mean.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 50_000)]
     packets: u32,
     /// Only cases whose name contains this; may be given more than once.
     #[arg(long)]
