@@ -21,7 +21,7 @@ use lb_userspace::{
     dataplane::{
         DataPlane, Sizes,
         apply::apply,
-        bpf::{self, BpfDataPlane, ProgramLog, layout::Layout},
+        bpf::{self, BpfDataPlane, Left, ProgramLog, layout::Layout},
     },
     model::{
         attached::{AttachMode, Xdp},
@@ -208,6 +208,27 @@ fn an_older_layout_is_taken_over_under_traffic() {
         assert!(said.contains("by a newer weir (layout v2"), "{said}");
         assert!(said.contains("weir run --fresh"), "{said}");
         assert!(!pin_path.join("v1").exists());
+    });
+}
+
+/// A daemon of the same layout may have had other maps, and leaves some that nobody knows any more.
+#[test]
+fn maps_that_came_and_went_within_a_layout_stand_in_nobodys_way() {
+    let world = World::new();
+    world.lb.run(async || {
+        let old = start(&world, Layout::CURRENT, None).unwrap();
+        let program = old.program_id().unwrap();
+        let current = Layout::CURRENT.to_string();
+        for name in ["SOURCE_BLOCKS", "OWN_RATES", "VIP_TABLE"] {
+            fs::remove_file(world.map(&current, name)).unwrap();
+        }
+        let former = world.map(&current, "SOURCES");
+        let map = Array::<_, u32>::create(1, 0).unwrap();
+        map.pin(&former).unwrap();
+        drop(old);
+        assert_eq!(Left::read(&world.pin_path()).unwrap().vips.len(), 1);
+        let _new = start(&world, Layout::CURRENT, Some(program)).unwrap();
+        assert!(!former.exists() && world.map(&current, "SOURCE_BLOCKS").exists());
     });
 }
 

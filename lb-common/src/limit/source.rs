@@ -114,7 +114,7 @@ pub struct SourceBlock {
 pub trait Places {
     /// Whose it is.
     fn tag(&self, way: usize) -> u64;
-    /// Until when it is paid for, by the later of its TATs.
+    /// The TATs of whoever has it.
     fn tats(&self, way: usize) -> [Ticks; 2];
     /// Makes it that of `tag` if it is still that of `seen`; else tells whose it is.
     ///
@@ -128,18 +128,7 @@ pub trait Places {
 /// The place that a source has.
 #[inline(always)]
 pub fn find<P: Places>(places: &P, tag: u64) -> Option<usize> {
-    // Not a loop: the compiler of BPF programs keeps those that it is not made to unroll.
-    if places.tag(0) == tag {
-        Some(0)
-    } else if places.tag(1) == tag {
-        Some(1)
-    } else if places.tag(2) == tag {
-        Some(2)
-    } else if places.tag(3) == tag {
-        Some(3)
-    } else {
-        None
-    }
+    (0..WAYS).find(|way| places.tag(*way) == tag)
 }
 
 /// How often a place is claimed that others claim at the same moment.

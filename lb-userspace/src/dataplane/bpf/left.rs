@@ -14,10 +14,19 @@ use lb_common::{
 use super::{
     ReasonCount, VIPS_PIN, counters,
     inner::read_pinned,
-    layout::{Carry, MAPS},
+    layout::{INHERITED, MAPS},
     linked_interfaces, pins,
     value::Value,
 };
+
+/// The maps that tell what is left.
+const READ: [&str; 5] = [
+    "BACKENDS",
+    "VIP_COUNTERS",
+    "BACKEND_COUNTERS",
+    INHERITED,
+    "OUTCOME_COUNTERS",
+];
 
 /// What is pinned.
 #[derive(Debug)]
@@ -69,8 +78,8 @@ impl Left {
     /// Where nothing is pinned there, it is of another layout, or it cannot be read.
     pub fn read(pin_path: &Path) -> anyhow::Result<Self> {
         let maps = pins::maps(pin_path)?;
-        // Those that a daemon writes at its start tell nothing of what is left, and one of an earlier version may lack some.
-        for shape in MAPS.iter().filter(|shape| shape.carry != Carry::Written) {
+        // No others: a daemon of another version may lack them.
+        for shape in MAPS.iter().filter(|shape| READ.contains(&shape.name)) {
             shape.check(&maps.join(shape.name))?;
         }
         let tables = pins::tables(pin_path);
