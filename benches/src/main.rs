@@ -2,9 +2,9 @@
 //!
 //! Method: a driver program runs in every repeat of `BPF_PROG_TEST_RUN`, restores the packet, chooses the next
 //! flow and tail-calls the program under test (lb-ebpf/src/bench). Its own cost is measured beside that, by turns,
-//! with a program that does nothing, and subtracted. Of several runs of both in a round the least counts: what disturbs one is never
-//! the program. Rounds are interleaved, and everything is loaded anew some times, since
-//! where programs and maps lie is worth some ns; the table has the median, the minimum and the maximum of all rounds. Believe ratios, and differences above 15 %.
+//! with a program that does nothing, and subtracted. Runs that somebody else on the same core slowed down are told by a control and left out
+//! ([`calm`]). Rounds are interleaved, and everything is loaded anew some times, since where programs and maps lie is worth some ns; the
+//! table has the median, the minimum and the maximum of all runs that count. Believe ratios, and differences above 15 %.
 //!
 //! Other programs can be measured beside, in the same rounds: any XDP program that is pinned, or attached by a pinned
 //! link, as that of a running weir of any version is.
@@ -12,40 +12,38 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the table is the output")]
 
+mod calm;
 mod cases;
 mod counters;
 mod plots;
 mod report;
+mod stage;
 mod steady;
 mod targets;
 
 use std::{path::PathBuf, str::FromStr};
 
-use anyhow::{Context as _, bail};
-use cases::{Case, Program, Tables, Watched};
+use anyhow::Context as _;
+use calm::Control;
 use clap::Parser;
-use counters::{Counters, Counts};
-use lb_userspace::dataplane::{
-    Sizes,
-    bpf::{
-        BpfDataPlane,
-        driver::{Classic, Driver, Floor, Pinned},
-    },
-};
-use report::{Effort, Report};
+use counters::Counters;
+use lb_userspace::dataplane::bpf::driver::Pinned;
+use report::{Effort, Machine, Report};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+use stage::{Row, Stage};
 
 /// Measures what a packet costs on this machine.
 #[derive(Parser)]
 struct Arguments {
     /// How often everything is loaded anew: where programs and maps lie in memory is worth some ns.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     loads: u32,
     /// Interleaved rounds of each load.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 4)]
     rounds: u32,
-    /// Runs of each case in each round, of which the fastest counts: on shared machines others take turns on the same core.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Calm runs of each case in each round: those that somebody else on the same core slows down are left out, and tried
+    /// again for a while.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Packets of each run: few, since what interrupts a run spoils its mean.
     #[arg(long, default_value_t = 50_000)]
@@ -103,128 +101,6 @@ impl FromStr for Other {
     }
 }
 
-/// One line of the table: what it is, and net ns and events a packet by round.
-struct Row<'a> {
-    case: &'a Case,
-    other: Option<&'a (String, Pinned)>,
-    results: Vec<f64>,
-    counts: Vec<Counts>,
-}
-
-impl Row<'_> {
-    fn name(&self) -> String {
-        match self.other {
-            Some((name, _)) => format!("{name}: {}", self.case.name),
-            None => self.case.name.clone(),
-        }
-    }
-}
-
-/// What is measured, loaded and ready.
-struct Stage {
-    driver: Driver,
-    weir: BpfDataPlane,
-    tables: Tables,
-    classic: Option<Classic>,
-    observed: Vec<(Watched, BpfDataPlane)>,
-}
-
-impl Stage {
-    /// Loads what the cases that are asked for want, and tells them.
-    fn load(arguments: &Arguments) -> anyhow::Result<(Self, Vec<Case>)> {
-        let mut driver = Driver::load(arguments.max_pins)?;
-        let mut weir = BpfDataPlane::private_with(Sizes {
-            max_pins: arguments.max_pins,
-            // As many as the daemon remembers unless it is told otherwise.
-            max_sources: 1 << 18,
-        })?;
-        let (mut cases, tables) = cases::prepare(&mut weir, &arguments.only)?;
-        if !arguments.only.is_empty() {
-            cases.retain(|case| arguments.only.iter().any(|only| case.name.contains(only)));
-        }
-        // Only where it is measured: the table takes a gigabyte.
-        let is_classic = |case: &Case| matches!(case.program, Program::Classic);
-        let classic = cases
-            .iter()
-            .any(is_classic)
-            .then(|| cases::classic(arguments.flow_table))
-            .transpose()?;
-        let watched = [Watched::Sampled, Watched::Every].into_iter().filter(|what| {
-            let is_watched = |case: &Case| matches!(case.program, Program::Observed(watched) if watched == *what);
-            cases.iter().any(is_watched)
-        });
-        let observed = watched
-            .map(|watched| Ok((watched, watched.load()?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        if !arguments.steady && cases.iter().any(Case::wants_pins) {
-            cases::pin_flows(&mut driver, &mut weir, arguments.max_pins)?;
-        }
-        let stage = Self {
-            driver,
-            weir,
-            tables,
-            classic,
-            observed,
-        };
-        Ok((stage, cases))
-    }
-
-    /// Measures the cases of all rows once, one after the other. Returns what the driver itself took.
-    fn round(
-        &mut self,
-        rows: &mut [Row<'_>],
-        counters: &mut Counters,
-        (runs, packets): (u32, u32),
-    ) -> anyhow::Result<Vec<f64>> {
-        let mut own_cost = Vec::new();
-        for row in rows {
-            cases::arrange(&mut self.weir, &self.tables, row.case)?;
-            let (mut own, mut gross) = (f64::INFINITY, f64::INFINITY);
-            for _ in 0..runs {
-                let (ns, own_counts) = counters.around(|| {
-                    self.driver
-                        .measure_floor(Floor::Empty, &row.case.sample(), packets)
-                })?;
-                own = own.min(ns);
-                let (ns, counts) = counters.around(|| self.measure(row, packets))?;
-                gross = gross.min(ns);
-                let net = counts.into_iter().zip(own_counts);
-                let net = net
-                    .map(|((event, count), (_, own))| (event, (count - own) / f64::from(packets)));
-                row.counts.push(net.collect());
-            }
-            own_cost.push(own);
-            row.results.push(gross - own);
-        }
-        Ok(own_cost)
-    }
-
-    fn measure(&mut self, row: &Row<'_>, packets: u32) -> anyhow::Result<f64> {
-        let (driver, sample) = (&mut self.driver, row.case.sample());
-        match (row.other, row.case.program, &mut self.classic) {
-            (Some((_, pinned)), ..) => driver.measure_pinned(pinned, &sample, packets),
-            (None, Program::Weir, _) => driver.measure(&mut self.weir, &sample, packets),
-            (None, Program::Floor(floor), _) => driver.measure_floor(floor, &sample, packets),
-            (None, Program::Classic, Some(classic)) => {
-                driver.measure_classic(classic, &sample, packets)
-            }
-            (None, Program::Observed(wanted), _) => {
-                let mut planes = self.observed.iter_mut();
-                let plane = planes.find(|(watched, _)| *watched == wanted);
-                let (_, plane) = plane.context("the program that observes is not loaded")?;
-                driver.measure(plane, &sample, packets)
-            }
-            (None, Program::Classic, None) => bail!("the classic design is not loaded"),
-        }
-        .with_context(|| {
-            format!(
-                "measuring \"{}\" (others than weir: choose cases by --only)",
-                row.name()
-            )
-        })
-    }
-}
-
 /// Stays on one CPU: the caches of another hold nothing of what ran before.
 fn stay() -> anyhow::Result<()> {
     let mut here = CpuSet::new();
@@ -234,6 +110,8 @@ fn stay() -> anyhow::Result<()> {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    // Before there is only one processor to be seen.
+    let machine = Machine::this(lb_userspace::COMMIT)?;
     stay()?;
     let (mut stage, cases) = Stage::load(&arguments)?;
     if arguments.steady {
@@ -243,16 +121,17 @@ fn main() -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for case in &cases {
         let others = others.iter().filter(|_| case.program.is_weir()).map(Some);
-        rows.extend([None].into_iter().chain(others).map(|other| Row {
-            case,
-            other,
-            results: Vec::new(),
-            counts: Vec::new(),
-        }));
+        let all = [None].into_iter().chain(others);
+        rows.extend(all.map(|other| Row::new(case, other)));
     }
 
-    let mut counters = Counters::open();
-    let mut own_cost = Vec::new();
+    let effort = Effort {
+        loads: arguments.loads,
+        rounds: arguments.rounds,
+        runs: arguments.runs,
+        packets: arguments.packets,
+    };
+    let (mut control, mut counters) = (Control::new(), Counters::open());
     for load in 1..=arguments.loads {
         if load > 1 {
             // Both would not fit into the memory of a small machine.
@@ -264,27 +143,19 @@ fn main() -> anyhow::Result<()> {
                 "load {load} of {}, round {round} of {}",
                 arguments.loads, arguments.rounds
             );
-            let runs = (arguments.runs, arguments.packets);
-            own_cost.extend(stage.round(&mut rows, &mut counters, runs)?);
+            stage.round(&mut rows, &mut control, &mut counters, effort)?;
         }
     }
 
-    let results = rows
-        .into_iter()
-        .map(|row| report::Case::new(row.name(), row.results).counted(&row.counts))
-        .collect();
+    let rows = rows.into_iter().map(|row| row.report(&control));
+    let (results, own_ns): (_, Vec<_>) = rows.unzip();
     let report = Report::new(
-        Effort {
-            loads: arguments.loads,
-            rounds: arguments.rounds,
-            runs: arguments.runs,
-            packets: arguments.packets,
-        },
-        lb_userspace::COMMIT,
-        &own_cost,
+        effort,
+        machine,
+        &own_ns.concat(),
         stage.weir.program_sizes()?,
         results,
-    )?;
+    );
     if let Some(directory) = &arguments.save {
         report.save(directory)?;
         eprintln!("written to {}", directory.display());

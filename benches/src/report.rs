@@ -31,7 +31,7 @@ pub(crate) struct Effort {
     pub(crate) loads: u32,
     /// Rounds of each load.
     pub(crate) rounds: u32,
-    /// Runs of each case in each round, of which the fastest counted.
+    /// Calm runs of each case in each round.
     pub(crate) runs: u32,
     /// Packets of each run.
     pub(crate) packets: u32,
@@ -79,6 +79,8 @@ pub(crate) struct Case {
     pub(crate) min_ns: f64,
     pub(crate) max_ns: f64,
     net_ns: Vec<f64>,
+    /// Runs that were not calm.
+    left_out: usize,
     /// Medians of what the processor counted, a packet; none where it counts nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     counted: Vec<Counted>,
@@ -92,8 +94,8 @@ struct Counted {
 }
 
 impl Case {
-    /// Of the results of all rounds.
-    pub(crate) fn new(name: String, net_ns: Vec<f64>) -> Self {
+    /// Of the runs that count, and how many others there were.
+    pub(crate) fn new(name: String, net_ns: Vec<f64>, left_out: usize) -> Self {
         let (min_ns, max_ns) = net_ns.iter().fold((f64::MAX, f64::MIN), |(min, max), ns| {
             (min.min(*ns), max.max(*ns))
         });
@@ -103,15 +105,16 @@ impl Case {
             min_ns,
             max_ns,
             net_ns,
+            left_out,
             counted: Vec::new(),
         }
     }
 
-    /// With what the processor counted, by round.
-    pub(crate) fn counted(mut self, rounds: &[Counts]) -> Self {
-        let first = rounds.iter().take(1).flatten();
+    /// With what the processor counted, by run.
+    pub(crate) fn counted(mut self, runs: &[Counts]) -> Self {
+        let first = runs.iter().take(1).flatten();
         let counted = first.enumerate().map(|(at, (event, _))| {
-            let values = rounds.iter().filter_map(|counts| counts.get(at));
+            let values = runs.iter().filter_map(|counts| counts.get(at));
             let values: Vec<_> = values.map(|(_, count)| *count).collect();
             Counted {
                 event,
@@ -131,22 +134,22 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 impl Report {
-    /// Of what was measured; `commit` is the one that weir was built from.
+    /// Of what was measured, and what the driver itself took.
     pub(crate) fn new(
         effort: Effort,
-        commit: &str,
+        machine: Machine,
         driver: &[f64],
         programs: Vec<ProgramSize>,
         cases: Vec<Case>,
-    ) -> anyhow::Result<Self> {
-        Ok(Self {
-            machine: Machine::this(commit)?,
+    ) -> Self {
+        Self {
+            machine,
             effort,
             driver_ns: median(driver),
             programs: programs.into_iter().map(Into::into).collect(),
             held: targets::hold(&cases),
             cases,
-        })
+        }
     }
 
     /// As JSON.
@@ -172,12 +175,18 @@ impl Report {
             machine.kernel, machine.cpus, machine.cpu, machine.commit
         );
         println!(
-            "net ns per packet, {} rounds after each of {} loads, each of {} runs of {} packets (the driver takes {:.0} more)\n",
+            "net ns per packet, {} rounds after each of {} loads, each of {} runs of {} packets (the driver takes {:.0} more)",
             self.effort.rounds,
             self.effort.loads,
             self.effort.runs,
             self.effort.packets,
             self.driver_ns
+        );
+        let count = |of: fn(&Case) -> usize| self.cases.iter().map(of).sum::<usize>();
+        println!(
+            "{} runs count, {} more were left out: somebody else was at work on the same core\n",
+            count(|case| case.net_ns.len()),
+            count(|case| case.left_out)
         );
         println!("{:<52} {:>8} {:>8} {:>8}", "case", "median", "min", "max");
         for case in &self.cases {
@@ -243,7 +252,8 @@ impl Report {
 }
 
 impl Machine {
-    fn this(commit: &str) -> anyhow::Result<Self> {
+    /// This one; `commit` is what weir was built from.
+    pub(crate) fn this(commit: &str) -> anyhow::Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("reading {path}"));
         let cpuinfo = read("/proc/cpuinfo")?;
         // Not every architecture names it.

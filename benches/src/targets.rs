@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn only_what_was_measured_is_held_against_anything() {
-        let case = |name: &str, ns| Case::new(name.to_owned(), vec![ns]);
+        let case = |name: &str, ns| Case::new(name.to_owned(), vec![ns], 0);
         let cases = [
             case(SWAP, 5.0),
             case(HASH, 10.0),
