@@ -109,7 +109,7 @@ enum Budget {
     Endless,
     /// Every ICMP message is answered or forwarded.
     Messages,
-    /// None is.
+    /// None is but the first.
     NoMessages,
 }
 
@@ -166,7 +166,12 @@ impl Case {
 
 /// The packet of the control: always the same.
 pub(crate) fn control() -> anyhow::Result<Sample> {
-    Ok(case("", tcp_v4(VIP_V4, L2)?, Flows::Own).sample())
+    Ok(Sample {
+        frame: tcp_v4(VIP_V4, L2)?,
+        flows: Flows::Own,
+        destinations: 0,
+        action: TX,
+    })
 }
 
 /// How the backends of a measured VIP are reached.

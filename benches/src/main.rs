@@ -32,6 +32,9 @@ use report::{Effort, Machine, Report};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use stage::{Row, Stage};
 
+/// The fewest packets of a run: the first ones are slow.
+const FEWEST: u32 = 1000;
+
 /// Measures what a packet costs on this machine.
 #[derive(Parser)]
 struct Arguments {
@@ -39,14 +42,14 @@ struct Arguments {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     loads: u32,
     /// Interleaved rounds of each load.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Calm runs of each case in each round: those that somebody else on the same core slows down are left out, and tried
     /// again for a while.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Packets of each run: few, since what interrupts a run spoils its mean.
-    #[arg(long, default_value_t = 50_000)]
+    /// Packets of each run at most: few, since what interrupts a run spoils its mean, and fewer where a packet takes longer than 100 ns.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(i64::from(FEWEST)..))]
     packets: u32,
     /// Only cases whose name contains this; may be given more than once.
     #[arg(long)]
@@ -131,7 +134,7 @@ fn main() -> anyhow::Result<()> {
         runs: arguments.runs,
         packets: arguments.packets,
     };
-    let (mut control, mut counters) = (Control::new(), Counters::open());
+    let (mut control, mut counters) = (Control::default(), Counters::open());
     for load in 1..=arguments.loads {
         if load > 1 {
             // Both would not fit into the memory of a small machine.

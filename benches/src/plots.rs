@@ -137,20 +137,24 @@ fn of_vips(report: &Report) -> Vec<Line> {
 }
 
 impl Report {
-    /// Median, minimum and maximum of a case.
+    /// Median and quartiles of a case.
     fn spread(&self, name: &str) -> Option<(f64, f64, f64)> {
         let case = self.cases.iter().find(|case| case.name == name)?;
-        Some((case.median_ns, case.min_ns, case.max_ns))
+        let [first, third] = case.quartiles_ns;
+        Some((case.median_ns, first, third))
     }
 }
 
 fn draw_bars(bars: &[(String, (f64, f64, f64))], path: &Path) -> anyhow::Result<()> {
-    let most = bars.iter().map(|(_, (_, _, max))| *max).fold(0.0, f64::max);
+    let most = bars
+        .iter()
+        .map(|(_, (_, _, third))| *third)
+        .fold(0.0, f64::max);
     let area = SVGBackend::new(path, (860, 60 + 34 * bars.len() as u32)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .caption(
-            "What a packet costs: median, and the span of the rounds",
+            "What a packet costs: median, and the middle half of the runs",
             ("sans-serif", 18),
         )
         .margin(12)
@@ -172,7 +176,7 @@ fn draw_bars(bars: &[(String, (f64, f64, f64))], path: &Path) -> anyhow::Result<
         })
         .light_line_style(TRANSPARENT)
         .draw()?;
-    for (index, (name, (median, min, max))) in bars.iter().rev().enumerate() {
+    for (index, (name, (median, first, third))) in bars.iter().rev().enumerate() {
         let colour = Palette99::pick(usize::from(!name.starts_with("floor")));
         let row = |at| SegmentValue::CenterOf(at);
         let mut bar = Rectangle::new(
@@ -185,12 +189,12 @@ fn draw_bars(bars: &[(String, (f64, f64, f64))], path: &Path) -> anyhow::Result<
         bar.set_margin(7, 7, 0, 0);
         chart.draw_series([bar])?;
         chart.draw_series([PathElement::new(
-            vec![(min.max(0.0), row(index)), (*max, row(index))],
+            vec![(first.max(0.0), row(index)), (*third, row(index))],
             BLACK,
         )])?;
         chart.draw_series([Text::new(
             format!("{median:.0}"),
-            (max + most * 0.01, row(index)),
+            (third.max(*median) + most * 0.01, row(index)),
             ("sans-serif", 13),
         )])?;
     }

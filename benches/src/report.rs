@@ -31,9 +31,9 @@ pub(crate) struct Effort {
     pub(crate) loads: u32,
     /// Rounds of each load.
     pub(crate) rounds: u32,
-    /// Calm runs of each case in each round.
+    /// Calm runs of each case that were wanted in each round.
     pub(crate) runs: u32,
-    /// Packets of each run.
+    /// Packets of each run at most.
     pub(crate) packets: u32,
 }
 
@@ -76,11 +76,15 @@ pub(crate) struct Case {
     #[serde(rename = "case")]
     pub(crate) name: String,
     pub(crate) median_ns: f64,
-    pub(crate) min_ns: f64,
-    pub(crate) max_ns: f64,
+    /// Between them lies the middle half.
+    pub(crate) quartiles_ns: [f64; 2],
+    min_ns: f64,
+    max_ns: f64,
     net_ns: Vec<f64>,
-    /// Runs that were not calm.
+    /// Runs that do not count, since somebody else was at work.
     left_out: usize,
+    /// Whether nobody was, in those that count.
+    pub(crate) is_calm: bool,
     /// Medians of what the processor counted, a packet; none where it counts nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     counted: Vec<Counted>,
@@ -94,19 +98,30 @@ struct Counted {
 }
 
 impl Case {
-    /// Of the runs that count, and how many others there were.
-    pub(crate) fn new(name: String, net_ns: Vec<f64>, left_out: usize) -> Self {
-        let (min_ns, max_ns) = net_ns.iter().fold((f64::MAX, f64::MIN), |(min, max), ns| {
-            (min.min(*ns), max.max(*ns))
-        });
+    /// Of the runs that count.
+    pub(crate) fn new(name: String, net_ns: Vec<f64>) -> Self {
+        let mut sorted = net_ns.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |part| quantile(&sorted, part);
         Self {
             name,
-            median_ns: median(&net_ns),
-            min_ns,
-            max_ns,
+            median_ns: at(0.5),
+            quartiles_ns: [at(0.25), at(0.75)],
+            min_ns: at(0.0),
+            max_ns: at(1.0),
             net_ns,
-            left_out,
+            left_out: 0,
+            is_calm: true,
             counted: Vec::new(),
+        }
+    }
+
+    /// How many runs were left out, and whether those that count were calm.
+    pub(crate) fn beside_others(self, left_out: usize, is_calm: bool) -> Self {
+        Self {
+            left_out,
+            is_calm,
+            ..self
         }
     }
 
@@ -126,11 +141,28 @@ impl Case {
     }
 }
 
-/// The middle one of several values.
+/// The middle of several values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    quantile(&sorted, 0.5)
+}
+
+/// The value below which this part of them lies, of values in order; between two of them, the way from one to the other.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an index of a vector, which a float holds"
+)]
+fn quantile(sorted: &[f64], part: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
+    let at = last as f64 * part;
+    let below = sorted.get(at as usize).copied().unwrap_or(f64::NAN);
+    let above = sorted.get(at.ceil() as usize).copied().unwrap_or(below);
+    below + (above - below) * at.fract()
 }
 
 impl Report {
@@ -175,7 +207,7 @@ impl Report {
             machine.kernel, machine.cpus, machine.cpu, machine.commit
         );
         println!(
-            "net ns per packet, {} rounds after each of {} loads, each of {} runs of {} packets (the driver takes {:.0} more)",
+            "net ns per packet, {} rounds after each of {} loads, each of up to {} calm runs of {} packets (the driver takes {:.0} more)",
             self.effort.rounds,
             self.effort.loads,
             self.effort.runs,
@@ -184,15 +216,24 @@ impl Report {
         );
         let count = |of: fn(&Case) -> usize| self.cases.iter().map(of).sum::<usize>();
         println!(
-            "{} runs count, {} more were left out: somebody else was at work on the same core\n",
+            "{} runs count, {} more were left out, beside a control that took too long\n",
             count(|case| case.net_ns.len()),
             count(|case| case.left_out)
         );
         println!("{:<52} {:>8} {:>8} {:>8}", "case", "median", "min", "max");
         for case in &self.cases {
             println!(
-                "{:<52} {:>8.1} {:>8.1} {:>8.1}",
-                case.name, case.median_ns, case.min_ns, case.max_ns
+                "{:<52} {:>8.1} {:>8.1} {:>8.1}{}",
+                case.name,
+                case.median_ns,
+                case.min_ns,
+                case.max_ns,
+                if case.is_calm { "" } else { " *" }
+            );
+        }
+        if self.cases.iter().any(|case| !case.is_calm) {
+            println!(
+                "* somebody else was always at work on the same core: the calmest run, held against nothing; more rounds may help"
             );
         }
         self.print_counted();
@@ -291,4 +332,23 @@ fn mitigations() -> Vec<String> {
         .collect();
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_between_values() {
+        let case = Case::new(String::new(), vec![4.0, 1.0, 2.0, 9.0]);
+        let [first, third] = case.quartiles_ns;
+        let found = [case.min_ns, first, case.median_ns, third, case.max_ns];
+        // Each of them a number of quarters, which floats hold exactly.
+        assert_eq!(
+            found.map(|ns| ns.to_string()),
+            ["1", "1.75", "3", "5.25", "9"]
+        );
+        assert_eq!(median(&[7.0]).to_string(), "7");
+        assert!(median(&[]).is_nan());
+    }
 }

@@ -12,15 +12,19 @@ use lb_userspace::dataplane::{
 };
 
 use crate::{
-    Arguments,
-    calm::{Beside, Control, counting},
+    Arguments, FEWEST,
+    calm::{Beside, Control, Counting, counting},
     cases::{self, Case, Program, Tables, Watched},
     counters::{Counters, Counts},
     report::{self, Effort},
 };
 
-/// How long runs of a case are tried again in a round while the machine is not calm.
+/// How long runs of a case are tried again in a round while somebody else is at work.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+/// A packet that takes longer than this, the driver included, comes in fewer numbers: all runs are to be as short, since the control knows
+/// nothing of what happens between its own two.
+const LONG_NS: f64 = 100.0;
 
 /// One line of the table.
 pub(crate) struct Row<'a> {
@@ -57,15 +61,15 @@ impl<'a> Row<'a> {
     /// What came out, now that it is known which runs count; and what the driver took in these, ns per packet.
     pub(crate) fn report(self, control: &Control) -> (report::Case, Vec<f64>) {
         let (name, all) = (self.name(), self.runs.len());
-        let runs = counting(control, self.runs);
+        let Counting { runs, are_calm } = counting(control, self.runs);
         let left_out = all - runs.len();
         let own_ns = runs.iter().map(|run| run.own_ns).collect();
         let (net_ns, counts): (_, Vec<_>) =
             runs.into_iter().map(|run| (run.net_ns, run.counts)).unzip();
-        (
-            report::Case::new(name, net_ns, left_out).counted(&counts),
-            own_ns,
-        )
+        let case = report::Case::new(name, net_ns)
+            .beside_others(left_out, are_calm)
+            .counted(&counts);
+        (case, own_ns)
     }
 }
 
@@ -77,7 +81,7 @@ pub(crate) struct Stage {
     classic: Option<Classic>,
     observed: Vec<(Watched, BpfDataPlane)>,
     /// What the control is measured with.
-    control: Sample,
+    control_sample: Sample,
 }
 
 impl Stage {
@@ -116,7 +120,7 @@ impl Stage {
             tables,
             classic,
             observed,
-            control: cases::control()?,
+            control_sample: cases::control()?,
         };
         Ok((stage, cases))
     }
@@ -131,17 +135,20 @@ impl Stage {
     ) -> anyhow::Result<()> {
         for row in rows {
             cases::arrange(&mut self.weir, &self.tables, row.case)?;
-            let mut before = self.control_ns(effort.packets)?;
+            // The caches are full of what other cases left.
+            let warm_up_ns = self.measure(row, effort.packets)?;
+            let packets = fewer(effort.packets, warm_up_ns);
+            let mut before = self.control_ns(control, effort.packets)?;
             let (mut calm, mut tried) = (0, 0);
             let begun = Instant::now();
             while calm < effort.runs && (tried < effort.runs || begun.elapsed() < PATIENCE) {
-                let measured = self.run(row, counters, effort.packets)?;
-                let after = self.control_ns(effort.packets)?;
-                let is_calm = control.note(before) & control.note(after);
-                calm += u32::from(is_calm);
+                let measured = self.run(row, counters, packets)?;
+                let after = self.control_ns(control, effort.packets)?;
+                let control_ns = before.max(after);
+                calm += u32::from(control.is_calm(control_ns));
                 tried += 1;
                 row.runs.push(Beside {
-                    control_ns: before.max(after),
+                    control_ns,
                     measured,
                 });
                 before = after;
@@ -150,9 +157,12 @@ impl Stage {
         Ok(())
     }
 
-    fn control_ns(&mut self, packets: u32) -> anyhow::Result<f64> {
-        self.driver
-            .measure_floor(Floor::Empty, &self.control, packets)
+    fn control_ns(&mut self, control: &mut Control, packets: u32) -> anyhow::Result<f64> {
+        let ns = self
+            .driver
+            .measure_floor(Floor::Empty, &self.control_sample, packets)?;
+        control.note(ns);
+        Ok(ns)
     }
 
     fn run(&mut self, row: &Row<'_>, counters: &mut Counters, packets: u32) -> anyhow::Result<Run> {
@@ -192,5 +202,27 @@ impl Stage {
                 row.name()
             )
         })
+    }
+}
+
+/// How many packets take as long as so many of [`LONG_NS`], if they take longer; else so many.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between a thousand and what fits"
+)]
+fn fewer(packets: u32, ns: f64) -> u32 {
+    let as_long = f64::from(packets) * (LONG_NS / ns).min(1.0);
+    (as_long as u32).max(FEWEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_comes_in_fewer_numbers() {
+        let fewer = [30.0, 100.0, 1000.0, 1e6].map(|ns| fewer(50_000, ns));
+        assert_eq!(fewer, [50_000, 50_000, 5000, FEWEST]);
     }
 }

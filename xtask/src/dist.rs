@@ -94,9 +94,15 @@ struct Commit {
 
 impl Commit {
     fn at_hand() -> Result<Self> {
-        let text =
-            output(Command::new("git").args(["log", "-1", "--format=%h %ct", "--abbrev=12"]))
-                .context("packages are made from a git work tree, or with --binary")?;
+        let text = output(Command::new("git").args([
+            "log",
+            "-1",
+            "--format=%h %ct",
+            "--abbrev=12",
+        ]))
+        .context(
+            "packages are made from a git work tree: its commit and the time of that are in them",
+        )?;
         let (name, time) = text.split_once(' ').context("git log")?;
         let changed =
             output(Command::new("git").args(["status", "--porcelain", "--untracked-files=no"]))?;

@@ -5,7 +5,7 @@ mod classic;
 mod generate;
 mod reader;
 
-use std::{fs::File, path::Path, thread};
+use std::{fs::File, panic, path::Path, thread};
 
 use anyhow::{Context as _, bail, ensure};
 use aya::{
@@ -79,8 +79,6 @@ impl Floor {
 
 /// The loaded driver and floors.
 pub struct Driver {
-    /// Keeps the network namespace of [`stay_resident`].
-    _resident: File,
     ebpf: Ebpf,
     plan: Array<MapData, Value<Plan>>,
     next: Array<MapData, u32>,
@@ -90,6 +88,8 @@ pub struct Driver {
     cycled: u32,
     program: ProgramArray<MapData>,
     hash: HashMap<MapData, [u32; 5], u32>,
+    /// Keeps the network namespace of [`stay_resident`].
+    _resident: File,
 }
 
 /// A program of somebody else, found by a pin on a bpffs: another version's, or another product's.
@@ -181,7 +181,6 @@ impl Driver {
         }
         let resident = stay_resident(xdp(&mut ebpf, "driver")?)?;
         Ok(Self {
-            _resident: resident,
             plan: take(&mut ebpf, "PLAN")?,
             next: take(&mut ebpf, "NEXT")?,
             program: take(&mut ebpf, "PROGRAM")?,
@@ -189,6 +188,7 @@ impl Driver {
             ebpf,
             fresh: 0,
             cycled: 0,
+            _resident: resident,
         })
     }
 
@@ -212,16 +212,16 @@ impl Driver {
             self.hash.insert(key, 0, 0).context("writing a key")?;
         }
         let fd = xdp(&mut self.ebpf, floor.program())?.fd()?.try_clone()?;
+        // Flows that a floor has seen are not lost to the program under test.
+        let cycled = self.cycled;
         // A floor sends every packet back, whatever the sample's own fate is.
-        self.measure_fd(
-            &fd,
-            &Sample {
-                action: XDP_TX,
-                ..sample.clone()
-            },
-            repeat,
-            None,
-        )
+        let sample = Sample {
+            action: XDP_TX,
+            ..sample.clone()
+        };
+        let measured = self.measure_fd(&fd, &sample, repeat, None);
+        self.cycled = cycled;
+        measured
     }
 
     /// Mean ns per packet of weir, the driver's own cost included.
@@ -320,7 +320,7 @@ fn stay_resident(driver: &mut Xdp) -> anyhow::Result<File> {
     };
     // Only the thread changes its namespace.
     let done = thread::scope(|scope| scope.spawn(attach).join());
-    done.unwrap_or_else(|_| bail!("the thread that attaches the driver panicked"))
+    done.unwrap_or_else(|payload| panic::resume_unwind(payload))
 }
 
 /// Where the frame's flow lies, for IPv4 without options and IPv6 without extension headers.
