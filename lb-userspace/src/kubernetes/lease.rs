@@ -11,7 +11,7 @@ use std::{
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
+    apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference},
     jiff::Timestamp,
 };
 use kube::{Api, Client, api::PostParams};
@@ -123,12 +123,14 @@ impl Election {
     }
 }
 
-/// What a Lease is called.
-pub(super) struct Name {
+/// What a Lease is, but for who holds it.
+pub(super) struct Identity {
     /// Its name.
     pub(super) name: String,
     /// What it is found by.
     pub(super) labels: BTreeMap<String, String>,
+    /// What it is made for: the cluster takes it away with that.
+    pub(super) owner: Option<OwnerReference>,
 }
 
 /// How this node stands with the API server and the Lease.
@@ -156,9 +158,10 @@ pub(super) async fn keep(
     standing: watch::Sender<Standing>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
-    let name = Name {
+    let name = Identity {
         name,
         labels: BTreeMap::new(),
+        owner: None,
     };
     let mut election = Election::new(me.clone());
     let mut period = tokio::time::interval(PERIOD);
@@ -191,7 +194,7 @@ pub(super) async fn keep(
 /// One look, and what follows.
 pub(super) async fn turn(
     leases: &Api<Lease>,
-    name: &Name,
+    name: &Identity,
     election: &mut Election,
 ) -> kube::Result<()> {
     let lease = leases.get_opt(&name.name).await?;
@@ -220,6 +223,8 @@ pub(super) async fn turn(
         Step::Create => {
             next.metadata.name = Some(name.name.clone());
             next.metadata.labels = Some(name.labels.clone());
+            // Only now: to change the owner of what is there, some clusters want the right to delete it.
+            next.metadata.owner_references = name.owner.clone().map(|owner| vec![owner]);
             next.spec = Some(taken);
             leases.create(&parameters, &next).await
         }

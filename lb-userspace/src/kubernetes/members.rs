@@ -7,13 +7,17 @@ use std::{
     time::Instant,
 };
 
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::{
+    Resource as _,
+    api::{coordination::v1::Lease, core::v1 as core},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{Api, Client, api::ListParams};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
     PREFIX, digest,
-    lease::{Election, Name, PATIENCE, PERIOD, observed, release, turn},
+    lease::{Election, Identity, PATIENCE, PERIOD, observed, release, turn},
     owners::Membership,
     said,
 };
@@ -77,19 +81,40 @@ fn label(group: &str) -> (String, String) {
     (format!("{PREFIX}group"), value)
 }
 
+/// Whether this node is able to serve a share.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Able {
+    /// It has read the cluster, and serves what is there.
+    pub(super) is_able: bool,
+    /// The UID of its Node, if it has one.
+    pub(super) uid: Option<String>,
+}
+
+/// The owner of its Lease: without it, one of a node that is gone for good would stay.
+fn node(name: &str, uid: String) -> OwnerReference {
+    OwnerReference {
+        api_version: core::Node::API_VERSION.to_owned(),
+        kind: core::Node::KIND.to_owned(),
+        name: name.to_owned(),
+        uid,
+        ..OwnerReference::default()
+    }
+}
+
 /// Holds this node's Lease while it is `willing` to take a share, and able to serve one, and looks at all, for as long as anybody wants to
 /// know; then lets go of it.
 pub(super) async fn keep(
     client: Client,
     (namespace, group, me): (String, String, String),
-    (mut willing, mut able): (watch::Receiver<bool>, watch::Receiver<bool>),
+    (mut willing, mut able): (watch::Receiver<bool>, watch::Receiver<Able>),
     members: watch::Sender<Members>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
     let (key, value) = label(&group);
-    let name = Name {
+    let mut name = Identity {
         name: format!("weir-node-{me}"),
         labels: BTreeMap::from([(key.clone(), value.clone())]),
+        owner: None,
     };
     let all = ListParams::default().labels(&format!("{key}={value}"));
     let is_of_group = |lease: &Lease| {
@@ -110,7 +135,9 @@ pub(super) async fn keep(
             () = members.closed() => break,
         }
         let is_willing = *willing.borrow_and_update();
-        let is_taking = is_willing && *able.borrow_and_update();
+        let Able { is_able, uid } = able.borrow_and_update().clone();
+        name.owner = uid.map(|uid| node(&me, uid));
+        let is_taking = is_willing && is_able;
         if is_taking && share != Share::Taken {
             // The others may know: it begins anew, and is silent before it touches the Lease.
             membership.lost();

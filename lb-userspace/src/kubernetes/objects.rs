@@ -177,6 +177,8 @@ pub struct Endpoint {
 /// A node.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Node {
+    /// Which of all nodes that ever had its name it is.
+    pub uid: Option<String>,
     /// Its `InternalIP`s.
     pub addresses: BTreeSet<IpAddr>,
     /// Whether it may never serve: excluded by its label, or about to be taken away.
@@ -364,6 +366,7 @@ impl Node {
         Some((
             node.metadata.name.clone()?,
             Self {
+                uid: node.metadata.uid.clone(),
                 addresses: addresses.filter_map(|a| a.address.parse().ok()).collect(),
                 is_excluded: is_excluded || is_dying || node.metadata.deletion_timestamp.is_some(),
                 is_ready: conditions

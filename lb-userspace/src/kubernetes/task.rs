@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     kept::Kept,
     lease::{self, Standing},
-    members::{self, Members},
+    members::{self, Able, Members},
     model::{self, Outcome},
     served::{Served, Texts},
     source::{self, Store, Update},
@@ -136,7 +136,7 @@ pub async fn run(
     };
     let namespace = start.settings.namespace.clone().unwrap_or(namespace);
     let (standing_sender, standing) = watch::channel(Standing::default());
-    let (able, is_able) = watch::channel(false);
+    let (able, is_able) = watch::channel(Able::default());
     let members = (start.settings.announce == Announce::L2).then(|| {
         let (sender, members) = watch::channel(Members::default());
         let group = (
@@ -253,7 +253,7 @@ struct Follower {
     /// Who shares them out, where they are announced.
     members: Option<watch::Receiver<Members>>,
     /// Whether it serves what is there: before, nobody would answer for its share.
-    able: watch::Sender<bool>,
+    able: watch::Sender<Able>,
     owned: watch::Sender<Owned>,
     file: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     handle: Handle,
@@ -335,6 +335,8 @@ impl Follower {
             *vips == served && *peers == outcome.peers
         };
         if self.sent.as_ref().is_some_and(is_sent) {
+            // Its Node may be another one.
+            self.tell_able();
             return;
         }
         // Kept before it is done: a kill in between leads to what is wanted, and so does a failure.
@@ -351,13 +353,26 @@ impl Follower {
                 self.sent = Some((served, outcome.peers.clone()));
                 let vips = outcome.made.iter();
                 self.addresses = vips.map(|made| made.vip.address).collect();
-                self.able
-                    .send_if_modified(|is_able| !std::mem::replace(is_able, true));
+                self.tell_able();
                 self.own();
             }
             Ok(Err(error)) => self.fail(error),
             Err(error) => self.fail(error.to_string()),
         }
+    }
+
+    /// Tells that this node serves what the cluster wants, and may take a share.
+    fn tell_able(&self) {
+        let node = self.store.world.nodes.get(&self.settings.node);
+        let able = Able {
+            is_able: true,
+            uid: node.and_then(|node| node.uid.clone()),
+        };
+        self.able.send_if_modified(|told| {
+            let is_other = *told != able;
+            *told = able;
+            is_other
+        });
     }
 
     /// Tells what falls to this node.

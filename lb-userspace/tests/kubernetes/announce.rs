@@ -55,6 +55,7 @@ async fn every_address_has_one_owner_and_a_node_that_dies_leaves_its_own_to_the_
         shares(&[&first], &addresses) == [16]
     })
     .await;
+    server.put("nodes", crate::cluster::node("lb-2", "10.0.0.2"));
     let second = Node::start(&server, "lb-2", ANNOUNCED);
     until("the two share it", PATIENCE, || {
         let shares = shares(&[&first, &second], &addresses);
@@ -69,6 +70,15 @@ async fn every_address_has_one_owner_and_a_node_that_dies_leaves_its_own_to_the_
         json!("weir-writer")
     );
     assert_eq!(lease["spec"]["holderIdentity"], json!("lb-2"));
+    // The cluster takes it away with the Node that it is of; the first one is of none.
+    let node = server.get("nodes", "", "lb-2").unwrap();
+    assert_eq!(
+        lease["metadata"]["ownerReferences"],
+        json!([{"apiVersion": "v1", "kind": "Node", "name": "lb-2", "uid": node["metadata"]["uid"]}])
+    );
+    assert!(node["metadata"]["uid"].is_string());
+    let lease = server.get("leases", "weir", "weir-node-lb-1").unwrap();
+    assert_eq!(lease["metadata"].get("ownerReferences"), None);
 
     second.kill();
     let died = Instant::now();

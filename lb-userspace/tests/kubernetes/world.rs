@@ -110,6 +110,7 @@ pub(crate) fn having(mut service: Service, ip: &str) -> Service {
 
 pub(crate) fn node(addresses: &[&str]) -> Node {
     Node {
+        uid: None,
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         is_excluded: false,
         is_ready: true,
