@@ -2,7 +2,10 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{flow::Address, wire::ethernet::Addresses};
+use crate::{
+    flow::Address,
+    wire::ethernet::{Addresses, MacWords},
+};
 
 /// How packets reach a backend.
 pub mod mode {
@@ -67,7 +70,7 @@ pub struct Backend {
     pub vlans: [[u8; 2]; 2],
     /// Destination port of [`mode::GUE`], network order.
     pub gue_port: [u8; 2],
-    /// Sum of the outer IPv4 header's constant words ([`crate::encap::constant_sum`]). Host order.
+    /// Sum of the outer IPv4 header's constant words ([`crate::encap::constant_sum`]); 0 where the outer header is an IPv6 one, or there is none. Host order.
     pub outer_sum: u16,
 }
 
@@ -93,13 +96,31 @@ impl Backend {
     #[inline(always)]
     pub fn ethernet(&self) -> Addresses {
         let [destination, source, ..]: &[u64; 8] = zerocopy::transmute_ref!(self);
-        // What lies behind each address in its word is shifted out, or masked.
-        let destination = u64::from_le(*destination) & 0xffff_ffff_ffff;
-        let source = u64::from_le(*source);
         Addresses {
-            first: (destination | (source << 48)).into(),
-            last: ((source >> 16) as u32).into(),
+            destination: MacWords::of(*destination),
+            source: MacWords::of(*source),
         }
+    }
+
+    /// Whether its outer header is an IPv4 one, by what is read of it anyway.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_outer_v4(&self) -> bool {
+        self.outer_sum != 0
+    }
+
+    /// The IPv4 address that its own maps, as it lies, by one load.
+    #[inline(always)]
+    pub(crate) const fn address_v4(&self) -> u32 {
+        let words: &[u32; 16] = zerocopy::transmute_ref!(self);
+        u32::from_le(words[9])
+    }
+
+    /// The same of the source address.
+    #[inline(always)]
+    pub(crate) const fn source_v4(&self) -> u32 {
+        let words: &[u32; 16] = zerocopy::transmute_ref!(self);
+        u32::from_le(words[13])
     }
 
     /// Whether the entry is a backend that serves its flows, be it leaving or not.

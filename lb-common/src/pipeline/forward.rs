@@ -89,7 +89,7 @@ pub(super) fn forward<P: Packet, T: Tables>(
     } else if backend.mode == backend::mode::L2 {
         rewrite::addresses(packet, backend).ok_or(Reason::Truncated)?;
     } else {
-        let is_v4 = backend.address.is_v4();
+        let is_v4 = backend.is_outer_v4();
         // Each pair by itself, so that the compiler knows what it writes.
         match (backend.mode == GUE, is_v4) {
             (false, true) => push(packet, ip, choice.hash, backend, (IPIP, true), outcome),

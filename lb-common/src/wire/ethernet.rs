@@ -3,7 +3,7 @@
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
     byteorder::{
-        little_endian::{U32, U64},
+        little_endian::{self, U32},
         network_endian::U16,
     },
 };
@@ -20,15 +20,36 @@ pub struct Ethernet {
     pub ether_type: U16,
 }
 
-/// The two addresses at the start of an Ethernet header as two words, 12 bytes: six bytes copied to six others would be a
-/// call of memcpy in BPF.
+/// A MAC address as two words: six bytes copied to six others would be a call of memcpy in BPF, and longer words would have to be put
+/// together.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct MacWords {
+    first: U32,
+    last: little_endian::U16,
+}
+
+impl MacWords {
+    /// Of the six lower bytes of a word, as they lie; the others do not matter.
+    #[must_use]
+    #[inline(always)]
+    pub fn of(word: u64) -> Self {
+        let word = u64::from_le(word);
+        Self {
+            first: (word as u32).into(),
+            last: ((word >> 32) as u16).into(),
+        }
+    }
+}
+
+/// The two addresses at the start of an Ethernet header, 12 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Addresses {
-    /// Where the frame goes, and the first two bytes of who sent it.
-    pub first: U64,
-    /// The last four bytes of who sent it.
-    pub last: U32,
+    /// Where the frame goes.
+    pub destination: MacWords,
+    /// Who sent it.
+    pub source: MacWords,
 }
 
 /// EtherType of IPv4.

@@ -111,11 +111,7 @@ fn whither(backend: &config::Backend, vip: &VipKey, vip_id: u32, node: &config::
             } else {
                 [0; 2]
             },
-            outer_sum: if address.is_v4() {
-                encap::constant_sum(source, address, mode, !vip.address.is_v4())
-            } else {
-                0
-            },
+            outer_sum: encap::constant_sum(source, address, mode, !vip.address.is_v4()),
             ..bare
         },
     }
